@@ -1,0 +1,285 @@
+"""The command line: each command a thin call into the hall.
+
+Exit status 0; 2 with one line on standard error for what the user can put right; 130 after Ctrl-C.
+"""
+
+import difflib
+import functools
+import inspect
+import io
+import json as json_module
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+# jax and the rooms are imported by the commands that need them, so that --help answers at once
+
+TRACEBACK = "DDPM_JAX_TRACEBACK"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        return _dispatch(name, rest)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except (ValueError, OSError) as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        line = " ".join(str(error).split()) or type(error).__name__
+        print(f"ddpm-jax {name}: {line}  ({TRACEBACK}=1 shows where)", file=sys.stderr)
+        return 2
+
+
+class Usage(ValueError):
+    """The command line itself is wrong: there is no traceback to show."""
+
+
+def _dispatch(name: str, rest: list[str]) -> int:
+    if name in ("-h", "--help"):
+        return _help()
+    if name == "--version":
+        from ddpm_jax import __version__
+
+        print(__version__)
+        return 0
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}"
+        print(f"ddpm-jax: there is no command {name!r}: {hint}", file=sys.stderr)
+        return 2
+    try:
+        return COMMANDS[name](rest) or 0
+    except Usage as error:
+        print(f"ddpm-jax {name}: {error}", file=sys.stderr)
+        return 2
+
+
+def _help() -> int:
+    print("usage: ddpm-jax COMMAND ...\n")
+    for name, command in COMMANDS.items():
+        print(f"  {name:12} {inspect.getdoc(command).splitlines()[0]}")
+    print("\nddpm-jax COMMAND --help shows the options of one.")
+    return 0
+
+
+def _parse(function: Callable, args: list[str], prog: str) -> Any:
+    """Calls `function` with its arguments as tyro reads them; Usage with one line where they cannot be read."""
+    printed = io.StringIO()
+    try:
+        with redirect_stderr(printed):
+            return tyro.cli(function, args=args, prog=prog, config=(tyro.conf.OmitArgPrefixes,))
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise Usage(_one_line(printed.getvalue(), prog)) from None
+
+
+def _one_line(box: str, prog: str) -> str:
+    """tyro's box of an error as a line: what is wrong, the nearest option, where the help is."""
+    sections = [re.sub(r"[│╭╮╰╯]", " ", section) for section in re.split(r"[╭│╰] ?─+[ │╮╯]*\n", "\n" + box)]
+    text = [" ".join(re.sub(r"─+", " ", section).split()) for section in sections if section.strip(" ─\n")]
+    problem = text[0] if text else "the arguments cannot be read"
+    meant = next((re.search(r"--[\w-]+", part) for part in text if part.startswith("Perhaps you meant")), None)
+    return f"{problem}{f': did you mean {meant.group()}?' if meant else ''} ({prog} --help lists the options)"
+
+
+def _with_knobs(recipe: Callable) -> Callable:
+    """A function of the recipe's signature that returns its knobs instead of building the experiment."""
+
+    @functools.wraps(recipe)
+    def knobs(**given: Any) -> dict[str, Any]:
+        return given
+
+    knobs.__signature__ = inspect.signature(recipe).replace(return_annotation=dict[str, Any])
+    return knobs
+
+
+def _experiment_first(rest: list[str], command: str) -> tuple[Path, Callable, str]:
+    """The experiment that the first argument names: its file, its function and how to call the command in messages."""
+    from ddpm_jax import recipes
+
+    if not rest or rest[0].startswith("-"):
+        raise Usage(f"which experiment? ddpm-jax {command} EXPERIMENT ...; ddpm-jax experiments lists the shipped ones")
+    path = recipes.find(rest[0])
+    return path, recipes.read(path), f"ddpm-jax {command} {rest[0]}"
+
+
+def train(rest: list[str]) -> int:
+    """Trains an experiment, or goes on where its workdir stands: train EXPERIMENT --workdir DIR [--knob value ...]"""
+    path, recipe, prog = _experiment_first(rest, "train")
+
+    def arguments(
+        workdir: Annotated[Path, tyro.conf.arg(help="the folder of the run")],
+        knobs: Annotated[dict[str, Any], tyro.conf.arg(constructor=_with_knobs(recipe))],
+    ) -> tuple[Path, dict[str, Any]]:
+        return workdir, knobs
+
+    arguments.__doc__ = inspect.getdoc(recipe)
+    folder, knobs = _parse(arguments, rest[1:], prog)
+    return _train(folder, path, recipe(**knobs), knobs)
+
+
+def _train(folder: Path, path: Path, experiment: Any, knobs: dict[str, Any]) -> int:
+    from ddpm_jax import evaluate, workdir
+    from ddpm_jax.train import train
+    from ddpm_jax.training import StopRequest
+
+    new = workdir.prepare(folder, path, knobs)
+    print(f"{'training' if new else 'going on'} in {folder}", flush=True)
+    with StopRequest() as stop:
+        step = int(train(experiment, folder, stop).step)
+    if stop.signal is not None:
+        print(f"stopped and saved at step {step} of {experiment.num_steps}: the same command goes on from there")
+        return 0 if stop.signal == signal.SIGTERM else 128 + stop.signal
+    print(f"finished: {step} steps, samples in {folder / 'samples'}")
+    evaluate.quick(folder)
+    return 0
+
+
+def sample(rest: list[str]) -> int:
+    """Draws images from a trained run: sample DIR [--num N --seed S --steps K --eta E --out FILE ...]"""
+    return _parse(_sample, rest, "ddpm-jax sample")
+
+
+def _sample(
+    workdir: tyro.conf.Positional[Path],
+    /,
+    out: Path | None = None,
+    num: int = 64,
+    seed: int = 0,
+    sampler: Literal["ancestral", "ddim"] | None = None,
+    steps: int | None = None,
+    eta: float | None = None,
+    label: int | None = None,
+    batch_size: int = 64,
+    overwrite: bool = False,
+) -> int:
+    """Draws images from a trained run. Image i depends on the seed and i alone.
+
+    Args:
+        workdir: the folder of the run.
+        out: a .png (grid), a .npz (arr_0 uint8 [N, H, W, C]; arr_1 the labels), or a folder of PNGs; without it a
+            grid in the run's samples/.
+        num: how many images.
+        seed: of the noise.
+        sampler: the experiment's own by default.
+        steps: how many of the T steps to take; all by default.
+        eta: of DDIM, 0 (deterministic) to 1; implies --sampler ddim.
+        label: the class, where the network is told one; each in turn by default.
+        batch_size: images drawn at a time.
+        overwrite: replace an --out that exists.
+    """
+    from ddpm_jax.sample import Request, sample_to_file
+
+    if sampler == "ancestral" and eta is not None:
+        raise Usage(f"--eta {eta} is DDIM's: leave it out, or take --sampler ddim")
+    eta = 0.0 if sampler == "ddim" and eta is None else eta
+    request = Request(num, seed, sampler or ("ddim" if eta is not None else "own"), steps, eta, label, batch_size)
+    print(sample_to_file(workdir, request, out, overwrite))
+    return 0
+
+
+def evaluate(rest: list[str]) -> int:
+    """Measures a trained run: evaluate DIR [--metrics bpd --json FILE ...]"""
+    return _parse(_evaluate, rest, "ddpm-jax evaluate")
+
+
+def _evaluate(
+    workdir: tyro.conf.Positional[Path],
+    /,
+    metrics: tuple[Literal["bpd"], ...] = ("bpd",),
+    split: Literal["test", "train"] = "test",
+    num: int | None = None,
+    times: int | None = None,
+    batch_size: int = 120,
+    seed: int = 0,
+    json: Path | None = None,
+) -> int:
+    """Measures a trained run; the table goes to the screen and into evaluation.json in the workdir.
+
+    Args:
+        workdir: the folder of the run.
+        metrics: bpd is the bound on the negative log-likelihood in bits per dimension, with its parts, and the
+            progressive-coding curve.
+        split: of the data.
+        num: only the first so many examples.
+        times: look at so many random t per example instead of all: unbiased, faster, and without the curve.
+        batch_size: examples looked at together.
+        seed: of the noise.
+        json: also write the numbers here.
+    """
+    from ddpm_jax.evaluate import Protocol, evaluate_workdir
+
+    evaluate_workdir(workdir, Protocol(metrics, split, num, times, seed), batch_size, json)
+    return 0
+
+
+def plan(rest: list[str]) -> int:
+    """Tells what an experiment costs, without training: plan EXPERIMENT [--json FILE --knob value ...]"""
+    _, recipe, prog = _experiment_first(rest, "plan")
+
+    def arguments(
+        knobs: Annotated[dict[str, Any], tyro.conf.arg(constructor=_with_knobs(recipe))],
+        json: Annotated[Path | None, tyro.conf.arg(help="also write the numbers here")] = None,
+    ) -> tuple[dict[str, Any], Path | None]:
+        return knobs, json
+
+    arguments.__doc__ = inspect.getdoc(recipe)
+    knobs, json = _parse(arguments, rest[1:], prog)
+    from ddpm_jax.plan import plan, table
+
+    costs = plan(recipe(**knobs))
+    print(table(costs))
+    if json is not None:
+        json.write_text(json_module.dumps(costs._asdict(), indent=2) + "\n")
+    return 0
+
+
+def experiments(rest: list[str]) -> int:
+    """Lists the experiments that come with the library."""
+    from ddpm_jax import recipes
+
+    for name, path in recipes.shipped().items():
+        print(f"{name:24} {recipes.headline(path)}")
+    return 0
+
+
+def prepare(rest: list[str]) -> int:
+    """Downloads and builds a TFDS data set, or builds it from files at hand: prepare NAME [--source DIR]"""
+    return _parse(_prepare, rest, "ddpm-jax prepare")
+
+
+def _prepare(
+    name: tyro.conf.Positional[str], /, source: Path | None = None, data_dir: Path | None = None
+) -> int:
+    """Builds a TFDS data set in the form that training reads. Needs the extra [prepare].
+
+    Args:
+        name: of the data set, as TFDS calls it.
+        source: build from the files in this folder instead of downloading them.
+        data_dir: where to; TFDS's own default otherwise.
+    """
+    from ddpm_jax.data.prepare import prepare
+
+    print(prepare(name, source, data_dir))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train,
+    "sample": sample,
+    "evaluate": evaluate,
+    "plan": plan,
+    "experiments": experiments,
+    "prepare": prepare,
+}

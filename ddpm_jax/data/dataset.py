@@ -1,0 +1,60 @@
+"""What a data set is to a run, and the order in which it is read.
+
+The order is a seeded global shuffle that can be entered at any position without reading what stands before it: step n of
+a run sees the same examples whether or not the run was stopped on the way, and no position needs to be saved.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+Example = Mapping[str, np.ndarray]
+"""``image``: uint8 [height, width, channels], values 0 .. levels - 1; ``label``: int32 scalar, where there are classes."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set by its numbers; its files are opened only when a split is asked for, so that planning needs none."""
+
+    name: str
+    image_shape: tuple[int, int, int]
+    open: Callable[[str], Sequence[Example]]
+    """``open("train")`` or ``open("test")``: a random-access source. Raises FileNotFoundError saying what to type."""
+    levels: int = 256
+    """The number of values a pixel takes; 256 for bytes."""
+    num_classes: int | None = None
+
+
+def load(source: Sequence[Example]) -> dict[str, np.ndarray]:
+    """The whole source as one array per feature, for sets that fit in memory."""
+    import grain
+
+    read = grain.ReadOptions(num_threads=16, prefetch_buffer_size=512)
+    rows = list(grain.MapDataset.source(source).to_iter_dataset(read))
+    return {feature: np.stack([row[feature] for row in rows]) for feature in rows[0]}
+
+
+def indices(size: int, batch_size: int, seed: int) -> Callable[[int, int], np.ndarray]:
+    """``at(step, count)`` -> int32 [count, batch_size]: which examples steps `step` .. `step + count - 1` read.
+
+    Each epoch is a permutation of its own, drawn from (seed, epoch); batches run on over the end of an epoch.
+    """
+    permutation = lru_cache(2)(lambda epoch: np.random.default_rng((seed, epoch)).permutation(size))
+
+    def at(step: int, count: int) -> np.ndarray:
+        position = np.arange(step * batch_size, (step + count) * batch_size)
+        epochs = range(position[0] // size, position[-1] // size + 1)
+        order = np.concatenate([permutation(epoch) for epoch in epochs])
+        return order[position - epochs[0] * size].astype(np.int32).reshape(count, batch_size)
+
+    return at
+
+
+def stream(source: Sequence[Example], batch_size: int, seed: int, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """Batches from step `start` on, without end, in Grain's global shuffle (anew each epoch), read ahead by its threads."""
+    import grain
+
+    order = grain.MapDataset.source(source).shuffle(seed=seed).repeat()
+    return iter(order[start * batch_size :].to_iter_dataset().batch(batch_size))

@@ -1,0 +1,7 @@
+"""The mathematics of diffusion: schedules, processes, parameterizations, losses and samplers. Pure functions only."""
+
+from ddpm_jax.diffusion import distributions, gaussian, losses, parameterizations, samplers, schedules
+from ddpm_jax.diffusion.process import Process
+from ddpm_jax.diffusion.schedules import Schedule
+
+__all__ = ["Process", "Schedule", "distributions", "gaussian", "losses", "parameterizations", "samplers", "schedules"]

@@ -1,0 +1,102 @@
+"""What is minimised and what is measured: the simple loss and the variational bound, for any process."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from ddpm_jax.diffusion.parameterizations import Parameterization
+from ddpm_jax.diffusion.process import Process
+
+Network = Callable[[Array, Array, Array | None], Array]
+"""``(x_t, t, condition)`` -> output, t in 1..T, scalar or one per example."""
+
+
+def simple(
+    key: Key[Array, ""],
+    process: Process,
+    parameterization: Parameterization,
+    network: Network,
+    x_0: Float[Array, "batch *shape"],
+    condition: Array | None = None,
+) -> Float[Array, " batch"]:
+    """L_simple: the parameterization's squared error at one uniform t, averaged over the elements of each example.
+
+    Ho et al. 2020, Eq. 14. No unit: the mean over elements, not nats.
+    """
+    key_t, key_noise = jax.random.split(key)
+    t = jax.random.randint(key_t, x_0.shape[:1], 1, process.schedule.num_steps + 1)
+    marginal = process.marginal(x_0, t)
+    noise = marginal.noise(key_noise)
+    output = network(marginal.push(noise), t, condition)
+    return _per_example(jnp.mean, parameterization.error(output, x_0, noise, t))
+
+
+class Bound(NamedTuple):
+    """The terms of the variational bound, nats per example (Ho et al. 2020, Eq. 5), and what the model sees on the way.
+
+    `chain` is ordered by falling t. The terms are weighted so that the sum over the times that were asked for estimates
+    the sum over all t in 2..T without bias; with all of them the weight is one.
+    """
+
+    prior: Float[Array, " batch"]
+    """L_T = D_KL(q(x_T | x_0) || pi)."""
+    chain: Float[Array, "batch times"]
+    """L_{t-1} = D_KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))."""
+    decoder: Float[Array, " batch"]
+    """L_0 = -log p(x_0 | x_1)."""
+    distortion: Float[Array, "batch times+1"]
+    """Mean squared error of the estimate of x_0 at each of those t and then at t = 1, in units of x_0 squared."""
+
+    def total(self) -> Float[Array, " batch"]:
+        """The bound on -log p(x_0), nats per example."""
+        return self.prior + self.chain.sum(axis=1) + self.decoder
+
+
+def bound(
+    keys: Key[Array, " batch"],
+    process: Process,
+    parameterization: Parameterization,
+    network: Network,
+    x_0: Float[Array, "batch *shape"],
+    condition: Array | None = None,
+    times: Int[Array, "count *batch"] | None = None,
+) -> Bound:
+    """The bound on -log p(x_0), each term with one draw of x_t: one network call a term, in one `lax.scan`.
+
+    `times` are the t of the chain terms, in 2..T, [count] or [count, batch]: uniform ones estimate the whole; the
+    default is all of them, from T down. Each example's noise comes from its own key.
+    """
+    steps = process.schedule.num_steps
+    times = jnp.arange(steps, 1, -1) if times is None else times
+    weight = (steps - 1) / times.shape[0]
+
+    def look(t):
+        x_t = process.marginal(x_0, t).sample(_fold_in(keys, t))
+        output = network(x_t, t, condition)
+        distortion = _per_example(jnp.mean, jnp.square(parameterization.x_0(output, x_t, t) - x_0))
+        return x_t, parameterization.kernel(output, x_t, t, t - 1), distortion
+
+    def term(_, t):
+        x_t, kernel, distortion = look(t)
+        kl = process.posterior(x_t, x_0, t, t - 1).kl(kernel)
+        return None, (weight * _per_example(jnp.sum, kl), distortion)
+
+    _, (chain, distortion) = jax.lax.scan(term, None, times)
+    _, kernel, last = look(jnp.ones((), times.dtype))
+    return Bound(
+        prior=_per_example(jnp.sum, process.marginal(x_0, steps).kl(process.prior(x_0.shape))),
+        chain=chain.T,
+        decoder=-_per_example(jnp.sum, process.log_likelihood(kernel, x_0)),
+        distortion=jnp.concatenate([distortion, last[None]]).T,
+    )
+
+
+def _fold_in(keys: Array, t: Array) -> Array:
+    return jax.vmap(jax.random.fold_in)(keys, jnp.broadcast_to(t, keys.shape))
+
+
+def _per_example(reduce: Callable, x: Float[Array, "batch *shape"]) -> Float[Array, " batch"]:
+    return reduce(x, axis=tuple(range(1, x.ndim)))

@@ -1,0 +1,131 @@
+"""How a network's output is read: each way states E[x_0 | x_t], from which every kernel follows."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array
+from numpy.typing import ArrayLike
+
+from ddpm_jax.diffusion.distributions import Distribution
+from ddpm_jax.diffusion.gaussian import posterior_variance, q_sample
+from ddpm_jax.diffusion.process import Process
+from ddpm_jax.diffusion.schedules import Schedule
+
+Variance = Callable[[Schedule, ArrayLike, ArrayLike, int], Array]
+"""``(schedule, t, s, ndim)`` -> the variance of p(x_s | x_t), broadcastable to `ndim` axes."""
+
+
+class Parameterization(NamedTuple):
+    """Three readings of one output, at t in 1..T."""
+
+    error: Callable[[Array, Array, Array, ArrayLike], Array]
+    """``error(output, x_0, noise, t)``: squared distance to the target, element by element (Ho et al. 2020, Eq. 14)."""
+    x_0: Callable[[Array, Array, ArrayLike], Array]
+    """``x_0(output, x_t, t)``: the estimate of E[x_0 | x_t] (Ho et al. 2020, Eq. 15)."""
+    kernel: Callable[[Array, Array, ArrayLike, ArrayLike], Distribution]
+    """``kernel(output, x_t, t, s)``: p(x_s | x_t), for s < t (Ho et al. 2020, Eq. 11, where s = t - 1)."""
+
+
+def fixed_small(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Array:
+    """beta tilde, the variance of the posterior: right for data at a single point (Ho et al. 2020, Section 3.2).
+
+    It is zero at s = 0; as in the released code of 2020, the value of t = 2 stands there.
+    """
+    t, s = _above_the_data(t, s)
+    return posterior_variance(schedule, t, s, ndim)
+
+
+def fixed_large(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Array:
+    """beta, the variance of the forward step: right for data of unit variance (Ho et al. 2020, Section 3.2).
+
+    At s = 0, as in the released code of 2020, the `fixed_small` value of t = 2: "a better decoder log likelihood".
+    """
+    beta = schedule.between(s, t, ndim)[1]
+    at_data = (jnp.asarray(s) == 0).reshape(jnp.shape(s) + (1,) * (ndim - jnp.ndim(s)))
+    return jnp.where(at_data, fixed_small(schedule, t, s, ndim), beta)
+
+
+def _above_the_data(t: ArrayLike, s: ArrayLike) -> tuple[Array, Array]:
+    at_data = jnp.asarray(s) == 0
+    return jnp.where(at_data, 2, t), jnp.where(at_data, 1, s)
+
+
+def eps(process: Process, variance: Variance = fixed_small) -> Parameterization:
+    """The output is the noise (Ho et al. 2020, Eq. 12). x_0 is undefined where alpha_bar_t = 0."""
+
+    def x_0(output, x_t, t):
+        alpha_bar, one_minus = process.schedule.at(t, x_t.ndim)
+        return (x_t - jnp.sqrt(one_minus) * output) / jnp.sqrt(alpha_bar)
+
+    return _gaussian(process, lambda clean, noise, t: noise, x_0, variance)
+
+
+def x0(process: Process, variance: Variance = fixed_small) -> Parameterization:
+    """The output is the image itself."""
+    return _gaussian(process, lambda clean, noise, t: clean, lambda output, x_t, t: output, variance)
+
+
+def v(process: Process, variance: Variance = fixed_small) -> Parameterization:
+    """The output is ``sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0`` (Salimans & Ho 2022, Section 4)."""
+
+    def target(clean, noise, t):
+        alpha_bar, one_minus = process.schedule.at(t, clean.ndim)
+        return jnp.sqrt(alpha_bar) * noise - jnp.sqrt(one_minus) * clean
+
+    def x_0(output, x_t, t):
+        alpha_bar, one_minus = process.schedule.at(t, x_t.ndim)
+        return jnp.sqrt(alpha_bar) * x_t - jnp.sqrt(one_minus) * output
+
+    return _gaussian(process, target, x_0, variance)
+
+
+def mean(process: Process, variance: Variance = fixed_small) -> Parameterization:
+    """The output is mu tilde, the mean of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, Eqs. 7-8 and Table 2)."""
+
+    def target(clean, noise, t):
+        x_t = q_sample(process.schedule, clean, t, noise)
+        return process.posterior(x_t, clean, t, t - 1).mode()
+
+    def x_0(output, x_t, t):
+        # the posterior mean is linear in x_0 and x_t: its two weights are its values at (0, x_t) and at (1, 0)
+        from_x_t = process.posterior(x_t, jnp.zeros_like(x_t), t, t - 1).mode()
+        per_x_0 = process.posterior(jnp.zeros_like(x_t), jnp.ones_like(x_t), t, t - 1).mode()
+        return (output - from_x_t) / per_x_0
+
+    return _gaussian(process, target, x_0, variance)
+
+
+def _gaussian(process: Process, target: Callable, x_0: Callable, variance: Variance) -> Parameterization:
+    def error(output, clean, noise, t):
+        return jnp.square(output - target(clean, noise, t))
+
+    def fixed(output, x_t, t, s):
+        return variance(process.schedule, t, s, x_t.ndim)
+
+    return Parameterization(error, x_0, _kernel(process, x_0, fixed))
+
+
+def _kernel(process: Process, x_0: Callable, variance: Callable) -> Callable:
+    def kernel(output, x_t, t, s):
+        posterior = process.posterior(x_t, x_0(output, x_t, t), t, s)
+        return posterior._replace(variance=variance(output, x_t, t, s))
+
+    return kernel
+
+
+def clipped(
+    process: Process, parameterization: Parameterization, low: float = -1.0, high: float = 1.0
+) -> Parameterization:
+    """The same reading with its x_0 held inside the range of the data (the released code of Ho et al. 2020).
+
+    The kernel's mean follows the clipped x_0, its variance stays, and so does the training error.
+    """
+
+    def x_0(output, x_t, t):
+        return jnp.clip(parameterization.x_0(output, x_t, t), low, high)
+
+    def variance(output, x_t, t, s):
+        return parameterization.kernel(output, x_t, t, s).variance
+
+    return parameterization._replace(x_0=x_0, kernel=_kernel(process, x_0, variance))

@@ -1,0 +1,115 @@
+"""Noise schedules: what share of the data is left after t steps, for t = 0 (the data itself) to t = T.
+
+Every function here works in float64 on the host and casts once, at the end, so that neither ``alpha_bar`` nor
+``1 - alpha_bar`` carries the rounding of a long product in float32.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from numpy.typing import ArrayLike, DTypeLike
+
+
+class Schedule(NamedTuple):
+    """``alpha_bar[t] = prod_{i <= t} (1 - beta_i)`` and one minus it, both indexed 0..T: ``alpha_bar[0] = 1`` is the data.
+
+    Any pair s < t describes a step, so a strided sampler needs no schedule of its own.
+    """
+
+    alpha_bar: Float[Array, " T+1"]
+    one_minus_alpha_bar: Float[Array, " T+1"]
+
+    @property
+    def num_steps(self) -> int:
+        """T, the number of forward steps."""
+        return self.alpha_bar.shape[0] - 1
+
+    def at(self, t: ArrayLike, ndim: int) -> tuple[Array, Array]:
+        """``(alpha_bar_t, 1 - alpha_bar_t)``, with trailing axes of size one up to `ndim`. NaN where t is above T."""
+        return _pick(self.alpha_bar, t, ndim), _pick(self.one_minus_alpha_bar, t, ndim)
+
+    def between(self, s: ArrayLike, t: ArrayLike, ndim: int) -> tuple[Array, Array]:
+        """``(alpha_bar_t / alpha_bar_s, 1 - alpha_bar_t / alpha_bar_s)`` of the step from s to t, for 0 <= s < t <= T.
+
+        The second number is beta_t when s = t - 1. It is a difference of the two tables, taken from the one whose
+        entries are the smaller, where float32 loses least.
+        """
+        alpha_bar_s, one_minus_s = self.at(s, ndim)
+        alpha_bar_t, one_minus_t = self.at(t, ndim)
+        lost = jnp.where(alpha_bar_s < 0.5, alpha_bar_s - alpha_bar_t, one_minus_t - one_minus_s)
+        return alpha_bar_t / alpha_bar_s, lost / alpha_bar_s
+
+
+def _pick(table: Array, t: ArrayLike, ndim: int) -> Array:
+    values = jnp.asarray(table).at[jnp.asarray(t)].get(mode="fill", fill_value=jnp.nan)
+    return values.reshape(values.shape + (1,) * (ndim - values.ndim))
+
+
+def from_betas(betas: ArrayLike, dtype: DTypeLike = np.float32) -> Schedule:
+    """The schedule of forward variances ``beta_1 .. beta_T``, each in (0, 1] (2020: Eq. 2; 2015: Table App. 1).
+
+    Raises ValueError if a beta lies outside (0, 1].
+    """
+    betas = np.asarray(betas, np.float64)
+    if betas.ndim != 1 or betas.size == 0 or not np.all((betas > 0) & (betas <= 1)):
+        raise ValueError(f"betas must be a non-empty vector with values in (0, 1], got {betas}")
+    with np.errstate(divide="ignore"):  # beta_T = 1 is allowed: log 0 = -inf forgets the data entirely
+        log_alpha_bar = np.concatenate([[0.0], np.cumsum(np.log1p(-betas))])
+    # abs, since -expm1(0.0) is -0.0 and one over it would be -inf
+    return Schedule(np.exp(log_alpha_bar).astype(dtype), np.abs(np.expm1(log_alpha_bar)).astype(dtype))
+
+
+def linear(num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02, dtype: DTypeLike = np.float32) -> Schedule:
+    """Betas in a straight line (Ho et al. 2020, Section 4, for T = 1000).
+
+    Nichol & Dhariwal 2021 scale both ends by 1000 / T: ``linear(4000, 2.5e-5, 0.005)``.
+    """
+    return from_betas(np.linspace(beta_1, beta_T, num_steps), dtype)
+
+
+def quadratic(num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02, dtype: DTypeLike = np.float32) -> Schedule:
+    """Betas whose square roots lie on a straight line (the schedule sweep of Ho et al. 2020)."""
+    return from_betas(np.linspace(beta_1**0.5, beta_T**0.5, num_steps) ** 2, dtype)
+
+
+def constant(num_steps: int, beta: float = 0.02, dtype: DTypeLike = np.float32) -> Schedule:
+    """The same beta at each step (the schedule sweep of Ho et al. 2020)."""
+    return from_betas(np.full(num_steps, beta), dtype)
+
+
+def warmup(
+    num_steps: int, fraction: float = 0.1, beta_1: float = 1e-4, beta_T: float = 0.02, dtype: DTypeLike = np.float32
+) -> Schedule:
+    """A straight line over the first `fraction` of the steps, then beta_T (Ho et al. 2020's sweep: 0.1 and 0.5)."""
+    betas = np.full(num_steps, beta_T)
+    rising = int(num_steps * fraction)
+    betas[:rising] = np.linspace(beta_1, beta_T, rising)
+    return from_betas(betas, dtype)
+
+
+def steady(num_steps: int, dtype: DTypeLike = np.float32) -> Schedule:
+    """``beta_t = 1 / (T - t + 1)``: each step forgets an equal share, ``alpha_bar_t = 1 - t / T`` exactly.
+
+    Sohl-Dickstein et al. 2015, Section 2.4.1 (binomial). Nothing is left at t = T, where x_0 cannot be read from eps.
+    """
+    left = np.arange(num_steps, -1, -1) / num_steps
+    return Schedule(left.astype(dtype), (np.arange(num_steps + 1) / num_steps).astype(dtype))
+
+
+jsd = steady  # the name of the same betas, 1/T, 1/(T-1), ..., 1, in the sweep of Ho et al. 2020
+
+
+def cosine(num_steps: int, offset: float = 0.008, max_beta: float = 0.999, dtype: DTypeLike = np.float32) -> Schedule:
+    """``alpha_bar`` follows ``cos^2``, each beta at most `max_beta` (Nichol & Dhariwal 2021, Eq. 17)."""
+    angle = (np.arange(num_steps + 1) / num_steps + offset) / (1 + offset) * np.pi / 2
+    alpha_bar = np.cos(angle) ** 2
+    return from_betas(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], max_beta), dtype)
+
+
+def signal_to_noise(schedule: Schedule, t: Int[Array, "..."]) -> Float[Array, "..."]:
+    """``alpha_bar_t / (1 - alpha_bar_t)``; infinite at t = 0."""
+    alpha_bar, one_minus = schedule.at(t, jax.numpy.ndim(t))
+    return alpha_bar / one_minus

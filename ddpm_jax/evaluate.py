@@ -1,0 +1,164 @@
+"""What is measured on a trained run: bits per dimension in its parts, and the progressive-coding curve."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from ddpm_jax import figures
+from ddpm_jax.data import load
+from ddpm_jax.diffusion.losses import Bound
+from ddpm_jax.experiment import Experiment, Run, bound_fn, keys
+from ddpm_jax.workdir import load as load_run
+from ddpm_jax.workdir import write_json
+
+
+class BitsPerDim(NamedTuple):
+    """The bound on the negative log-likelihood, bits per dimension: for each part (mean, standard error over examples).
+
+    Ho et al. 2020, Eqs. 5 and 13 and Table 1.
+    """
+
+    total: tuple[float, float]
+    prior: tuple[float, float]
+    chain: tuple[float, float]
+    decoder: tuple[float, float]
+    num_examples: int
+    times: int
+    """How many of the T - 1 chain terms were looked at in each example; fewer than all is an unbiased estimate."""
+    rate: np.ndarray | None
+    """Bits/dim received once t has fallen to T, .., 1, decoder excluded [T]; None unless all times were looked at."""
+    distortion: np.ndarray | None
+    """RMSE of the estimate of x_0 at those t, on the 0-255 scale [T] (Ho et al. 2020, Figure 5 and Table 4)."""
+
+    def record(self) -> dict[str, Any]:
+        """The numbers as JSON takes them."""
+        curves = {name: None if (curve := getattr(self, name)) is None else curve.tolist() for name in _CURVES}
+        return {**self._asdict(), **curves}
+
+
+_CURVES = ("rate", "distortion")
+
+
+def bits_per_dim(
+    run: Run, source: Sequence, times: int | None = None, batch_size: int = 120, seed: int = 0, progress=iter
+) -> BitsPerDim:
+    """The bound over all examples of `source`, each looked at with noise of its own: example i depends on (seed, i).
+
+    `times` looks at that many random t per example instead of all T - 1: unbiased, and as much faster. `progress` wraps
+    the list of batches, as `tqdm.tqdm` does.
+    """
+    examples = load(source)
+    num_steps = run.experiment.process.schedule.num_steps
+    count = num_steps - 1 if times is None else times
+    if not 1 <= count < num_steps:
+        raise ValueError(f"--times {times}: choose 1 to {num_steps - 1} of the {num_steps - 1} chain terms")
+    bound = jax.jit(bound_fn(run.experiment))
+    parts = []
+    for batch, first, size in progress(list(_batches(examples, min(batch_size, len(source))))):
+        batch_keys = keys(seed, batch_size if len(source) > batch_size else len(source), first)
+        wanted = None if times is None else _stratified(batch_keys, count, num_steps)
+        terms = jax.device_get(bound(run.params, batch_keys, batch, wanted))
+        parts.append(jax.tree.map(lambda x, size=size: np.asarray(x[:size], np.float64), terms))
+    return _summarise(run.experiment, jax.tree.map(lambda *x: np.concatenate(x), *parts), count)
+
+
+def _batches(examples: dict[str, np.ndarray], size: int) -> Iterator[tuple[dict[str, np.ndarray], int, int]]:
+    """(batch, index of its first example, how many are real): the last is filled up, so that all have one shape."""
+    total = len(examples["image"])
+    for first in range(0, total, size):
+        rows = np.arange(first, first + size) % total
+        yield {name: feature[rows] for name, feature in examples.items()}, first, min(size, total - first)
+
+
+def _stratified(batch_keys: jax.Array, count: int, num_steps: int) -> jax.Array:
+    """[count, batch]: for each example one t in each of `count` equal parts of 2..T, all from one uniform shift."""
+    shift_keys = jax.vmap(lambda key: jax.random.fold_in(key, num_steps + 1))(batch_keys)  # bound folds in 1..T
+    shift = jax.vmap(jax.random.uniform)(shift_keys)
+    fraction = (jnp.arange(count)[:, None] + shift[None]) / count
+    return jnp.clip(2 + jnp.floor(fraction * (num_steps - 1)).astype(jnp.int32), 2, num_steps)
+
+
+def _summarise(experiment: Experiment, terms: Bound, count: int) -> BitsPerDim:
+    per_dim = 1 / (math.prod(experiment.data.image_shape) * math.log(2))
+    total = terms.prior + terms.chain.sum(axis=1) + terms.decoder
+    parts = {"total": total, "prior": terms.prior, "chain": terms.chain.sum(axis=1), "decoder": terms.decoder}
+    rate = distortion = None
+    if terms.chain.shape[1] == experiment.process.schedule.num_steps - 1:
+        received = np.concatenate([terms.prior.mean(keepdims=True), terms.chain.mean(axis=0)])
+        rate, distortion = np.cumsum(received) * per_dim, 127.5 * np.sqrt(terms.distortion.mean(axis=0))
+    return BitsPerDim(
+        **{name: _mean_and_error(values * per_dim) for name, values in parts.items()},
+        num_examples=len(total),
+        times=count,
+        rate=rate,
+        distortion=distortion,
+    )
+
+
+def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else float("nan")
+    return float(values.mean()), float(error)
+
+
+class Protocol(NamedTuple):
+    """What decides the numbers of a measurement, apart from the run."""
+
+    metrics: tuple[str, ...] = ("bpd",)
+    split: str = "test"
+    num: int | None = None
+    """Only the first so many examples."""
+    times: int | None = None
+    seed: int = 0
+
+
+QUICK = Protocol(times=50)
+"""The estimate that ends a training run."""
+
+
+def quick(folder: Path) -> None:
+    """A quick estimate of a finished run's bits/dim, to the screen and ``evaluation.json``."""
+    evaluate_workdir(folder, QUICK)
+    print(f"an estimate from {QUICK.times} of the chain terms; ddpm-jax evaluate {folder} looks at all of them")
+
+
+def evaluate_workdir(folder: Path, protocol: Protocol, batch_size: int = 120, copy_to: Path | None = None) -> None:
+    """Measures the run in `folder`: a table on the screen, a record in ``evaluation.json``, and the curve's picture."""
+    if (protocol.num or 1) < 1 or batch_size < 1:
+        raise ValueError(f"--num and --batch-size must be at least 1, got {protocol.num} and {batch_size}")
+    run = load_run(folder)
+    source = run.experiment.data.open(protocol.split)
+    source = source if protocol.num is None else [source[i] for i in range(min(protocol.num, len(source)))]
+    bar = partial(tqdm, unit="batch", disable=None, leave=False)
+    measured = bits_per_dim(run, source, protocol.times, batch_size, protocol.seed, bar)
+    print(table(measured))
+    record = {"step": run.step, "weights": "ema", "protocol": protocol._asdict(), "bpd": measured.record()}
+    add_record(folder / "evaluation.json", record)
+    if copy_to is not None:
+        write_json(copy_to, record)
+    if measured.rate is not None:
+        figures.progressive(measured.rate, measured.distortion, folder / "progressive.png")
+        print(f"the progressive-coding curve is in {folder / 'progressive.png'}")
+
+
+def table(measured: BitsPerDim) -> str:
+    """The parts of the bound with their standard errors, for people."""
+    rows = (f"{name:8} {mean:9.4f} +- {error:.4f}" for name, (mean, error) in (
+        (name, getattr(measured, name)) for name in ("prior", "chain", "decoder", "total")))
+    return "\n".join([f"bits/dim over {measured.num_examples} examples", *rows])
+
+
+def add_record(path: Path, record: dict[str, Any]) -> None:
+    """Adds a measurement to the list in `path`, in the place of an earlier one of the same step and protocol."""
+    records = json.loads(path.read_text()) if path.exists() else []
+    record = json.loads(json.dumps(record))  # tuples as lists, as those in the file are
+    same = ("step", "protocol")
+    kept = [other for other in records if any(other[name] != record[name] for name in same)]
+    write_json(path, [*kept, record])

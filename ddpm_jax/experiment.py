@@ -1,0 +1,190 @@
+"""The hall, where the rooms meet: an Experiment, and the pure functions made from one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, Key, UInt8
+
+from ddpm_jax.data import Data
+from ddpm_jax.diffusion import Process, losses, samplers
+from ddpm_jax.diffusion.losses import Bound, Network
+from ddpm_jax.diffusion.parameterizations import Parameterization
+from ddpm_jax.diffusion.samplers import Sampler
+
+Params = Any
+Batch = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Every:
+    """After how many steps each thing is done; 0 is never. Samples and checkpoints are also made at the end."""
+
+    log: int = 50
+    sample: int = 1000
+    save: int = 1000
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run, as composed objects. What an experiment file returns."""
+
+    data: Data
+    process: Process
+    parameterization: Parameterization
+    network: nn.Module
+    optimizer: optax.GradientTransformation
+    batch_size: int
+    """Of the whole run, whatever the number of devices."""
+    num_steps: int
+    ema_decay: float
+    loss: Callable[..., Float[Array, " batch"]] = losses.simple
+    sampler: Callable[..., Sampler] = samplers.ddpm
+    """``(process, parameterization, network, condition)`` -> Sampler, walked over all T steps."""
+    seed: int = 0
+    every: Every = field(default_factory=Every)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the network is told the label."""
+        return getattr(self.network, "num_classes", None) is not None
+
+
+def to_float(images: UInt8[Array, "*shape"], levels: int) -> Float[Array, "*shape"]:
+    """Values 0 .. levels - 1 to [-1, 1]."""
+    return images.astype(jnp.float32) * (2 / (levels - 1)) - 1
+
+
+def to_uint8(images: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
+    """[-1, 1] to bytes, rounded to the nearest; what lies outside is clipped."""
+    return jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8)
+
+
+def keys(seed: int, num: int, start: int = 0) -> Key[Array, " num"]:
+    """The keys of images `start` .. `start + num - 1` of `seed`: image i depends on (seed, i) and nothing else."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(start, start + num))
+
+
+def init_fn(experiment: Experiment) -> Callable[[Array], Params]:
+    """``key`` -> parameters, float32."""
+
+    def init(key: Key[Array, ""]) -> Params:
+        x = jnp.zeros((1, *experiment.data.image_shape))
+        return experiment.network.init(key, x, jnp.zeros((1,), jnp.int32), None)["params"]
+
+    return init
+
+
+def bind(experiment: Experiment, params: Params, dropout_key: Array | None = None) -> Network:
+    """The network as a function of (x_t, t, condition), t in 1..T; with a key, in training, with dropout.
+
+    The one place where t becomes the index t - 1 that the Linen modules, and published weights, count from.
+    """
+    rngs = None if dropout_key is None else {"dropout": dropout_key}
+
+    def network(x_t: Array, t: Any, condition: Array | None) -> Array:
+        index = jnp.broadcast_to(jnp.asarray(t, jnp.int32) - 1, x_t.shape[:1])
+        label = condition if experiment.conditional else None
+        return experiment.network.apply({"params": params}, x_t, index, label, train=rngs is not None, rngs=rngs)
+
+    return network
+
+
+def loss_fn(experiment: Experiment) -> Callable[[Params, Array, Batch], Float[Array, ""]]:
+    """``(params, key, batch)`` -> the mean of the experiment's loss; the batch holds uint8 images and labels."""
+
+    def loss(params: Params, key: Array, batch: Batch) -> Float[Array, ""]:
+        key_loss, key_dropout = jax.random.split(key)
+        x_0 = to_float(batch["image"], experiment.data.levels)
+        network = bind(experiment, params, key_dropout)
+        per_example = experiment.loss(
+            key_loss, experiment.process, experiment.parameterization, network, x_0, batch.get("label")
+        )
+        return per_example.mean()
+
+    return loss
+
+
+def sample_fn(
+    experiment: Experiment, steps: int | None = None, eta: float | None = None
+) -> Callable[..., UInt8[Array, "batch height width channels"]]:
+    """``(params, keys, condition=None)`` -> uint8 images, one per key.
+
+    `steps` walks that many of the T steps, evenly spaced; `eta` takes DDIM with that eta in place of the experiment's
+    own sampler. Raises ValueError where steps is not in 1..T or eta not in [0, 1].
+    """
+    times = _times(experiment, steps)
+    make = _sampler(experiment, eta)
+
+    def sample(params: Params, keys: Key[Array, " batch"], condition: Array | None = None) -> Array:
+        sampler = make(experiment.process, experiment.parameterization, bind(experiment, params), condition)
+        x_T, keys = _start(experiment, keys)
+        return to_uint8(samplers.sample(keys, sampler, x_T, times))
+
+    return sample
+
+
+def path_fn(
+    experiment: Experiment, frames: int, steps: int | None = None, eta: float | None = None
+) -> Callable[..., UInt8[Array, "frames batch height width channels"]]:
+    """`sample_fn`, returning `frames` states evenly spaced from x_T to x_0."""
+    times = _times(experiment, steps)
+    make = _sampler(experiment, eta)
+
+    def path(params: Params, keys: Key[Array, " batch"], condition: Array | None = None) -> Array:
+        sampler = make(experiment.process, experiment.parameterization, bind(experiment, params), condition)
+        x_T, keys = _start(experiment, keys)
+        return to_uint8(samplers.sample_path(keys, sampler, x_T, times, frames)[1])
+
+    return path
+
+
+def bound_fn(experiment: Experiment) -> Callable[..., Bound]:
+    """``(params, keys, batch, times=None)`` -> the terms of the bound, nats per example; see `losses.bound`."""
+
+    def bound(params: Params, keys: Array, batch: Batch, times: Int[Array, "..."] | None = None) -> Bound:
+        x_0 = to_float(batch["image"], experiment.data.levels)
+        network = bind(experiment, params)
+        return losses.bound(
+            keys, experiment.process, experiment.parameterization, network, x_0, batch.get("label"), times
+        )
+
+    return bound
+
+
+def _times(experiment: Experiment, steps: int | None):
+    num_steps = experiment.process.schedule.num_steps
+    return samplers.times(num_steps, num_steps if steps is None else steps)
+
+
+def _sampler(experiment: Experiment, eta: float | None) -> Callable[..., Sampler]:
+    if eta is None:
+        return experiment.sampler
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in [0, 1], got {eta}")
+    return partial(samplers.ddim, eta=eta)
+
+
+def _start(experiment: Experiment, keys: Key[Array, " batch"]) -> tuple[Array, Array]:
+    """x_T of each key, and keys for the walk from there."""
+    first, walk = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    return experiment.process.prior((len(keys), *experiment.data.image_shape)).sample(first), walk
+
+
+class Run(NamedTuple):
+    """A trained experiment: what ``ddpm_jax.load`` returns."""
+
+    experiment: Experiment
+    params: Params
+    """The exponential moving average of the parameters."""
+    step: int
+    """The training step they are from."""
+
+    def sampler(self, steps: int | None = None, eta: float | None = None) -> Callable[..., Array]:
+        """``(keys, condition=None)`` -> uint8 [num, height, width, channels]: pure, for `jax.jit`; see `sample_fn`."""
+        return partial(sample_fn(self.experiment, steps, eta), self.params)

@@ -1,0 +1,97 @@
+"""Pictures: grids of samples, denoising strips, and the progressive-coding curve."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def grid(images: np.ndarray, columns: int | None = None, smallest: int = 32) -> np.ndarray:
+    """uint8 [N, H, W, C] as one picture [rows * H', columns * W', C], near-square unless `columns` says otherwise.
+
+    Images under `smallest` pixels in height are enlarged by a whole factor, each pixel repeated.
+    """
+    count, height, width, channels = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    padding = np.zeros((rows * columns - count, height, width, channels), np.uint8)
+    tiled = np.concatenate([images, padding]).reshape(rows, columns, height, width, channels)
+    picture = tiled.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+    return picture.repeat(scale := max(1, -(-smallest // height)), axis=0).repeat(scale, axis=1)
+
+
+def strip(path: np.ndarray) -> np.ndarray:
+    """uint8 [frames, N, H, W, C] as N rows that run from noise on the left to data on the right."""
+    frames, count = path.shape[:2]
+    return grid(path.swapaxes(0, 1).reshape(frames * count, *path.shape[2:]), columns=frames)
+
+
+def save_png(path: Path, picture: np.ndarray, provenance: dict[str, Any] | None = None) -> None:
+    """A uint8 [height, width, channels] picture with 1, 3 or 4 channels, written whole or not at all.
+
+    `provenance` goes into the file as text, for `provenance_of`.
+    """
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    if provenance is not None:
+        info.add_text("ddpm_jax", json.dumps(provenance, sort_keys=True))
+    part = path.with_name(path.name + ".part")
+    Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(part, "PNG", pnginfo=info)
+    os.replace(part, path)
+
+
+def save_npz(path: Path, images: np.ndarray, labels: np.ndarray | None, provenance: dict[str, Any]) -> None:
+    """``arr_0`` (uint8 [N, H, W, C]), ``arr_1`` (labels, if any) and ``provenance``; written whole or not at all."""
+    arrays = {"arr_0": images} | ({} if labels is None else {"arr_1": labels})
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        np.savez(file, **arrays, provenance=np.array(json.dumps(provenance, sort_keys=True)))
+    os.replace(part, path)
+
+
+def provenance_of(path: Path) -> dict[str, Any] | None:
+    """What made this picture, npz file or folder of pictures, if it was made here."""
+    if path.is_dir():
+        first = min(path.glob("*.png"), default=None)
+        return first and provenance_of(first)
+    try:
+        text = str(np.load(path)["provenance"]) if path.suffix == ".npz" else _png_text(path)
+        return json.loads(text)
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _png_text(path: Path) -> str:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.info["ddpm_jax"]
+
+
+def progressive(rate: np.ndarray, distortion: np.ndarray, path: Path) -> None:
+    """The progressive-coding curve (Ho et al. 2020, Figure 5), as a PNG.
+
+    `rate`: bits/dim received by the time t falls to T, .., 1; `distortion`: RMSE on the 0-255 scale. Both [T].
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    over_rate, over_steps, rate_axis = figure.subplots(1, 3)
+    steps = np.arange(1, len(rate) + 1)
+    for axis, x, y, labels in (
+        (over_steps, steps, distortion, ("reverse steps T - t + 1", "distortion (RMSE, 0-255)")),
+        (rate_axis, steps, rate, ("reverse steps T - t + 1", "rate (bits/dim)")),
+        (over_rate, rate, distortion, ("rate (bits/dim)", "distortion (RMSE, 0-255)")),
+    ):
+        axis.plot(x, y)
+        axis.set(xlabel=labels[0], ylabel=labels[1])
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+    part = path.with_name(path.name + ".part")
+    figure.savefig(part, format="png", dpi=120)
+    os.replace(part, path)

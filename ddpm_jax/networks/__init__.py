@@ -1,0 +1,6 @@
+"""Networks in Flax Linen: ``(x, index, condition)`` -> output, and nothing else of diffusion."""
+
+from ddpm_jax.networks.mlp import MLP
+from ddpm_jax.networks.unet import UNet
+
+__all__ = ["MLP", "UNet"]

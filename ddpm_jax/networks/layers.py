@@ -1,0 +1,109 @@
+"""The pieces of the networks: timestep embedding, normalisation, residual and attention blocks, resampling."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Num
+from numpy.typing import DTypeLike
+
+TINY = 1e-10
+"""The scale of the layers that Ho et al. 2020 initialise "to zero", so that each block starts as the identity."""
+
+
+def initializer(scale: float = 1.0):
+    """Uniform with variance `scale` over the mean of fan-in and fan-out (Glorot), as in the code of Ho et al. 2020."""
+    return nn.initializers.variance_scaling(scale, "fan_avg", "uniform")
+
+
+def timestep_embedding(index: Num[Array, " batch"], width: int) -> Float[Array, "batch width"]:
+    """``[sin(index f), cos(index f)]`` with frequencies f from 1 down to 1/10000, geometrically; odd widths end in a zero.
+
+    Ho et al. 2020, Section 4 and released code; Vaswani et al. 2017. The index is 0..T-1 and not rescaled.
+    """
+    half = width // 2
+    frequencies = jnp.exp(-jnp.log(10000.0) * jnp.arange(half) / max(half - 1, 1))
+    angles = index.astype(jnp.float32)[:, None] * frequencies[None]
+    return jnp.pad(jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1), ((0, 0), (0, width % 2)))
+
+
+class TimeEmbedding(nn.Module):
+    """The sinusoids through two dense layers; a class label, if there is one, adds an embedding of its own.
+
+    Label `num_classes` means "no label": the row that classifier-free guidance learns and asks for.
+    """
+
+    width: int
+    num_classes: int | None = None
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, index: Array, label: Array | None) -> Array:
+        x = timestep_embedding(index, self.width).astype(self.dtype)
+        x = dense(4 * self.width, self.dtype, "dense_in")(x)
+        x = dense(4 * self.width, self.dtype, "dense_out")(nn.swish(x))
+        if self.num_classes is None:
+            return x
+        label = jnp.full(index.shape, self.num_classes) if label is None else label
+        return x + nn.Embed(self.num_classes + 1, 4 * self.width, dtype=self.dtype, name="label")(label)
+
+
+def dense(features: int, dtype: DTypeLike, name: str, scale: float = 1.0) -> nn.Dense:
+    """A dense layer, or a 1x1 convolution: it acts on the last axis."""
+    return nn.Dense(features, dtype=dtype, kernel_init=initializer(scale), name=name)
+
+
+def conv3x3(features: int, dtype: DTypeLike, name: str, scale: float = 1.0, stride: int = 1) -> nn.Conv:
+    """A 3x3 convolution, "SAME" padded: at stride 2 on an even size that is one row and column below and to the right."""
+    return nn.Conv(
+        features, (3, 3), (stride, stride), padding="SAME", dtype=dtype, kernel_init=initializer(scale), name=name
+    )
+
+
+def norm(groups: int, dtype: DTypeLike, name: str) -> nn.GroupNorm:
+    """Group normalisation, epsilon 1e-6; the statistics are in float32 whatever the dtype."""
+    return nn.GroupNorm(groups, epsilon=1e-6, dtype=dtype, name=name)
+
+
+class ResBlock(nn.Module):
+    """Norm, swish, convolution, twice, with the time embedding added between; the input is added at the end."""
+
+    features: int
+    groups: int
+    dropout: float
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Array, emb: Array, train: bool) -> Array:
+        h = nn.swish(norm(self.groups, self.dtype, "norm_in")(x))
+        h = conv3x3(self.features, self.dtype, "conv_in")(h)
+        h = h + dense(self.features, self.dtype, "time")(nn.swish(emb))[:, None, None, :]
+        h = nn.swish(norm(self.groups, self.dtype, "norm_out")(h))
+        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = conv3x3(self.features, self.dtype, "conv_out", scale=TINY)(h)
+        if x.shape[-1] != self.features:
+            x = dense(self.features, self.dtype, "shortcut")(x)
+        return x + h
+
+
+class Attention(nn.Module):
+    """Self-attention over all positions of the image, `heads` heads; the input is added at the end."""
+
+    heads: int
+    groups: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        batch, height, width, channels = x.shape
+        h = norm(self.groups, self.dtype, "norm")(x)
+        split = (batch, height * width, self.heads, channels // self.heads)
+        query, key, value = (dense(channels, self.dtype, name)(h).reshape(split) for name in ("query", "key", "value"))
+        h = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
+        return x + dense(channels, self.dtype, "out", scale=TINY)(h)
+
+
+def upsample(x: Float[Array, "batch height width channels"]) -> Array:
+    """Twice the height and width, each pixel repeated."""
+    batch, height, width, channels = x.shape
+    repeated = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
+    return repeated.reshape(batch, 2 * height, 2 * width, channels)

@@ -1,0 +1,93 @@
+"""The U-Net of DDPM (Ho et al. 2020, Appendix B), exact to the parameter: 35,746,307 at its CIFAR-10 setting."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+from numpy.typing import DTypeLike
+
+from ddpm_jax.networks.layers import TINY, Attention, ResBlock, TimeEmbedding, conv3x3, norm, upsample
+
+
+class UNet(nn.Module):
+    """Residual blocks over falling then rising resolutions, with skips between and attention at the chosen heights.
+
+    The defaults are the CIFAR-10 model. Images may be of any shape and channel count as long as height and width divide
+    by ``2 ** (len(multipliers) - 1)``; anything that cannot be built raises ValueError with the numbers in question.
+    """
+
+    width: int = 128  # channels at full resolution
+    multipliers: Sequence[int] = (1, 2, 2, 2)  # channels of each level, in widths; each level halves the resolution
+    num_blocks: int = 2  # residual blocks a level, on the way down
+    attention: Sequence[int] = (16,)  # heights, in pixels, at which blocks are followed by attention
+    heads: int = 1
+    dropout: float = 0.1
+    out_channels: int | None = None  # None: as many as the input; twice that where the variance is learned
+    num_classes: int | None = None
+    groups: int = 32  # of the group normalisation
+    dtype: DTypeLike = jnp.float32  # of the computation; parameters and output are float32
+    remat: bool = False  # recompute the blocks in the backward pass: less memory, a third more time
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch height width channels"],
+        index: Int[Array, " batch"],
+        label: Int[Array, " batch"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "batch height width out"]:
+        """The output at timestep index 0..T-1; `train` turns dropout on (and needs an rng named "dropout")."""
+        self._check(x)
+        emb = TimeEmbedding(self.width, self.num_classes, self.dtype, name="time")(index, label)
+        h = conv3x3(self.width, self.dtype, "conv_in")(x.astype(self.dtype))
+        h, skips = self._down(h, emb, train)
+        h = self._block(h, emb, train, h.shape[-1], "mid_0", attend=True)
+        h = self._block(h, emb, train, h.shape[-1], "mid_1", attend=False)
+        h = self._up(h, skips, emb, train)
+        h = nn.swish(norm(self.groups, self.dtype, "norm_out")(h))
+        out = conv3x3(self.out_channels or x.shape[-1], self.dtype, "conv_out", scale=TINY)(h)
+        return out.astype(jnp.float32)
+
+    def _down(self, h: Array, emb: Array, train: bool) -> tuple[Array, list[Array]]:
+        skips = [h]
+        for level, multiplier in enumerate(self.multipliers):
+            for block in range(self.num_blocks):
+                h = self._block(h, emb, train, self.width * multiplier, f"down_{level}_{block}")
+                skips.append(h)
+            if level < len(self.multipliers) - 1:
+                h = conv3x3(h.shape[-1], self.dtype, f"down_{level}", stride=2)(h)
+                skips.append(h)
+        return h, skips
+
+    def _up(self, h: Array, skips: list[Array], emb: Array, train: bool) -> Array:
+        for level, multiplier in reversed(list(enumerate(self.multipliers))):
+            for block in range(self.num_blocks + 1):
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = self._block(h, emb, train, self.width * multiplier, f"up_{level}_{block}")
+            if level > 0:
+                h = conv3x3(h.shape[-1], self.dtype, f"up_{level}")(upsample(h))
+        return h
+
+    def _block(self, h: Array, emb: Array, train: bool, features: int, name: str, attend: bool | None = None) -> Array:
+        """A residual block, and attention after it where asked, or at the heights of `attention` when not said."""
+        block, attention = (nn.remat(ResBlock, static_argnums=(3,)), nn.remat(Attention)) if self.remat else (
+            ResBlock, Attention)
+        h = block(features, self.groups, self.dropout, self.dtype, name=name)(h, emb, train)
+        if h.shape[1] in self.attention if attend is None else attend:
+            h = attention(self.heads, self.groups, self.dtype, name=f"{name}_attention")(h)
+        return h
+
+    def _check(self, x: Array) -> None:
+        factor = 2 ** (len(self.multipliers) - 1)
+        if x.shape[1] % factor or x.shape[2] % factor:
+            raise ValueError(
+                f"images of {x.shape[1]}x{x.shape[2]} cannot be halved {len(self.multipliers) - 1} times: pad or resize "
+                f"them to a multiple of {factor}, or give the U-Net fewer multipliers than {tuple(self.multipliers)}"
+            )
+        for channels in {self.width * multiplier for multiplier in self.multipliers} | {self.width}:
+            if channels % self.groups or channels % self.heads:
+                raise ValueError(
+                    f"{channels} channels (width {self.width}) do not divide into groups={self.groups} of the group "
+                    f"normalisation and heads={self.heads} of the attention"
+                )

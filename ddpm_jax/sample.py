@@ -1,0 +1,116 @@
+"""What `sample` does: images of a trained run into a file, keyed one by one."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from ddpm_jax import figures, workdir
+from ddpm_jax.experiment import Run, keys
+
+
+class Request(NamedTuple):
+    """Which images: all that decides them, apart from the run."""
+
+    num: int
+    seed: int
+    sampler: str
+    """For the record; `eta` decides."""
+    steps: int | None
+    eta: float | None
+    label: int | None
+    batch_size: int
+
+
+def sample_to_file(folder: Path, request: Request, out: Path | None, overwrite: bool) -> str:
+    """Draws the images, writes them to `out` and says so in a line. What is there already is kept, or is `overwrite`-d.
+
+    Raises ValueError for a request that cannot be met or an `out` that holds something else.
+    """
+    check(request)
+    run = workdir.load(folder)
+    out = out or folder / "samples" / _name(request, run.step)
+    provenance = _provenance(run, folder, request)
+    if out.exists() and not overwrite:
+        if figures.provenance_of(out) == provenance:
+            return f"{out} holds these very images already"
+        raise ValueError(f"--out {out} exists and holds something else: choose another name, or --overwrite")
+    write = _writer(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    labels = _labels(run, request)
+    images = np.concatenate(list(draw(run, request, labels)))
+    write(out, images, labels, provenance)
+    return f"{request.num} images in {out}"
+
+
+def check(request: Request) -> None:
+    """Raises ValueError for numbers that mean nothing."""
+    for name in ("num", "batch_size"):
+        if getattr(request, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(request, name)}")
+    if request.seed < 0:
+        raise ValueError(f"--seed must not be negative, got {request.seed}")
+
+
+def draw(run: Run, request: Request, labels: np.ndarray | None) -> Iterator[np.ndarray]:
+    """uint8 images, `batch_size` at a time; each call has the same shapes, so that it compiles once."""
+    sample = jax.jit(run.sampler(request.steps, request.eta))
+    size = request.batch_size
+    for first in tqdm(range(0, request.num, size), unit_scale=size, unit="image", disable=None, leave=False):
+        wanted = None if labels is None else np.resize(labels[first : first + size], size)
+        images = sample(keys(request.seed, size, first), wanted)
+        yield np.asarray(images)[: request.num - first]
+
+
+def _labels(run: Run, request: Request) -> np.ndarray | None:
+    classes = run.experiment.data.num_classes
+    if not run.experiment.conditional:
+        if request.label is not None:
+            raise ValueError(f"--label {request.label}: this run's network is not told the label")
+        return None
+    if request.label is not None and not 0 <= request.label < classes:
+        raise ValueError(f"--label {request.label}: the classes are 0 to {classes - 1}")
+    each = np.arange(request.num) % classes if request.label is None else np.full(request.num, request.label)
+    return each.astype(np.int32)
+
+
+def _name(request: Request, step: int) -> str:
+    steps = "" if request.steps is None else f"_steps{request.steps}"
+    eta = "" if request.eta is None else f"_eta{request.eta:g}"
+    label = "" if request.label is None else f"_label{request.label}"
+    return f"{request.sampler}{steps}{eta}{label}_seed{request.seed}_num{request.num}_at{step}.png"
+
+
+def _provenance(run: Run, folder: Path, request: Request) -> dict[str, Any]:
+    record = json.loads((folder / "experiment.json").read_text())
+    # the batch size decides how fast, not which
+    asked = {name: value for name, value in request._asdict().items() if name != "batch_size"}
+    return {"experiment": record["experiment"], "knobs": record["knobs"], "checkpoint": run.step, **asked}
+
+
+def _writer(out: Path):
+    """How to write to this name. Raises ValueError for an ending that is no form of images."""
+    writers = {".png": _write_grid, ".npz": figures.save_npz, "": _write_folder}
+    if out.suffix not in writers:
+        raise ValueError(f"--out {out}: end it in .png (a grid), in .npz, or in nothing (a folder of PNGs)")
+    return writers[out.suffix]
+
+
+def _write_grid(out: Path, images: np.ndarray, labels: np.ndarray | None, provenance: dict[str, Any]) -> None:
+    figures.save_png(out, figures.grid(images), provenance)
+
+
+def _write_folder(out: Path, images: np.ndarray, labels: np.ndarray | None, provenance: dict[str, Any]) -> None:
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    for number, image in enumerate(images):
+        figures.save_png(part / f"{number:06d}.png", image, provenance)
+    if out.exists():
+        shutil.rmtree(out)
+    part.rename(out)

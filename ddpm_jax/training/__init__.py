@@ -1,0 +1,20 @@
+"""Training of anything with a ``loss_fn(params, key, batch)``: state, step, sharding, checkpoints, log and loop."""
+
+from ddpm_jax.training import checkpoints, sharding
+from ddpm_jax.training.log import Log
+from ddpm_jax.training.loop import Action, StopRequest, fit
+from ddpm_jax.training.state import TrainState, create
+from ddpm_jax.training.step import gather_steps, make_train_step
+
+__all__ = [
+    "Action",
+    "Log",
+    "StopRequest",
+    "TrainState",
+    "checkpoints",
+    "create",
+    "fit",
+    "gather_steps",
+    "make_train_step",
+    "sharding",
+]

@@ -1,0 +1,55 @@
+"""Numbers and pictures of a run, by step: JSON lines for programs, TensorBoard events for people."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+class Log:
+    """Appends to ``metrics.jsonl`` and to TensorBoard events in `folder`. Use as a context manager.
+
+    Opened at step n, it first drops what an earlier start of the run wrote beyond n: that future is computed anew.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        from tensorboardX import SummaryWriter
+
+        self._path = folder / "metrics.jsonl"
+        _keep_rows(self._path, step)
+        self._lines = self._path.open("a", buffering=1)
+        self._events = SummaryWriter(str(folder / "events"), purge_step=step + 1 if step else None)
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._lines.close()
+        self._events.close()
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """One row of numbers."""
+        self._lines.write(json.dumps({"step": step, **{name: float(value) for name, value in values.items()}}) + "\n")
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """A uint8 [height, width, channels] picture, for TensorBoard alone."""
+        self._events.add_image(name, image, step, dataformats="HWC")
+
+
+def _keep_rows(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text().splitlines() if _row_step(line) <= step]
+    part = path.with_suffix(".part")
+    part.write_text("".join(line + "\n" for line in kept))
+    os.replace(part, path)
+
+
+def _row_step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return float("inf")  # a line that a kill cut short

@@ -1,0 +1,53 @@
+"""One optimisation step, and several of them in one call over data that stay on the device."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from jaxtyping import Array, Float, Int
+
+from ddpm_jax.training.state import TrainState
+
+LossFn = Callable[[Any, Array, Any], Float[Array, ""]]
+"""``(params, key, batch)`` -> the mean loss of the batch."""
+Metrics = dict[str, Float[Array, "..."]]
+Step = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
+
+
+def make_train_step(
+    loss_fn: LossFn, optimizer: optax.GradientTransformation, ema_decay: float, seed: int
+) -> Step:
+    """``(state, batch)`` -> (state, metrics). Its key is ``fold_in(key(seed), state.step)``: a resumed run is the same run.
+
+    The metrics are "loss" and "grad_norm", the global norm before any clipping.
+    """
+
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        loss, grads = jax.value_and_grad(loss_fn)(state.params, key, batch)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = optax.incremental_update(params, state.ema, 1 - ema_decay)
+        metrics = {"loss": loss, "grad_norm": optax.global_norm(grads)}
+        return TrainState(state.step + 1, params, ema, opt_state), metrics
+
+    return step
+
+
+def gather_steps(step: Step) -> Callable[[TrainState, Any, Int[Array, "count batch"]], tuple[TrainState, Metrics]]:
+    """``(state, data, index)``: one step a row of `index`, the batch gathered from `data` on the device; a `lax.scan`.
+
+    The metrics come stacked, [count].
+    """
+
+    def steps(state: TrainState, data: Any, index: Int[Array, "count batch"]) -> tuple[TrainState, Metrics]:
+        def body(state, rows):
+            return step(state, jax.tree.map(lambda feature: feature[rows], data))
+
+        if len(index) == 1:  # a scan of one is still a loop to XLA, and on CPU a slow one
+            state, metrics = body(state, index[0])
+            return state, jax.tree.map(lambda x: x[None], metrics)
+        return jax.lax.scan(body, state, index)
+
+    return steps

@@ -1,0 +1,198 @@
+"""Schedules: what is left of the data after t steps, and that float32 loses none of it."""
+
+import re
+from fractions import Fraction
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddpm_jax.diffusion import schedules
+
+# t, beta_t, alpha_bar_t of Ho et al. 2020's schedule (1e-4 to 0.02, T = 1000), by a float64 recursion over numpy arrays
+LINEAR = [
+    (1, 1e-4, 0.9999),
+    (2, 1.1991991992e-4, 0.999780092072),
+    (10, 2.79279279279e-4, 0.998105204786),
+    (100, 2.07207207207e-3, 0.897018145675),
+    (250, 5.06006006006e-3, 0.524085373825),
+    (500, 0.01004004004, 0.0785872428818),
+    (750, 0.01502002002, 3.35055043894e-3),
+    (1000, 0.02, 4.035829765375676e-05),
+]
+
+# alpha_bar_t of the other schedules, by the same recursion over their published betas
+ALPHA_BARS = [
+    (partial(schedules.cosine, 1000), 1, 0.999958715775),
+    (partial(schedules.cosine, 1000), 100, 0.972092737114),
+    (partial(schedules.cosine, 1000), 250, 0.847012161327),
+    (partial(schedules.cosine, 1000), 500, 0.493843590441),
+    (partial(schedules.cosine, 1000), 750, 0.144272102386),
+    (partial(schedules.cosine, 1000), 900, 0.0240917241401),
+    (partial(schedules.cosine, 1000), 999, 2.42876690703e-6),
+    (partial(schedules.cosine, 1000), 1000, 2.42876690703e-9),
+    (partial(schedules.cosine, 4000), 2000, 0.493843590441),
+    (partial(schedules.cosine, 4000), 4000, 1.51798046885e-10),
+    (partial(schedules.linear, 4000, 2.5e-5, 0.005), 4000, 4.246652275802249e-05),
+    (partial(schedules.quadratic, 1000), 500, 0.3331877673563),
+    (partial(schedules.quadratic, 1000), 1000, 7.334124595808e-4),
+    (partial(schedules.constant, 1000), 1000, 1.6829673572e-9),
+    (partial(schedules.warmup, 1000, 0.1), 1000, 4.613686681671e-9),
+    (partial(schedules.warmup, 1000, 0.5), 1000, 2.606135133e-7),
+]
+
+ALL = {
+    "linear": partial(schedules.linear, 1000),
+    "quadratic": partial(schedules.quadratic, 1000),
+    "constant": partial(schedules.constant, 1000),
+    "warmup": partial(schedules.warmup, 1000),
+    "steady": partial(schedules.steady, 1000),
+    "cosine": partial(schedules.cosine, 1000),
+    "cosine 4000": partial(schedules.cosine, 4000),
+}
+each_schedule = pytest.mark.parametrize("make", ALL.values(), ids=ALL)
+
+
+def betas_of(schedule):
+    t = np.arange(1, schedule.num_steps + 1)
+    return np.asarray(schedule.between(t - 1, t, 1)[1])
+
+
+@pytest.mark.parametrize(("t", "beta", "alpha_bar"), LINEAR)
+def test_linear_is_the_schedule_of_2020(t, beta, alpha_bar, x64):
+    schedule = schedules.linear(1000, dtype=np.float64)
+    np.testing.assert_allclose(schedule.at(t, 0)[0], alpha_bar, rtol=5e-12)
+    np.testing.assert_allclose(schedule.between(t - 1, t, 0)[1], beta, rtol=5e-12)
+
+
+def test_half_the_variance_of_the_data_is_gone_at_260():
+    schedule = schedules.linear(1000)
+    assert np.flatnonzero(schedule.alpha_bar < 0.5)[0] == 260
+
+
+@pytest.mark.parametrize(("make", "t", "alpha_bar"), ALPHA_BARS)
+def test_alpha_bar_of_the_other_schedules(make, t, alpha_bar):
+    np.testing.assert_allclose(make(dtype=np.float64).alpha_bar[t], alpha_bar, rtol=1e-9)
+
+
+def test_cosine_clips_its_last_beta_only(x64):
+    betas = betas_of(schedules.cosine(1000, dtype=np.float64))
+    assert np.flatnonzero(betas > 0.99).tolist() == [999]
+    np.testing.assert_allclose(betas[[0, 998, 999]], [4.1284224822e-5, 0.749999392901, 0.999], rtol=1e-9)
+
+
+@pytest.mark.parametrize("num_steps", [1, 3, 40, 1000])
+def test_steady_forgets_an_equal_share_each_step(num_steps):
+    """alpha_bar_t = 1 - t/T, correctly rounded, which a running product is not."""
+    schedule = schedules.steady(num_steps, dtype=np.float64)
+    exact = [float(1 - Fraction(t, num_steps)) for t in range(num_steps + 1)]
+    assert schedule.alpha_bar.tolist() == exact
+
+
+def test_steady_has_the_betas_of_2015():
+    """beta_t = 1 / (T - t + 1), Sohl-Dickstein et al. 2015, Section 2.4.1."""
+    product = schedules.from_betas(1 / np.arange(50, 0, -1), dtype=np.float64)
+    np.testing.assert_allclose(product.alpha_bar, schedules.steady(50, np.float64).alpha_bar, rtol=1e-12, atol=1e-15)
+
+
+@each_schedule
+def test_what_is_left_and_what_is_lost_sum_to_one(make):
+    schedule = make(dtype=np.float64)
+    total = schedule.alpha_bar + schedule.one_minus_alpha_bar
+    np.testing.assert_allclose(total, 1, rtol=0, atol=2 * np.finfo(np.float64).eps)
+
+
+@each_schedule
+def test_alpha_bar_falls_from_one(make):
+    schedule = make()
+    assert schedule.alpha_bar[0] == 1 and schedule.one_minus_alpha_bar[0] == 0
+    assert np.all(np.diff(schedule.alpha_bar) < 0)
+
+
+@each_schedule
+def test_float32_tables_are_the_rounded_float64_ones(make):
+    """One minus a float32 alpha_bar_1 would be off by 1.7e-4."""
+    rounded, exact = make(), make(dtype=np.float64)
+    np.testing.assert_allclose(rounded.alpha_bar, exact.alpha_bar, rtol=1e-7)
+    np.testing.assert_allclose(rounded.one_minus_alpha_bar, exact.one_minus_alpha_bar, rtol=1e-7)
+
+
+def test_the_lost_share_follows_its_own_recursion():
+    """1 - alpha_bar_t = (1 - beta_t)(1 - alpha_bar_{t-1}) + beta_t: sums of positive numbers, so nothing cancels."""
+    lost = [0.0]
+    for beta in np.linspace(1e-4, 0.02, 1000):
+        lost.append((1 - beta) * lost[-1] + beta)
+    np.testing.assert_allclose(schedules.linear(1000, dtype=np.float64).one_minus_alpha_bar, lost, rtol=1e-13)
+
+
+@each_schedule
+def test_a_step_from_the_data_is_the_marginal(make):
+    schedule, t = make(), np.arange(1, make().num_steps + 1)
+    for step, marginal in zip(schedule.between(0, t, 1), schedule.at(t, 1), strict=True):
+        np.testing.assert_array_equal(step, marginal)
+
+
+@each_schedule
+def test_steps_compose(make, x64):
+    """Chapman-Kolmogorov: s to t to u forgets what s to u forgets."""
+    schedule = make(dtype=np.float64)
+    draws = np.random.default_rng(0).integers(0, schedule.num_steps + 1, (2000, 3))
+    s, t, u = np.sort([row for row in draws if len(set(row)) == 3], axis=1).T
+    (left_st, lost_st), (left_tu, lost_tu) = schedule.between(s, t, 1), schedule.between(t, u, 1)
+    left_su, lost_su = schedule.between(s, u, 1)
+    np.testing.assert_allclose(left_st * left_tu, left_su, rtol=1e-13)
+    np.testing.assert_allclose(left_tu * lost_st + lost_tu, lost_su, rtol=1e-11)
+
+
+@each_schedule
+@pytest.mark.parametrize("stride", [1, 20, 1000])
+def test_steps_are_accurate_in_float32(make, stride, request):
+    """A step's variance is a difference of like numbers, so float32 keeps less of it the more steps there are."""
+    t = np.arange(1, make().num_steps + 1)
+    s = np.maximum(t - stride, 0)
+    left, lost = make().between(s, t, 1)
+    request.getfixturevalue("x64")
+    exact_left, exact_lost = make(dtype=np.float64).between(s, t, 1)
+    np.testing.assert_allclose(left, exact_left, rtol=2e-7)
+    np.testing.assert_allclose(lost, exact_lost, rtol=2e-5 if make is ALL["linear"] else 3e-8 * len(t))
+
+
+def test_a_vector_of_times_broadcasts_against_images():
+    schedule, t = schedules.linear(10), jnp.array([0, 3, 10])
+    for picked, table in zip(schedule.at(t, 4), schedule, strict=True):
+        for image, index in zip(picked * jnp.ones((3, 2, 2, 1)), t, strict=True):
+            np.testing.assert_array_equal(image, np.full((2, 2, 1), table[index]))
+
+
+@pytest.mark.parametrize("bad", [-0.25, 1.5, np.nan, np.inf])
+@pytest.mark.parametrize("num_steps", [3, 4000])
+def test_betas_outside_0_1_are_refused_by_name(bad, num_steps):
+    """Also in the middle of a long vector, which numpy would print without its middle."""
+    betas = np.full(num_steps, 0.125)
+    betas[num_steps // 2] = bad
+    with pytest.raises(ValueError, match=re.escape(str(bad))):
+        schedules.from_betas(betas)
+
+
+@pytest.mark.parametrize("bad", [[], [[0.1, 0.2]], 0.1, [0.1, 0.0]])
+def test_betas_must_be_a_vector_of_steps_that_forget(bad):
+    with pytest.raises(ValueError, match="betas"):
+        schedules.from_betas(np.asarray(bad))
+
+
+def test_a_beta_of_one_forgets_everything():
+    schedule = schedules.from_betas([0.5, 1.0])
+    assert schedule.alpha_bar.tolist() == [1, 0.5, 0] and schedule.one_minus_alpha_bar.tolist() == [0, 0.5, 1]
+
+
+def test_times_above_the_last_are_nan():
+    schedule = schedules.linear(10)
+    assert np.isfinite(schedule.at(10, 0)).all() and np.isnan(schedule.at(11, 0)).all()
+    assert np.isnan(schedule.between(0, jnp.array([11, 12]), 3)).all()
+
+
+def test_signal_to_noise():
+    """SNR(1) = 9999 and SNR(1000) by a float64 recursion; the data themselves have no noise."""
+    snr = schedules.signal_to_noise(schedules.linear(1000), jnp.array([0, 1, 1000]))
+    np.testing.assert_allclose(snr, [np.inf, 9999, 4.03599265117e-5], rtol=3e-7)
