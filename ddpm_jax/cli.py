@@ -67,7 +67,7 @@ def _dispatch(name: str, rest: list[str]) -> int:
 def _help() -> int:
     print("usage: ddpm-jax COMMAND ...\n")
     for name, command in COMMANDS.items():
-        print(f"  {name:12} {inspect.getdoc(command).splitlines()[0]}")
+        print(f"  {name:12} {(command.__doc__ or '').splitlines()[0]}")
     print("\nddpm-jax COMMAND --help shows the options of one.")
     return 0
 
@@ -96,10 +96,7 @@ def _one_line(box: str, prog: str) -> str:
 def _with_knobs(recipe: Callable) -> Callable:
     """A function of the recipe's signature that returns its knobs instead of building the experiment."""
 
-    @functools.wraps(recipe)
-    def knobs(**given: Any) -> dict[str, Any]:
-        return given
-
+    knobs: Any = functools.wraps(recipe)(lambda **given: given)
     knobs.__signature__ = inspect.signature(recipe).replace(return_annotation=dict[str, Any])
     return knobs
 
@@ -259,9 +256,7 @@ def prepare(rest: list[str]) -> int:
     return _parse(_prepare, rest, "ddpm-jax prepare")
 
 
-def _prepare(
-    name: tyro.conf.Positional[str], /, source: Path | None = None, data_dir: Path | None = None
-) -> int:
+def _prepare(name: tyro.conf.Positional[str], /, source: Path | None = None, data_dir: Path | None = None) -> int:
     """Builds a TFDS data set in the form that training reads. Needs the extra [prepare].
 
     Args:

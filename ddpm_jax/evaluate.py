@@ -103,7 +103,7 @@ def _summarise(experiment: Experiment, terms: Bound, count: int) -> BitsPerDim:
     )
 
 
-def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
+def _mean_and_error(values: Any) -> tuple[float, float]:
     error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else float("nan")
     return float(values.mean()), float(error)
 
@@ -143,16 +143,16 @@ def evaluate_workdir(folder: Path, protocol: Protocol, batch_size: int = 120, co
     add_record(folder / "evaluation.json", record)
     if copy_to is not None:
         write_json(copy_to, record)
-    if measured.rate is not None:
+    if measured.rate is not None and measured.distortion is not None:
         figures.progressive(measured.rate, measured.distortion, folder / "progressive.png")
         print(f"the progressive-coding curve is in {folder / 'progressive.png'}")
 
 
 def table(measured: BitsPerDim) -> str:
     """The parts of the bound with their standard errors, for people."""
-    rows = (f"{name:8} {mean:9.4f} +- {error:.4f}" for name, (mean, error) in (
-        (name, getattr(measured, name)) for name in ("prior", "chain", "decoder", "total")))
-    return "\n".join([f"bits/dim over {measured.num_examples} examples", *rows])
+    parts = {name: getattr(measured, name) for name in ("prior", "chain", "decoder", "total")}
+    rows = [f"{name:8} {mean:9.4f} +- {error:.4f}" for name, (mean, error) in parts.items()]
+    return "\n".join([f"bits/dim over {measured.num_examples} examples, mean +- standard error", *rows])
 
 
 def add_record(path: Path, record: dict[str, Any]) -> None:

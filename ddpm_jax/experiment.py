@@ -50,9 +50,9 @@ class Experiment:
     every: Every = field(default_factory=Every)
 
     @property
-    def conditional(self) -> bool:
-        """Whether the network is told the label."""
-        return getattr(self.network, "num_classes", None) is not None
+    def num_classes(self) -> int | None:
+        """How many classes the network is told of; None where it is told no label."""
+        return getattr(self.network, "num_classes", None)
 
 
 def to_float(images: UInt8[Array, "*shape"], levels: int) -> Float[Array, "*shape"]:
@@ -89,8 +89,9 @@ def bind(experiment: Experiment, params: Params, dropout_key: Array | None = Non
 
     def network(x_t: Array, t: Any, condition: Array | None) -> Array:
         index = jnp.broadcast_to(jnp.asarray(t, jnp.int32) - 1, x_t.shape[:1])
-        label = condition if experiment.conditional else None
-        return experiment.network.apply({"params": params}, x_t, index, label, train=rngs is not None, rngs=rngs)
+        label = condition if experiment.num_classes else None
+        output: Any = experiment.network.apply({"params": params}, x_t, index, label, train=rngs is not None, rngs=rngs)
+        return output
 
     return network
 

@@ -9,18 +9,24 @@ from typing import Any
 import numpy as np
 
 
-def grid(images: np.ndarray, columns: int | None = None, smallest: int = 32) -> np.ndarray:
-    """uint8 [N, H, W, C] as one picture [rows * H', columns * W', C], near-square unless `columns` says otherwise.
+GAP, GAP_LEVEL = 2, 48
+
+
+def grid(images: np.ndarray, columns: int | None = None, smallest: int = 48) -> np.ndarray:
+    """uint8 [N, H, W, C] as one picture, in rows, near-square unless `columns` says otherwise, with gaps between.
 
     Images under `smallest` pixels in height are enlarged by a whole factor, each pixel repeated.
     """
-    count, height, width, channels = images.shape
+    count, height, _, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    padding = np.zeros((rows * columns - count, height, width, channels), np.uint8)
-    tiled = np.concatenate([images, padding]).reshape(rows, columns, height, width, channels)
-    picture = tiled.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
-    return picture.repeat(scale := max(1, -(-smallest // height)), axis=0).repeat(scale, axis=1)
+    factor = max(1, -(-smallest // height))
+    large = images.repeat(factor, axis=1).repeat(factor, axis=2)
+    framed = np.pad(large, ((0, 0), (GAP, 0), (GAP, 0), (0, 0)), constant_values=GAP_LEVEL)
+    empty = np.full((rows * columns - count, *framed.shape[1:]), GAP_LEVEL, np.uint8)
+    tiled = np.concatenate([framed, empty]).reshape(rows, columns, *framed.shape[1:])
+    picture = tiled.transpose(0, 2, 1, 3, 4).reshape(rows * framed.shape[1], columns * framed.shape[2], channels)
+    return np.pad(picture, ((0, GAP), (0, GAP), (0, 0)), constant_values=GAP_LEVEL)
 
 
 def strip(path: np.ndarray) -> np.ndarray:
@@ -50,7 +56,7 @@ def save_npz(path: Path, images: np.ndarray, labels: np.ndarray | None, provenan
     arrays = {"arr_0": images} | ({} if labels is None else {"arr_1": labels})
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
-        np.savez(file, **arrays, provenance=np.array(json.dumps(provenance, sort_keys=True)))
+        np.savez(file, provenance=np.array(json.dumps(provenance, sort_keys=True)), **arrays)  # type: ignore[arg-type]
     os.replace(part, path)
 
 

@@ -40,8 +40,9 @@ def plan(experiment: Experiment) -> Plan:
     state, batch = abstract_state(experiment, mesh), abstract_batch(experiment, mesh)
     lowered = jax.jit(train_step(experiment), donate_argnums=0).lower(state, batch)
     flops = _flops(lowered)
-    temporary = lowered.compile().memory_analysis().temp_size_in_bytes
+    memory: Any = lowered.compile().memory_analysis()
     bytes_of = {name: tree_bytes(tree) for name, tree in state._asdict().items()}
+    temporary = memory.temp_size_in_bytes
     batch_bytes = tree_bytes(batch) // mesh.shape["data"]
     return Plan(
         parameters=sum(x.size for x in jax.tree.leaves(state.params)),

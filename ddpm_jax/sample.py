@@ -68,8 +68,8 @@ def draw(run: Run, request: Request, labels: np.ndarray | None) -> Iterator[np.n
 
 
 def _labels(run: Run, request: Request) -> np.ndarray | None:
-    classes = run.experiment.data.num_classes
-    if not run.experiment.conditional:
+    classes = run.experiment.num_classes
+    if classes is None:
         if request.label is not None:
             raise ValueError(f"--label {request.label}: this run's network is not told the label")
         return None

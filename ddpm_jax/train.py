@@ -170,6 +170,5 @@ def preview(experiment: Experiment, log: Log, folder: Path):
 
 def preview_labels(experiment: Experiment) -> np.ndarray | None:
     """Each class in turn; None where the network is not told."""
-    if not experiment.conditional:
-        return None
-    return np.arange(PREVIEW_IMAGES, dtype=np.int32) % experiment.data.num_classes
+    classes = experiment.num_classes
+    return None if classes is None else np.arange(PREVIEW_IMAGES, dtype=np.int32) % classes

@@ -1,6 +1,6 @@
 """scikit-learn's 8x8 handwritten digits: real images that ship in a wheel, trained on a laptop's CPU in minutes.
 
-    ddpm-jax train digits --workdir runs/digits
+ddpm-jax train digits --workdir runs/digits
 """
 
 import optax

@@ -1,7 +1,7 @@
 """What a data set is to a run, and the order in which it is read.
 
-The order is a seeded global shuffle that can be entered at any position without reading what stands before it: step n of
-a run sees the same examples whether or not the run was stopped on the way, and no position needs to be saved.
+The order is a seeded global shuffle that can be entered at any position without reading what stands before it: step n
+of a run sees the same examples whether or not the run was stopped on the way, and no position needs to be saved.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 Example = Mapping[str, np.ndarray]
-"""``image``: uint8 [height, width, channels], values 0 .. levels - 1; ``label``: int32 scalar, where there are classes."""
+"""``image``: uint8 [height, width, channels], values 0 .. levels - 1; ``label``: int32 scalar, if there are classes."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def indices(size: int, batch_size: int, seed: int) -> Callable[[int, int], np.nd
 
 
 def stream(source: Sequence[Example], batch_size: int, seed: int, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """Batches from step `start` on, without end, in Grain's global shuffle (anew each epoch), read ahead by its threads."""
+    """Batches from step `start` on, without end, in Grain's global shuffle, read ahead by its threads."""
     import grain
 
     order = grain.MapDataset.source(source).shuffle(seed=seed).repeat()

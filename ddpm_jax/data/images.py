@@ -64,56 +64,11 @@ def is_prepared(builder: Builder) -> bool:
     return builder.data_path.exists() and tfds.core.FileFormat.ARRAY_RECORD in builder.info.available_file_formats()
 
 
-def _open(
-    name: str,
-    image_shape: tuple[int, int, int],
-    num_classes: int | None,
-    data_dir: str | None,
-    splits: Mapping[str, str],
-    split: str,
-) -> Sequence[Example]:
-    import tensorflow_datasets as tfds
-
-    builder = find(name, data_dir)
-    if not is_prepared(builder):
-        raise FileNotFoundError(_what_to_type(name, data_dir, builder.data_dir_root))
-    _check_image(name, builder, image_shape)
-    _check_label(name, builder, num_classes)
-    # _Images decodes: TFDS takes OpenCV or Pillow, whichever is there, and with Pillow hands out a palette's indices.
-    decoders = {"image": tfds.decode.SkipDecoding()}
-    rows = builder.as_data_source(splits[split], decoders=decoders)
-    return _Images(name, image_shape, num_classes is not None, rows)
-
-
-def _what_to_type(name: str, data_dir: str | None, root: Any) -> str:
-    command = f"ddpm-jax prepare {name}" + (f" --data-dir {data_dir}" if data_dir else "")
-    return f'{name} is not prepared in {root}: type `{command}` (it needs `pip install "ddpm_jax[prepare]"`)'
-
-
-def _check_image(name: str, builder: Builder, image_shape: tuple[int, int, int]) -> None:
-    import tensorflow_datasets as tfds
-
-    features = dict(builder.info.features.items())
-    image = features.get("image")
-    if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
-        raise ValueError(f"{name} has no feature `image` of bytes; its features are {', '.join(features)}")
-    # None stands for a size that differs from image to image: then each is checked as it is read.
-    if len(image.shape) != 3 or any(s not in (None, w) for s, w in zip(image.shape, image_shape, strict=True)):
-        raise ValueError(f"the images of {name} have shape {image.shape}, not {image_shape}")
-
-
-def _check_label(name: str, builder: Builder, num_classes: int | None) -> None:
-    if num_classes is None:
-        return
-    label = dict(builder.info.features.items()).get("label")
-    stored = getattr(label, "num_classes", None)
-    if stored != num_classes:
-        raise ValueError(f"{name} has {stored or 'no'} classes in its label, not {num_classes}")
-
-
 @dataclass(frozen=True)
-class _Images(Sequence[Example]):
+class _Images(Sequence):
     """The rows of a TFDS data source as examples, each decoded when it is asked for."""
+
+    # Not Sequence[Example]: who checks types at run time would read an example of each source that passes by.
 
     name: str
     image_shape: tuple[int, int, int]
@@ -145,3 +100,51 @@ class _Images(Sequence[Example]):
         if image.shape != self.image_shape:
             raise ValueError(f"an image of {self.name} has shape {image.shape}, not {self.image_shape}")
         return image
+
+
+def _open(
+    name: str,
+    image_shape: tuple[int, int, int],
+    num_classes: int | None,
+    data_dir: str | None,
+    splits: Mapping[str, str],
+    split: str,
+) -> _Images:
+    import tensorflow_datasets as tfds
+
+    builder = find(name, data_dir)
+    if not is_prepared(builder):
+        raise FileNotFoundError(_what_to_type(name, data_dir, builder.data_dir_root))
+    _check_image(name, builder, image_shape)
+    _check_label(name, builder, num_classes)
+    # _Images decodes: TFDS takes OpenCV or Pillow, whichever is there, and with Pillow hands out a palette's indices.
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    rows = builder.as_data_source(splits[split], decoders=decoders)
+    return _Images(name, image_shape, num_classes is not None, rows)
+
+
+def _what_to_type(name: str, data_dir: str | None, root: Any) -> str:
+    command = f"ddpm-jax prepare {name}" + (f" --data-dir {data_dir}" if data_dir else "")
+    return f'{name} is not prepared in {root}: type `{command}` (it needs `pip install "ddpm_jax[prepare]"`)'
+
+
+def _check_image(name: str, builder: Builder, image_shape: tuple[int, int, int]) -> None:
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features.items())
+    image = features.get("image")
+    if image is None or not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
+        raise ValueError(f"{name} has no feature `image` of bytes; its features are {', '.join(features)}")
+    # None stands for a size that differs from image to image: then each is checked as it is read.
+    shape: Any = image.shape
+    if len(shape) != 3 or any(stored not in (None, wanted) for stored, wanted in zip(shape, image_shape, strict=True)):
+        raise ValueError(f"the images of {name} have shape {shape}, not {image_shape}")
+
+
+def _check_label(name: str, builder: Builder, num_classes: int | None) -> None:
+    if num_classes is None:
+        return
+    label = dict(builder.info.features.items()).get("label")
+    stored = getattr(label, "num_classes", None)
+    if stored != num_classes:
+        raise ValueError(f"{name} has {stored or 'no'} classes in its label, not {num_classes}")

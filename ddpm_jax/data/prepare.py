@@ -113,7 +113,8 @@ def _seed(builder: Builder, files: Mapping[str, bytes], cache: Path) -> None:
 def _build(builder: Builder, downloads: str | None) -> None:
     import tensorflow_datasets as tfds
 
-    # Read when TensorFlow starts, which TFDS lets it do only now: 2 leaves errors, and drops the banners.
+    # Read when TensorFlow starts, which TFDS lets it do only now: 2 leaves errors; oneDNN announces itself regardless.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     builder.download_and_prepare(download_dir=downloads, download_config=config, file_format="array_record")

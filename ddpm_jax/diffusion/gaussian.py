@@ -2,18 +2,20 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
-from numpy.typing import ArrayLike
 
 from ddpm_jax.diffusion.distributions import Normal
 from ddpm_jax.diffusion.process import Process
 from ddpm_jax.diffusion.schedules import Schedule
 
-LogLikelihood = Callable[[Normal, Array], Array]
+LogLikelihood = Callable[[Any, Array], Array]
+"""``(p(x_0 | x_1), x_0)`` -> nats, element by element; the distribution is a Normal."""
 
 
 def q_sample(
@@ -108,7 +110,7 @@ def discretized(levels: int = 256, interval: Callable[[Array, Array], Array] = e
 
 
 def process(schedule: Schedule, log_likelihood: LogLikelihood | None = None) -> Process:
-    """Gaussian diffusion over `schedule`; bytes are the default (``discretized(256)``), `density` for the continuous."""
+    """Gaussian diffusion over `schedule`, of bytes (``discretized(256)``) unless told otherwise."""
     return Process(
         schedule=schedule,
         prior=prior,

@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
 from ddpm_jax.diffusion.parameterizations import Parameterization
 from ddpm_jax.diffusion.process import Process
 
-Network = Callable[[Array, Array, Array | None], Array]
+Network = Callable[[Array, ArrayLike, Array | None], Array]
 """``(x_t, t, condition)`` -> output, t in 1..T, scalar or one per example."""
 
 

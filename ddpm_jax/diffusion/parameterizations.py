@@ -1,13 +1,12 @@
 """How a network's output is read: each way states E[x_0 | x_t], from which every kernel follows."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array
-from numpy.typing import ArrayLike
 
-from ddpm_jax.diffusion.distributions import Distribution
 from ddpm_jax.diffusion.gaussian import posterior_variance, q_sample
 from ddpm_jax.diffusion.process import Process
 from ddpm_jax.diffusion.schedules import Schedule
@@ -23,7 +22,7 @@ class Parameterization(NamedTuple):
     """``error(output, x_0, noise, t)``: squared distance to the target, element by element (Ho et al. 2020, Eq. 14)."""
     x_0: Callable[[Array, Array, ArrayLike], Array]
     """``x_0(output, x_t, t)``: the estimate of E[x_0 | x_t] (Ho et al. 2020, Eq. 15)."""
-    kernel: Callable[[Array, Array, ArrayLike, ArrayLike], Distribution]
+    kernel: Callable[[Array, Array, ArrayLike, ArrayLike], Any]
     """``kernel(output, x_t, t, s)``: p(x_s | x_t), for s < t (Ho et al. 2020, Eq. 11, where s = t - 1)."""
 
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
-from numpy.typing import ArrayLike
 
 from ddpm_jax.diffusion.distributions import Distribution
 from ddpm_jax.diffusion.losses import Network
@@ -117,7 +117,7 @@ def sample_path(
 
     Memory grows with the frames, not with the steps.
     """
-    slots = _slots(len(times) - 1, frames)
+    slots = _slots(jnp.shape(times)[0] - 1, frames)
 
     def body(carry, step):
         (x, memory), path = carry

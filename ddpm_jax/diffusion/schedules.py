@@ -4,23 +4,24 @@ Every function here works in float64 on the host and casts once, at the end, so 
 ``1 - alpha_bar`` carries the rounding of a long product in float32.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import DTypeLike
 
 
 class Schedule(NamedTuple):
-    """``alpha_bar[t] = prod_{i <= t} (1 - beta_i)`` and one minus it, both indexed 0..T: ``alpha_bar[0] = 1`` is the data.
+    """``alpha_bar[t] = prod_{i <= t} (1 - beta_i)`` and one minus it, indexed 0..T: ``alpha_bar[0] = 1`` is the data.
 
     Any pair s < t describes a step, so a strided sampler needs no schedule of its own.
     """
 
-    alpha_bar: Float[Array, " T+1"]
-    one_minus_alpha_bar: Float[Array, " T+1"]
+    alpha_bar: Float[Array | np.ndarray, " T+1"]
+    one_minus_alpha_bar: Float[Array | np.ndarray, " T+1"]
 
     @property
     def num_steps(self) -> int:
@@ -43,21 +44,21 @@ class Schedule(NamedTuple):
         return alpha_bar_t / alpha_bar_s, lost / alpha_bar_s
 
 
-def _pick(table: Array, t: ArrayLike, ndim: int) -> Array:
+def _pick(table: Array | np.ndarray, t: ArrayLike, ndim: int) -> Array:
     values = jnp.asarray(table).at[jnp.asarray(t)].get(mode="fill", fill_value=jnp.nan)
     return values.reshape(values.shape + (1,) * (ndim - values.ndim))
 
 
-def from_betas(betas: ArrayLike, dtype: DTypeLike = np.float32) -> Schedule:
+def from_betas(betas: Sequence[float] | np.ndarray, dtype: DTypeLike = np.float32) -> Schedule:
     """The schedule of forward variances ``beta_1 .. beta_T``, each in (0, 1] (2020: Eq. 2; 2015: Table App. 1).
 
     Raises ValueError if a beta lies outside (0, 1].
     """
-    betas = np.asarray(betas, np.float64)
-    if betas.ndim != 1 or betas.size == 0 or not np.all((betas > 0) & (betas <= 1)):
-        raise ValueError(f"betas must be a non-empty vector with values in (0, 1], got {betas}")
+    values = np.asarray(betas, np.float64)
+    if values.ndim != 1 or values.size == 0 or not np.all((values > 0) & (values <= 1)):
+        raise ValueError(f"betas must be a non-empty vector with values in (0, 1], got {values}")
     with np.errstate(divide="ignore"):  # beta_T = 1 is allowed: log 0 = -inf forgets the data entirely
-        log_alpha_bar = np.concatenate([[0.0], np.cumsum(np.log1p(-betas))])
+        log_alpha_bar = np.concatenate([[0.0], np.cumsum(np.log1p(-values))])
     # abs, since -expm1(0.0) is -0.0 and one over it would be -inf
     return Schedule(np.exp(log_alpha_bar).astype(dtype), np.abs(np.expm1(log_alpha_bar)).astype(dtype))
 
@@ -111,5 +112,5 @@ def cosine(num_steps: int, offset: float = 0.008, max_beta: float = 0.999, dtype
 
 def signal_to_noise(schedule: Schedule, t: Int[Array, "..."]) -> Float[Array, "..."]:
     """``alpha_bar_t / (1 - alpha_bar_t)``; infinite at t = 0."""
-    alpha_bar, one_minus = schedule.at(t, jax.numpy.ndim(t))
+    alpha_bar, one_minus = schedule.at(t, jnp.ndim(t))
     return alpha_bar / one_minus

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
-from numpy.typing import DTypeLike
 
 TINY = 1e-10
 """The scale of the layers that Ho et al. 2020 initialise "to zero", so that each block starts as the identity."""
@@ -16,7 +16,7 @@ def initializer(scale: float = 1.0):
 
 
 def timestep_embedding(index: Num[Array, " batch"], width: int) -> Float[Array, "batch width"]:
-    """``[sin(index f), cos(index f)]`` with frequencies f from 1 down to 1/10000, geometrically; odd widths end in a zero.
+    """``[sin(index f), cos(index f)]``, f falling geometrically from 1 to 1/10000; odd widths end in a zero.
 
     Ho et al. 2020, Section 4 and released code; Vaswani et al. 2017. The index is 0..T-1 and not rescaled.
     """
@@ -53,7 +53,7 @@ def dense(features: int, dtype: DTypeLike, name: str, scale: float = 1.0) -> nn.
 
 
 def conv3x3(features: int, dtype: DTypeLike, name: str, scale: float = 1.0, stride: int = 1) -> nn.Conv:
-    """A 3x3 convolution, "SAME" padded: at stride 2 on an even size that is one row and column below and to the right."""
+    """A 3x3 convolution, "SAME" padded: at stride 2 on an even size, one row below and one column to the right."""
     return nn.Conv(
         features, (3, 3), (stride, stride), padding="SAME", dtype=dtype, kernel_init=initializer(scale), name=name
     )

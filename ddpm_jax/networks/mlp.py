@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
-from numpy.typing import DTypeLike
 
 from ddpm_jax.networks.layers import TINY, TimeEmbedding, dense
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
-from numpy.typing import DTypeLike
 
 from ddpm_jax.networks.layers import TINY, Attention, ResBlock, TimeEmbedding, conv3x3, norm, upsample
 
@@ -71,10 +71,10 @@ class UNet(nn.Module):
 
     def _block(self, h: Array, emb: Array, train: bool, features: int, name: str, attend: bool | None = None) -> Array:
         """A residual block, and attention after it where asked, or at the heights of `attention` when not said."""
-        block, attention = (nn.remat(ResBlock, static_argnums=(3,)), nn.remat(Attention)) if self.remat else (
-            ResBlock, Attention)
+        block = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
         h = block(features, self.groups, self.dropout, self.dtype, name=name)(h, emb, train)
         if h.shape[1] in self.attention if attend is None else attend:
+            attention = nn.remat(Attention) if self.remat else Attention
             h = attention(self.heads, self.groups, self.dtype, name=f"{name}_attention")(h)
         return h
 
@@ -82,8 +82,8 @@ class UNet(nn.Module):
         factor = 2 ** (len(self.multipliers) - 1)
         if x.shape[1] % factor or x.shape[2] % factor:
             raise ValueError(
-                f"images of {x.shape[1]}x{x.shape[2]} cannot be halved {len(self.multipliers) - 1} times: pad or resize "
-                f"them to a multiple of {factor}, or give the U-Net fewer multipliers than {tuple(self.multipliers)}"
+                f"images of {x.shape[1]}x{x.shape[2]} cannot be halved {len(self.multipliers) - 1} times: pad or "
+                f"resize them to a multiple of {factor}, or take fewer multipliers than {tuple(self.multipliers)}"
             )
         for channels in {self.width * multiplier for multiplier in self.multipliers} | {self.width}:
             if channels % self.groups or channels % self.heads:

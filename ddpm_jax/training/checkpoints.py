@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def manager(folder: Path, max_to_keep: int = 3) -> ocp.CheckpointManager:
-    """Keeps the newest `max_to_keep` checkpoints in `folder`. Use as a context manager: leaving it waits for the saves."""
+    """Keeps the newest `max_to_keep` checkpoints in `folder`. A context manager: leaving it waits for the saves."""
     options = ocp.CheckpointManagerOptions(max_to_keep=max_to_keep, enable_async_checkpointing=True)
     return ocp.CheckpointManager(folder.absolute(), options=options)
 
@@ -26,7 +26,7 @@ def reader(folder: Path) -> ocp.CheckpointManager:
 
 
 def save(checkpoints: ocp.CheckpointManager, state: TrainState) -> None:
-    """Starts to write the state; a no-op if its step is there already. The average is an item of its own, for samplers."""
+    """Starts to write the state, the average as an item of its own; a no-op if its step is there already."""
     step = int(state.step)
     if step in checkpoints.all_steps():
         return

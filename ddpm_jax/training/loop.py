@@ -52,17 +52,17 @@ class StopRequest:
 def fit(
     state: TrainState, advance: Advance, num_steps: int, actions: Iterable[Action], stop: StopRequest
 ) -> TrainState:
-    """Advances from where `state` stands to `num_steps`, or until `stop`; the periods of the actions must be hit exactly.
+    """Advances from where `state` stands to `num_steps`, or until `stop`; calls must end on the periods of the actions.
 
     One call runs ahead of the device, no more: the host prepares call n + 1 while the device computes call n.
     """
-    actions = [(action, _Averages()) for action in actions if action.every]
+    timers = [(action, _Averages()) for action in actions if action.every]
     step, pending = int(state.step), None
     while step < num_steps and stop.signal is None:
         state, metrics = advance(state, step)
         jax.block_until_ready(pending)
         step, pending = step + len(metrics["loss"]), metrics
-        for action, averages in actions:
+        for action, averages in timers:
             averages.add(metrics)
             if step % action.every == 0 or (action.at_end and step == num_steps):
                 action.do(step, state, averages.take())

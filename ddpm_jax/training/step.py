@@ -15,10 +15,8 @@ Metrics = dict[str, Float[Array, "..."]]
 Step = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 
-def make_train_step(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, ema_decay: float, seed: int
-) -> Step:
-    """``(state, batch)`` -> (state, metrics). Its key is ``fold_in(key(seed), state.step)``: a resumed run is the same run.
+def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation, ema_decay: float, seed: int) -> Step:
+    """``(state, batch)`` -> (state, metrics). The key is ``fold_in(key(seed), step)``: a resumed run is the same run.
 
     The metrics are "loss" and "grad_norm", the global norm before any clipping.
     """

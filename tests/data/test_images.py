@@ -16,6 +16,7 @@ from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
 from ddpm_jax.data import load, tfds_images
+from ddpm_jax.data.images import is_prepared
 
 SHAPES = [(5, 4, 1), (5, 4, 3)]
 
@@ -147,6 +148,10 @@ def test_files_of_another_format_do_not_count_as_prepared(tmp_path):
     write(tmp_path, random_images((5, 4, 1)), file_format="tfrecord")
     with pytest.raises(FileNotFoundError, match="ddpm-jax prepare tiny"):
         tfds_images("tiny", (5, 4, 1), 10, data_dir=str(tmp_path)).open("train")
+
+
+def test_the_format_that_a_builder_would_write_does_not_count_as_prepared(tmp_path):
+    assert not is_prepared(tfds.builder("fashion_mnist", data_dir=tmp_path, file_format="array_record"))
 
 
 def test_a_name_that_tfds_does_not_know_is_refused_in_one_line(tmp_path):

@@ -9,7 +9,7 @@ from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 
 NAMES = ["eps", "x0", "v", "mean"]
 each_reading = pytest.mark.parametrize("name", NAMES)
-each_time = pytest.mark.parametrize("t", [1, 2, 500, 1000, np.array([1, 20, 1000])], ids=str)
+each_time = pytest.mark.parametrize("t", [1, np.array([1, 2, 500, 1000])], ids=["one", "each its own"])
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def process(x64):
     return gaussian.process(schedules.linear(1000, dtype=np.float64))
 
 
-def draws(count=3, dtype=np.float64):
+def draws(count=4, dtype=np.float64):
     """x_0 within the range of images, noise, and any network's output."""
     x_0, noise, output = np.random.default_rng(0).normal(size=(3, count, 2, 2, 1)).astype(dtype)
     return jnp.asarray(np.tanh(x_0)), jnp.asarray(noise), jnp.asarray(output)
@@ -81,31 +81,31 @@ def test_v_is_the_velocity_of_x_t(t, process):
 
 
 @each_reading
-@pytest.mark.parametrize(("t", "s"), [(1, 0), (2, 1), (500, 499), (1000, 999), (1000, 0), (700, 300)])
-def test_kernel_is_the_posterior_of_the_stated_x_0(name, t, s, process):
+def test_kernel_is_the_posterior_of_the_stated_x_0(name, process):
     """Hence the same for all of them, when they state the same; also over strides."""
+    t, s = np.array([1, 1000, 2, 700]), np.array([0, 0, 1, 300])
     x_0, x_t, _ = draws()
     parameterization = reading(name, process)
     kernel = parameterization.kernel(output_for(parameterization, process, x_0, x_t, t), x_t, t, s)
     posterior = process.posterior(x_t, x_0, t, s)
     np.testing.assert_allclose(kernel.mean, posterior.mean, rtol=1e-8, atol=1e-9)
-    expected = posterior.variance if s else process.posterior(x_t, x_0, 2, 1).variance
-    np.testing.assert_allclose(kernel.variance, expected, rtol=1e-12)
+    np.testing.assert_allclose(kernel.variance[2:], posterior.variance[2:], rtol=1e-12)
 
 
 @each_reading
 def test_float32_reads_its_target_at_every_time(name):
-    """With as much noise amplification as the reading has: 1 / sqrt(alpha_bar) for eps, 1 / weight of x_0 for mean."""
-    process = gaussian.process(schedules.linear(1000))
-    t = jnp.arange(1, 1001)
-    x_0, noise, _ = draws(1000, np.float32)
+    """With as much noise as the reading has: 1 / sqrt(alpha_bar) for eps, 1 / weight of x_0 for mean."""
+    process, t = gaussian.process(schedules.linear(1000)), np.arange(1, 1001)
     parameterization = reading(name, process)
-    best = target(parameterization, x_0, noise, t)
-    found = parameterization.x_0(best, gaussian.q_sample(process.schedule, x_0, t, noise), t)
-    amplification = jnp.abs(
-        jax.jvp(lambda out: parameterization.x_0(out, noise, t), (best,), (jnp.ones_like(best),))[1]
-    )
-    assert jnp.all(jnp.abs(found - x_0) < 2e-6 * (1 + amplification))
+
+    @jax.jit
+    def read(x_0, noise, _):
+        best, x_t = target(parameterization, x_0, noise, t), gaussian.q_sample(process.schedule, x_0, t, noise)
+        return jax.jvp(lambda output: parameterization.x_0(output, x_t, t), (best,), (jnp.ones_like(best),))
+
+    at = draws(1000, np.float32)
+    found, amplification = read(*at)
+    assert np.all(np.abs(found - at[0]) < 2e-6 * (1 + np.abs(amplification)))
 
 
 # t, variance of the small and of the large choice (2020, Section 3.2, with the schedule of that paper), by a float64
@@ -120,17 +120,18 @@ VARIANCES = [
 ]
 
 
-@pytest.mark.parametrize(("t", "small", "large"), VARIANCES)
-def test_fixed_variances(t, small, large, process):
-    found = (f(process.schedule, t, t - 1, 0) for f in (parameterizations.fixed_small, parameterizations.fixed_large))
-    np.testing.assert_allclose(list(found), [small, large], rtol=5e-11)
+def test_fixed_variances(process):
+    t, *expected = np.array(VARIANCES).T
+    rules = parameterizations.fixed_small, parameterizations.fixed_large
+    found = [rule(process.schedule, t.astype(int), t.astype(int) - 1, 1) for rule in rules]
+    np.testing.assert_allclose(found, expected, rtol=5e-11)
 
 
 @pytest.mark.parametrize("variance", [parameterizations.fixed_small, parameterizations.fixed_large])
 def test_each_example_has_the_variance_of_its_time(variance, process):
-    t = jnp.array([1, 2, 500, 1000])
+    t = np.array([1, 2, 500, 1000])
     together = variance(process.schedule, t, t - 1, 4)
-    alone = jnp.stack([variance(process.schedule, i, i - 1, 3) for i in t])
+    alone = [variance(process.schedule, i, i - 1, 3) for i in t]
     np.testing.assert_allclose(together, alone, rtol=1e-14)
 
 
@@ -138,15 +139,15 @@ def test_each_example_has_the_variance_of_its_time(variance, process):
 @pytest.mark.parametrize("variance", [parameterizations.fixed_small, parameterizations.fixed_large])
 def test_kernel_has_the_variance_it_was_given(name, variance, process):
     _, x_t, output = draws()
-    t = jnp.array([1, 500, 1000])
+    t = np.array([1, 2, 500, 1000])
     kernel = reading(name, process, variance).kernel(output, x_t, t, t - 1)
     np.testing.assert_allclose(kernel.variance, variance(process.schedule, t, t - 1, 4), rtol=1e-14)
 
 
 @each_reading
-@pytest.mark.parametrize("t", [1, 2, 500, 1000])
-def test_clipping_moves_the_kernel_to_the_clipped_x_0(name, t, process):
+def test_clipping_moves_the_kernel_to_the_clipped_x_0(name, process):
     _, x_t, output = draws()
+    t = np.array([1, 2, 500, 1000])
     plain = reading(name, process, parameterizations.fixed_large)
     clipped = parameterizations.clipped(process, plain)
     far = output_for(plain, process, 3 * output, x_t, t)  # states an x_0 outside the range
@@ -177,20 +178,19 @@ def test_clipping_has_the_bounds_it_was_given(process):
 
 @each_reading
 @pytest.mark.parametrize("make", [schedules.linear, schedules.steady, schedules.cosine])
-@pytest.mark.parametrize("t", [1, 1000])
-def test_error_has_finite_slopes_at_both_ends(name, make, t):
+def test_error_has_finite_slopes_at_both_ends(name, make):
     """In float32, and also where nothing is left of the data."""
-    parameterization = reading(name, gaussian.process(make(1000)))
+    parameterization, t = reading(name, gaussian.process(make(1000))), np.array([1, 1000, 1, 1000])
     at = draws(dtype=np.float32)
     slopes = jax.grad(lambda x_0, noise, output: parameterization.error(output, x_0, noise, t).sum(), (0, 1, 2))(*at)
     assert all(jnp.isfinite(slope).all() for slope in slopes)
-    assert jnp.abs(slopes[2]).max() > 0
+    assert jnp.all(jnp.abs(slopes[2]) > 0)
 
 
 @each_reading
-@pytest.mark.parametrize("t", [2, 1000])
-def test_divergence_has_finite_slopes(name, t):
+def test_divergence_has_finite_slopes(name):
     """The gradient of a term of the bound, through the reading and the kernel, float32."""
+    t = np.array([2, 3, 500, 1000])
     process = gaussian.process(schedules.linear(1000))
     x_0, x_t, output = draws(dtype=np.float32)
     kernel = reading(name, process).kernel
@@ -199,4 +199,4 @@ def test_divergence_has_finite_slopes(name, t):
         return process.posterior(x_t, x_0, t, t - 1).kl(kernel(output, x_t, t, t - 1)).sum()
 
     slope = jax.grad(divergence)(output)
-    assert jnp.isfinite(slope).all() and jnp.abs(slope).max() > 0
+    assert jnp.isfinite(slope).all() and jnp.all(jnp.abs(slope) > 0)

@@ -4,6 +4,7 @@ import re
 from fractions import Fraction
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -54,16 +55,19 @@ ALL = {
 each_schedule = pytest.mark.parametrize("make", ALL.values(), ids=ALL)
 
 
+between = jax.jit(schedules.Schedule.between, static_argnums=3)
+
+
 def betas_of(schedule):
     t = np.arange(1, schedule.num_steps + 1)
-    return np.asarray(schedule.between(t - 1, t, 1)[1])
+    return np.asarray(between(schedule, t - 1, t, 1)[1])
 
 
 @pytest.mark.parametrize(("t", "beta", "alpha_bar"), LINEAR)
 def test_linear_is_the_schedule_of_2020(t, beta, alpha_bar, x64):
     schedule = schedules.linear(1000, dtype=np.float64)
     np.testing.assert_allclose(schedule.at(t, 0)[0], alpha_bar, rtol=5e-12)
-    np.testing.assert_allclose(schedule.between(t - 1, t, 0)[1], beta, rtol=5e-12)
+    np.testing.assert_allclose(between(schedule, t - 1, t, 0)[1], beta, rtol=5e-12)
 
 
 def test_half_the_variance_of_the_data_is_gone_at_260():
@@ -129,7 +133,7 @@ def test_the_lost_share_follows_its_own_recursion():
 @each_schedule
 def test_a_step_from_the_data_is_the_marginal(make):
     schedule, t = make(), np.arange(1, make().num_steps + 1)
-    for step, marginal in zip(schedule.between(0, t, 1), schedule.at(t, 1), strict=True):
+    for step, marginal in zip(between(schedule, 0, t, 1), schedule.at(t, 1), strict=True):
         np.testing.assert_array_equal(step, marginal)
 
 
@@ -139,8 +143,8 @@ def test_steps_compose(make, x64):
     schedule = make(dtype=np.float64)
     draws = np.random.default_rng(0).integers(0, schedule.num_steps + 1, (2000, 3))
     s, t, u = np.sort([row for row in draws if len(set(row)) == 3], axis=1).T
-    (left_st, lost_st), (left_tu, lost_tu) = schedule.between(s, t, 1), schedule.between(t, u, 1)
-    left_su, lost_su = schedule.between(s, u, 1)
+    (left_st, lost_st), (left_tu, lost_tu) = between(schedule, s, t, 1), between(schedule, t, u, 1)
+    left_su, lost_su = between(schedule, s, u, 1)
     np.testing.assert_allclose(left_st * left_tu, left_su, rtol=1e-13)
     np.testing.assert_allclose(left_tu * lost_st + lost_tu, lost_su, rtol=1e-11)
 
@@ -151,9 +155,9 @@ def test_steps_are_accurate_in_float32(make, stride, request):
     """A step's variance is a difference of like numbers, so float32 keeps less of it the more steps there are."""
     t = np.arange(1, make().num_steps + 1)
     s = np.maximum(t - stride, 0)
-    left, lost = make().between(s, t, 1)
+    left, lost = between(make(), s, t, 1)
     request.getfixturevalue("x64")
-    exact_left, exact_lost = make(dtype=np.float64).between(s, t, 1)
+    exact_left, exact_lost = between(make(dtype=np.float64), s, t, 1)
     np.testing.assert_allclose(left, exact_left, rtol=2e-7)
     np.testing.assert_allclose(lost, exact_lost, rtol=2e-5 if make is ALL["linear"] else 3e-8 * len(t))
 
@@ -189,7 +193,7 @@ def test_a_beta_of_one_forgets_everything():
 def test_times_above_the_last_are_nan():
     schedule = schedules.linear(10)
     assert np.isfinite(schedule.at(10, 0)).all() and np.isnan(schedule.at(11, 0)).all()
-    assert np.isnan(schedule.between(0, jnp.array([11, 12]), 3)).all()
+    assert np.isnan(between(schedule, 0, np.array([11, 12]), 3)).all()
 
 
 def test_signal_to_noise():
