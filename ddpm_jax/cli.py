@@ -8,6 +8,7 @@ import functools
 import inspect
 import io
 import json as json_module
+import logging
 import os
 import re
 import signal
@@ -26,6 +27,7 @@ TRACEBACK = "DDPM_JAX_TRACEBACK"
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells there of its every move
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         return _dispatch(name, rest)
@@ -158,7 +160,7 @@ def _sample(
     steps: int | None = None,
     eta: float | None = None,
     label: int | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     overwrite: bool = False,
 ) -> int:
     """Draws images from a trained run. Image i depends on the seed and i alone.
@@ -173,7 +175,7 @@ def _sample(
         steps: how many of the T steps to take; all by default.
         eta: of DDIM, 0 (deterministic) to 1; implies --sampler ddim.
         label: the class, where the network is told one; each in turn by default.
-        batch_size: images drawn at a time.
+        batch_size: images drawn at a time; another size may change the last bit of a pixel, nothing more.
         overwrite: replace an --out that exists.
     """
     from ddpm_jax.sample import Request, sample_to_file

@@ -1,6 +1,9 @@
 """scikit-learn's 8x8 handwritten digits: real images that ship in a wheel, trained on a laptop's CPU in minutes.
 
-ddpm-jax train digits --workdir runs/digits
+    ddpm-jax train digits --workdir runs/digits
+
+The method of Ho et al. 2020 (linear betas, T = 1000, eps prediction, L_simple, variance fixed_large) with a U-Net of 0.7
+million parameters. 1,437 images train it, 360 are held out.
 """
 
 import optax
@@ -15,30 +18,46 @@ def experiment(
     *,
     timesteps: int = 1000,
     width: int = 32,
-    num_steps: int = 1500,
+    num_steps: int = 2000,
     batch_size: int = 64,
     learning_rate: float = 2e-3,
     ema_decay: float = 0.995,
+    dropout: float = 0.0,
     seed: int = 0,
+    log_every: int = 50,
+    sample_every: int = 500,
+    save_every: int = 500,
 ) -> Experiment:
-    """The run.
+    """scikit-learn's 8x8 handwritten digits.
 
     Args:
         timesteps: T, the steps of the diffusion.
+        width: channels of the U-Net at full resolution, a multiple of 8.
+        num_steps: training steps; the learning rate falls to zero over them.
+        batch_size: images a step, over all devices.
+        learning_rate: of Adam, at its highest.
+        ema_decay: of the average of the parameters that is sampled from.
+        dropout: in the residual blocks.
+        seed: of the parameters, the order of the data and the noise.
+        log_every: steps between rows of metrics.jsonl.
+        sample_every: steps between sample grids.
+        save_every: steps between checkpoints.
     """
     data = digits()
     process = gaussian.process(schedules.linear(timesteps), gaussian.discretized(data.levels))
-    parameterization = parameterizations.eps(process, parameterizations.fixed_large)
-    rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, 100, num_steps)
+    eps = parameterizations.eps(process, parameterizations.fixed_large)
+    rise = min(100, num_steps // 10)
+    fall = optax.cosine_decay_schedule(learning_rate, max(1, num_steps - rise))
+    rate = optax.join_schedules([optax.linear_schedule(0.0, learning_rate, rise), fall], [rise])
     return Experiment(
         data=data,
         process=process,
-        parameterization=parameterizations.clipped(process, parameterization),
-        network=UNet(width=width, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=0.0, groups=8),
+        parameterization=parameterizations.clipped(process, eps),
+        network=UNet(width=width, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=dropout, groups=8),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         batch_size=batch_size,
         num_steps=num_steps,
         ema_decay=ema_decay,
         seed=seed,
-        every=Every(log=50, sample=500, save=500),
+        every=Every(log=log_every, sample=sample_every, save=save_every),
     )

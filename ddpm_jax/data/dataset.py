@@ -29,10 +29,9 @@ class Data:
 
 def load(source: Sequence[Example]) -> dict[str, np.ndarray]:
     """The whole source as one array per feature, for sets that fit in memory."""
-    import grain
-
-    read = grain.ReadOptions(num_threads=16, prefetch_buffer_size=512)
-    rows = list(grain.MapDataset.source(source).to_iter_dataset(read))
+    # array_record reads a row ten times faster among many than alone
+    many = getattr(source, "__getitems__", lambda rows: [source[row] for row in rows])
+    rows = many(range(len(source)))
     return {feature: np.stack([row[feature] for row in rows]) for feature in rows[0]}
 
 

@@ -1,12 +1,13 @@
 """Distributions over images, element by element independent: what a step of either chain hands to the next."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """What the losses and samplers ask of a step, whatever its family."""
 

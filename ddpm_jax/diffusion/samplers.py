@@ -40,7 +40,7 @@ def quadratic(fraction: np.ndarray) -> np.ndarray:
 
 def times(
     num_steps: int, count: int, spacing: Callable[[np.ndarray], np.ndarray] = linear
-) -> Int[np.ndarray, " count+1"]:
+) -> Int[np.ndarray, " {count}+1"]:
     """``T = t_0 > t_1 > ... > t_count = 0``: the times that a sampler of `count` steps visits.
 
     `spacing` maps fractions of the way from the data, 0..1, to fractions of T and must not decrease.
@@ -95,7 +95,7 @@ def ddim(
 
 
 def sample(
-    keys: Key[Array, " batch"], sampler: Sampler, x_T: Float[Array, "batch *shape"], times: Int[ArrayLike, " count+1"]
+    keys: Key[Array, " batch"], sampler: Sampler, x_T: Float[Array, "batch *shape"], times: Int[ArrayLike, " visits"]
 ) -> Float[Array, "batch *shape"]:
     """Walks `times` from x_T down to x_0 in one `lax.scan`. Example i depends on ``keys[i]`` and ``x_T[i]`` only."""
 
@@ -110,12 +110,12 @@ def sample_path(
     keys: Key[Array, " batch"],
     sampler: Sampler,
     x_T: Float[Array, "batch *shape"],
-    times: Int[ArrayLike, " count+1"],
+    times: Int[ArrayLike, " visits"],
     frames: int,
 ) -> tuple[Float[Array, "batch *shape"], Float[Array, "frames batch *shape"]]:
     """`sample`, and `frames` (at least 2) of the states on its way, evenly spaced from x_T to x_0, both included.
 
-    Memory grows with the frames, not with the steps.
+    Raises ValueError for more frames than states, or fewer than 2. Memory grows with the frames, not with the steps.
     """
     slots = _slots(jnp.shape(times)[0] - 1, frames)
 
@@ -132,6 +132,10 @@ def sample_path(
 
 def _slots(count: int, frames: int) -> Array:
     """For each step the frame that its result fills, or one past the last: written nowhere."""
+    if not 2 <= frames <= count + 1:
+        raise ValueError(
+            f"{count} steps pass {count + 1} states: {frames} frames cannot be kept, choose 2 to {count + 1}"
+        )
     slots = np.full(count + 1, frames, np.int32)
     slots[np.rint(np.linspace(0, count, frames)).astype(int)] = np.arange(frames)
     return jnp.asarray(slots[1:])

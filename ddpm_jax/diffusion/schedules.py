@@ -55,8 +55,10 @@ def from_betas(betas: Sequence[float] | np.ndarray, dtype: DTypeLike = np.float3
     Raises ValueError if a beta lies outside (0, 1].
     """
     values = np.asarray(betas, np.float64)
-    if values.ndim != 1 or values.size == 0 or not np.all((values > 0) & (values <= 1)):
-        raise ValueError(f"betas must be a non-empty vector with values in (0, 1], got {values}")
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"betas must be a non-empty vector, got an array of shape {values.shape}")
+    if (outside := values[~((values > 0) & (values <= 1))]).size:
+        raise ValueError(f"betas must lie in (0, 1], got {outside}")
     with np.errstate(divide="ignore"):  # beta_T = 1 is allowed: log 0 = -inf forgets the data entirely
         log_alpha_bar = np.concatenate([[0.0], np.cumsum(np.log1p(-values))])
     # abs, since -expm1(0.0) is -0.0 and one over it would be -inf
