@@ -48,7 +48,7 @@ def _keep_rows(path: Path, step: int) -> None:
     os.replace(part, path)
 
 
-def _row_step(line: str) -> float:
+def _row_step(line: str) -> int | float:
     try:
         return json.loads(line)["step"]
     except (ValueError, KeyError):

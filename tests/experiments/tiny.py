@@ -1,0 +1,39 @@
+"""Twelve steps on the digits with the smallest U-Net: the whole path of a run, in seconds."""
+
+import optax
+
+from ddpm_jax.data import digits
+from ddpm_jax.diffusion import gaussian, parameterizations, schedules
+from ddpm_jax.experiment import Every, Experiment
+from ddpm_jax.networks import UNet
+
+
+def experiment(
+    *,
+    timesteps: int = 20,
+    width: int = 8,
+    num_steps: int = 12,
+    save_every: int = 4,
+    dropout: float = 0.1,
+    seed: int = 0,
+) -> Experiment:
+    """A tiny run.
+
+    Args:
+        width: channels of the U-Net.
+        seed: of everything.
+    """
+    data = digits()
+    process = gaussian.process(schedules.linear(timesteps, 0.005, 0.3), gaussian.discretized(data.levels))
+    return Experiment(
+        data=data,
+        process=process,
+        parameterization=parameterizations.clipped(process, parameterizations.eps(process)),
+        network=UNet(width=width, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=dropout, groups=4),
+        optimizer=optax.adam(2e-3),
+        batch_size=8,
+        num_steps=num_steps,
+        ema_decay=0.9,
+        seed=seed,
+        every=Every(log=2, sample=12, save=save_every),
+    )

@@ -1,0 +1,140 @@
+"""The networks against the papers' counts, the embedding's known values, and invariances."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddpm_jax.networks import MLP, UNet
+from ddpm_jax.networks.layers import timestep_embedding, upsample
+
+SMALL = dict(width=8, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=0.0, groups=4)
+
+
+def parameters(network: UNet, shape: tuple[int, ...]) -> int:
+    tree = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *shape)), jnp.zeros((1,), jnp.int32))
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def initialised(network, shape=(2, 8, 8, 1)):
+    x = jax.random.normal(jax.random.key(1), shape)
+    index = jnp.arange(shape[0])
+    variables = network.init(jax.random.key(0), x, index)
+    # every leaf moved, so that the layers that start at zero take part
+    moved = jax.tree.map(
+        lambda leaf: leaf + 0.1 * jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), variables
+    )
+    return moved, x, index
+
+
+@pytest.mark.parametrize(
+    "network, shape, count",
+    [
+        (UNet(), (32, 32, 3), 35_746_307),
+        (UNet(out_channels=6), (32, 32, 3), 35_749_766),
+        (UNet(), (32, 32, 1), 35_741_697),
+        (UNet(multipliers=(1, 1, 2, 2, 4, 4), dropout=0.0), (256, 256, 3), 113_673_219),
+        (UNet(width=192, multipliers=(1, 1, 2, 2, 4, 4), dropout=0.0), (256, 256, 3), 255_677_955),
+        (UNet(multipliers=(1, 2, 2, 2, 4)), (64, 64, 3), 78_700_803),
+    ],
+)
+def test_parameter_counts_of_the_papers(network, shape, count):
+    """Ho et al. 2020, Appendix B (35.7M, 114M, 256M); Song et al. 2021, CelebA 64; counted from the released code."""
+    assert parameters(network, shape) == count
+
+
+def test_timestep_embedding_has_the_known_values():
+    """sin and cos of t times the frequencies of Ho et al. 2020, by pocket calculator."""
+    embedding = np.asarray(timestep_embedding(jnp.array([0, 1, 500, 999]), 128))
+    np.testing.assert_allclose(embedding[0], [0.0] * 64 + [1.0] * 64)
+    expected = {0: 0.8414709848, 1: 0.7604387421, 32: 0.0092949641, 63: 1e-4, 64: 0.5403023059, 127: 0.999999995}
+    np.testing.assert_allclose(embedding[1][list(expected)], list(expected.values()), rtol=2e-5)
+    np.testing.assert_allclose(embedding[2][[0, 1, 63, 64]], [-0.4677718, -0.9996817, 0.0499792, -0.8838493], atol=5e-5)
+    np.testing.assert_allclose(embedding[3][[0, 127]], [-0.0264608, 0.9950141], atol=1e-4)
+    np.testing.assert_allclose(np.square(embedding).sum(axis=1), 64, rtol=1e-5)
+
+
+def test_odd_width_ends_in_a_zero():
+    assert (np.asarray(timestep_embedding(jnp.arange(5), 7))[:, -1] == 0).all()
+
+
+def test_starts_at_almost_zero():
+    network = UNet(**SMALL)
+    x, index = jnp.ones((2, 8, 8, 1)), jnp.arange(2)
+    assert jnp.abs(network.apply(network.init(jax.random.key(0), x, index), x, index)).max() < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 12, 3), (1, 6, 4, 1)])
+def test_non_square_images_and_any_channels(shape):
+    variables, x, index = initialised(UNet(**SMALL), shape)
+    assert UNet(**SMALL).apply(variables, x, index).shape == shape
+
+
+def test_examples_do_not_see_each_other():
+    variables, x, index = initialised(UNet(**SMALL))
+    both = UNet(**SMALL).apply(variables, x, index)
+    alone = UNet(**SMALL).apply(variables, x[1:], index[1:])
+    np.testing.assert_allclose(both[1:], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_the_timestep_and_the_label_are_heard():
+    network = UNet(**SMALL, num_classes=3)
+    variables, x, index = initialised(network)
+    labelled = [network.apply(variables, x, index, jnp.full(2, label)) for label in range(4)]
+    assert all(jnp.abs(labelled[0] - other).max() > 1e-3 for other in labelled[1:])
+    np.testing.assert_array_equal(labelled[3], network.apply(variables, x, index))  # num_classes is "no label"
+    assert jnp.abs(network.apply(variables, x, index + 7) - labelled[3]).max() > 1e-3
+
+
+def test_rematerialisation_changes_neither_values_nor_gradients():
+    variables, x, index = initialised(UNet(**SMALL))
+
+    def loss(variables, remat):
+        return jnp.square(UNet(**SMALL, remat=remat).apply(variables, x, index)).mean()
+
+    plain, again = (jax.value_and_grad(loss)(variables, remat) for remat in (False, True))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), plain, again)
+
+
+def test_bfloat16_computes_near_float32_on_float32_parameters():
+    variables, x, index = initialised(UNet(**SMALL))
+    half = UNet(**SMALL, dtype=jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(half.init(jax.random.key(0), x, index))} == {jnp.dtype("float32")}
+    exact, rough = UNet(**SMALL).apply(variables, x, index), half.apply(variables, x, index)
+    assert rough.dtype == jnp.float32 and not np.array_equal(exact, rough)
+    assert jnp.linalg.norm(rough - exact) < 0.05 * jnp.linalg.norm(exact)
+
+
+def test_heads_divide_the_channels_but_not_the_parameters():
+    one, two = UNet(**SMALL), UNet(**SMALL, heads=2)
+    variables, x, index = initialised(one)
+    assert jnp.abs(one.apply(variables, x, index) - two.apply(variables, x, index)).max() > 1e-6
+
+
+def test_dropout_acts_in_training_only():
+    network = UNet(**{**SMALL, "dropout": 0.5})
+    variables, x, index = initialised(network)
+    quiet = network.apply(variables, x, index)
+    loud = network.apply(variables, x, index, train=True, rngs={"dropout": jax.random.key(2)})
+    np.testing.assert_array_equal(quiet, UNet(**SMALL).apply(variables, x, index))
+    assert jnp.abs(loud - quiet).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "network, shape, told",
+    [(UNet(), (1, 28, 28, 1), "28x28.*multiple of 8"), (UNet(width=40), (1, 32, 32, 3), "40 channels.*groups=32")],
+)
+def test_what_cannot_be_built_is_said(network, shape, told):
+    with pytest.raises(ValueError, match=told):
+        jax.eval_shape(network.init, jax.random.key(0), jnp.zeros(shape), jnp.zeros((1,), jnp.int32))
+
+
+def test_upsampling_repeats_each_pixel():
+    x = jnp.arange(6.0).reshape(1, 2, 3, 1)
+    np.testing.assert_array_equal(upsample(x)[0, :, :, 0], np.kron(np.arange(6.0).reshape(2, 3), np.ones((2, 2))))
+
+
+def test_perceptron_hears_the_timestep():
+    network = MLP(width=16, depth=2)
+    variables, x, index = initialised(network, (4, 2))
+    assert jnp.abs(network.apply(variables, x, index) - network.apply(variables, x, index + 9)).max() > 1e-3

@@ -1,0 +1,272 @@
+"""The journey of a run, through the command line as a user types it: train, stop, go on, sample, measure."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ddpm_jax
+from ddpm_jax.cli import main
+from ddpm_jax.workdir import read
+
+TINY = Path(__file__).parent / "experiments" / "tiny.py"
+
+
+def environment() -> dict[str, str]:
+    """One device, as a laptop has, and none of the test suite's switches."""
+    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+
+
+def command(workdir: Path, *knobs: str) -> list[str]:
+    return [sys.executable, "-m", "ddpm_jax", "train", str(TINY), "--workdir", str(workdir), *knobs]
+
+
+def run(workdir: Path, *knobs: str) -> subprocess.CompletedProcess:
+    return subprocess.run(command(workdir, *knobs), env=environment(), capture_output=True, text=True)
+
+
+def stop_at(workdir: Path, step: int, number: int, *knobs: str) -> int:
+    """Starts the run, sends the signal once it has logged `step`, and returns the exit status."""
+    process = subprocess.Popen(command(workdir, *knobs), env=environment(), stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith(f"step {step}/"):
+            break
+    process.send_signal(number)
+    process.stdout.read()
+    return process.wait()
+
+
+def parameters(workdir: Path):
+    run = ddpm_jax.load(workdir)
+    return run.step, [np.asarray(leaf) for leaf in __import__("jax").tree.leaves(run.params)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that was never stopped."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    done = run(workdir)
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def same_run(one: Path, other: Path) -> None:
+    (step, leaves), (other_step, others) = parameters(one), parameters(other)
+    assert step == other_step == 12
+    assert all(np.array_equal(a, b) for a, b in zip(leaves, others, strict=True))
+    rows = [[json.loads(line)["loss"] for line in (w / "metrics.jsonl").read_text().splitlines()] for w in (one, other)]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("number, step", [(signal.SIGKILL, 6), (signal.SIGINT, 6), (signal.SIGTERM, 2)])
+def test_stopped_and_gone_on_is_never_stopped(finished, tmp_path, number, step):
+    """Ctrl-C and SIGTERM save where they stop; a kill between two checkpoints goes back to the first; all end alike."""
+    status = stop_at(tmp_path / "run", step, number)
+    assert status == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 0}[number]
+    again = run(tmp_path / "run")
+    assert again.returncode == 0 and "going on" in again.stdout
+    same_run(finished, tmp_path / "run")
+
+
+def test_the_workdir_holds_what_it_should(finished):
+    assert (finished / "experiment.py").read_text() == TINY.read_text()
+    record = json.loads((finished / "experiment.json").read_text())
+    assert record["knobs"]["width"] == 8 and record["versions"]["jax"]
+    losses = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in losses] == [2, 4, 6, 8, 10, 12]
+    assert Image.open(finished / "samples" / "step_00000012.png").size[0] > 64
+    assert json.loads((finished / "evaluation.json").read_text())[0]["step"] == 12
+    assert list((finished / "events").iterdir())
+
+
+def test_the_same_command_on_a_finished_run_changes_nothing(finished):
+    before = {path: path.stat().st_mtime for path in (finished / "checkpoints").rglob("*")}
+    assert run(finished).returncode == 0
+    assert before == {path: path.stat().st_mtime for path in (finished / "checkpoints").rglob("*")}
+
+
+def sample(workdir: Path, *options: str) -> int:
+    return main(["sample", str(workdir), *options])
+
+
+def test_samples_are_the_same_twice_and_whatever_their_number(finished, tmp_path):
+    assert sample(finished, "--num", "20", "--out", str(tmp_path / "a.npz")) == 0
+    assert sample(finished, "--num", "5", "--out", str(tmp_path / "b.npz")) == 0
+    many, few = (np.load(tmp_path / name)["arr_0"] for name in ("a.npz", "b.npz"))
+    assert many.shape == (20, 8, 8, 1) and many.dtype == np.uint8
+    np.testing.assert_array_equal(many[:5], few)
+    assert not np.array_equal(many[0], many[1])
+
+
+def test_a_picture_is_the_same_to_the_byte_and_never_overwritten(finished, tmp_path, capsys):
+    out = tmp_path / "grid.png"
+    assert sample(finished, "--num", "4", "--out", str(out)) == 0
+    first = out.read_bytes()
+    assert sample(finished, "--num", "4", "--out", str(out)) == 0
+    assert sample(finished, "--num", "4", "--seed", "1", "--out", str(out)) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert out.read_bytes() == first
+    assert sample(finished, "--num", "4", "--seed", "1", "--out", str(out), "--overwrite") == 0
+    assert out.read_bytes() != first
+
+
+def test_a_folder_of_pictures(finished, tmp_path):
+    assert sample(finished, "--num", "3", "--sampler", "ddim", "--steps", "5", "--out", str(tmp_path / "images")) == 0
+    pictures = sorted((tmp_path / "images").iterdir())
+    assert [path.name for path in pictures] == ["000000.png", "000001.png", "000002.png"]
+    assert Image.open(pictures[0]).size == (8, 8)
+
+
+def test_evaluation_adds_up_and_is_written(finished, tmp_path, capsys):
+    options = ["--num", "16", "--batch-size", "8", "--json", str(tmp_path / "bpd.json")]
+    assert main(["evaluate", str(finished), *options]) == 0
+    assert "total" in capsys.readouterr().out
+    measured = json.loads((tmp_path / "bpd.json").read_text())["bpd"]
+    parts = sum(measured[part][0] for part in ("prior", "chain", "decoder"))
+    assert measured["total"][0] == pytest.approx(parts)
+    assert len(measured["rate"]) == len(measured["distortion"]) == 20
+    assert np.all(np.diff(measured["rate"]) >= 0)
+    assert measured["rate"][-1] == pytest.approx(measured["prior"][0] + measured["chain"][0])
+    assert measured["distortion"][-1] < measured["distortion"][0]
+    assert Image.open(finished / "progressive.png").size[0] > 500
+
+
+def test_evaluation_does_not_depend_on_the_batch(finished, tmp_path):
+    totals = []
+    for size in ("5", "12"):
+        out = tmp_path / f"{size}.json"
+        assert main(["evaluate", str(finished), "--num", "12", "--batch-size", size, "--json", str(out)]) == 0
+        totals.append(json.loads(out.read_text())["bpd"]["total"][0])
+    assert totals[0] == pytest.approx(totals[1], rel=1e-5)
+
+
+def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(finished, tmp_path):
+    workdir = tmp_path / "run"
+    assert stop_at(workdir, 10, signal.SIGTERM) == 0
+    newest = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    for path in (workdir / "checkpoints" / str(newest)).rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            os.truncate(path, path.stat().st_size // 2)
+    again = run(workdir)
+    assert again.returncode == 0 and f"checkpoint {newest} cannot be read" in again.stderr
+    same_run(finished, workdir)
+
+
+def fails(capsys, *argv: str) -> str:
+    """The one line that a mistake gets; exit status 2."""
+    assert main(list(argv)) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "Traceback" not in told
+    return told
+
+
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        (["--widht", "8"], "--width"),
+        (["--width", "6"], "6 channels"),
+        (["--seed", "soon"], "soon"),
+        (["--num-steps", "24"], "--num-steps 12, not 24"),
+    ],
+)
+def test_mistakes_in_knobs(finished, capsys, options, told):
+    workdir = finished if "24" in options else finished.parent / "never"
+    assert told in fails(capsys, "train", str(TINY), "--workdir", str(workdir), *options)
+    assert not (finished.parent / "never").exists()
+
+
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        (["--num", "0"], "--num must be at least 1, got 0"),
+        (["--steps", "21"], "20 steps cannot be walked in 21"),
+        (["--steps", "0"], "walked in 0"),
+        (["--seed", "x"], "x"),
+        (["--eta", "2"], "eta"),
+        (["--label", "3"], "label"),
+        (["--out", "picture.gif"], ".png"),
+        (["--out", "/dev/null/x.png"], "/dev/null"),
+    ],
+)
+def test_mistakes_in_sampling(finished, capsys, options, told):
+    assert told in fails(capsys, "sample", str(finished), *options)
+
+
+def test_mistakes_in_names(finished, tmp_path, capsys):
+    assert "digits" in fails(capsys, "train", "digts.py", "--workdir", str(tmp_path / "x"))
+    assert "is not a workdir" in fails(capsys, "sample", str(tmp_path / "nowhere"))
+    assert "is not a workdir" in fails(capsys, "evaluate", str(tmp_path))
+    assert "did you mean sample" in fails(capsys, "smaple", str(tmp_path))
+    assert "another experiment" in fails(capsys, "train", "digits", "--workdir", str(finished))
+    (tmp_path / "notes.txt").write_text("mine")
+    assert "not empty" in fails(capsys, "train", str(TINY), "--workdir", str(tmp_path))
+    assert "/dev/null" in fails(capsys, "train", str(TINY), "--workdir", "/dev/null/run")
+
+
+def test_help_lists_the_knobs_with_defaults_and_meanings(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(TINY), "--help"])
+    assert stop.value.code in (0, None)
+    told = capsys.readouterr().out
+    assert "--width" in told and "channels of the U-Net" in told and "8" in told
+
+
+@pytest.mark.parametrize("height, count", [(32, 35_746_307), (256, 113_673_219)])
+def test_the_papers_networks_are_built_at_full_size(height, count):
+    import jax
+
+    from ddpm_jax import recipes
+    from ddpm_jax.train import abstract_state
+    from ddpm_jax.training import sharding
+
+    experiment = recipes.read(TINY.with_name("sizes.py"))(height=height)
+    state = abstract_state(experiment, sharding.make_mesh())
+    assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) == count
+
+
+def test_plan_counts_what_it_can_be_held_to(tmp_path):
+    assert main(["plan", str(TINY), "--json", str(tmp_path / "plan.json")]) == 0
+    costs = json.loads((tmp_path / "plan.json").read_text())
+    assert costs["parameter_bytes"] == costs["ema_bytes"] == 4 * costs["parameters"]
+    assert costs["optimizer_bytes"] >= 8 * costs["parameters"]  # Adam's two moments
+    assert costs["flops"] == 12 * costs["flops_per_step"] > 0
+
+
+def test_every_shipped_experiment_is_listed_and_built(capsys):
+    from ddpm_jax import recipes
+
+    assert main(["experiments"]) == 0
+    told = capsys.readouterr().out
+    for name, path in recipes.shipped().items():
+        assert name in told and recipes.headline(path) in told
+        assert recipes.read(path)().num_steps > 0
+
+
+def test_the_front_door_is_a_pure_function_of_keys(finished):
+    import jax
+
+    run = ddpm_jax.load(finished)
+    draw = jax.jit(run.sampler(steps=10, eta=0.0))
+    images = np.asarray(draw(ddpm_jax.keys(seed=0, num=4)))
+    assert images.shape == (4, 8, 8, 1) and images.dtype == np.uint8
+    np.testing.assert_array_equal(images, draw(ddpm_jax.keys(seed=0, num=4)))
+    shifted = np.asarray(draw(ddpm_jax.keys(seed=0, num=4, start=2)))
+    np.testing.assert_array_equal(images[2:], shifted[:2])
+    assert read(finished).process.schedule.num_steps == 20
+
+
+def test_the_clock_is_not_part_of_a_run(finished, tmp_path):
+    """Nothing written by a run that a second one must repeat holds the time of day."""
+    time.sleep(1.1)
+    again = tmp_path / "again"
+    assert run(again).returncode == 0
+    for name in ("experiment.json", "samples/step_00000012.png", "evaluation.json"):
+        assert (finished / name).read_bytes() == (again / name).read_bytes() or name == "evaluation.json"
+    same_run(finished, again)

@@ -1,0 +1,132 @@
+"""Training: what a step does, that devices and scans do not matter, and that checkpoints survive damage."""
+
+import json
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ddpm_jax.training import Log, checkpoints, create, gather_steps, make_train_step, sharding
+
+OPTIMIZER = optax.sgd(0.1)
+
+
+def loss_fn(params, key, batch):
+    noise = jax.random.normal(key, batch["x"].shape)
+    return jnp.square(batch["x"] @ params["w"] + 0.01 * noise.sum()).mean()
+
+
+def state():
+    return create({"w": jnp.arange(1.0, 4.0)}, OPTIMIZER)
+
+
+DATA = {"x": jnp.sin(jnp.arange(48.0)).reshape(16, 3)}
+
+
+def test_average_follows_at_its_decay():
+    step = make_train_step(loss_fn, OPTIMIZER, ema_decay=0.75, seed=0)
+    after, metrics = step(state(), DATA)
+    moved = 0.75 * state().params["w"] + 0.25 * after.params["w"]
+    np.testing.assert_allclose(after.ema["w"], moved, rtol=1e-6)
+    np.testing.assert_allclose(after.params["w"], state().params["w"] - 0.1 * _gradient(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["grad_norm"], np.linalg.norm(_gradient()), rtol=1e-5)
+
+
+def _gradient():
+    key = jax.random.fold_in(jax.random.key(0), 0)
+    return np.asarray(jax.grad(loss_fn)(state().params, key, DATA)["w"])
+
+
+def test_steps_in_one_call_are_steps_one_by_one():
+    step = make_train_step(loss_fn, OPTIMIZER, 0.9, seed=3)
+    rows = np.arange(16, dtype=np.int32).reshape(4, 4)
+    together, metrics = jax.jit(gather_steps(step))(state(), DATA, jnp.asarray(rows))
+    single, losses = state(), []
+    for row in rows:
+        single, one = jax.jit(gather_steps(step))(single, DATA, jnp.asarray(row[None]))
+        losses.append(one["loss"][0])
+    np.testing.assert_allclose(together.params["w"], single.params["w"], rtol=1e-6)
+    np.testing.assert_allclose(metrics["loss"], np.stack(losses), rtol=1e-5)
+    assert int(together.step) == 4
+
+
+def test_one_device_is_eight():
+    """The draws are of the global batch, so the mesh decides nothing but the order of a sum."""
+    mesh = sharding.make_mesh()
+    assert mesh.shape == {"data": 8, "fsdp": 1}
+    step = jax.jit(make_train_step(loss_fn, OPTIMIZER, 0.9, seed=1))
+    alone, _ = step(state(), DATA)
+    spread = sharding.put(DATA, sharding.split(mesh))
+    many, _ = step(sharding.put(state(), sharding.replicated(mesh)), spread)
+    assert len(spread["x"].sharding.device_set) == 8
+    np.testing.assert_allclose(alone.params["w"], many.params["w"], rtol=1e-6)
+
+
+def saved(tmp_path, steps=(1, 2, 3)):
+    folder = tmp_path / "checkpoints"
+    with checkpoints.manager(folder) as manager:
+        for step in steps:
+            one = state()._replace(step=jnp.int32(step), ema={"w": jnp.full(3, float(step))})
+            checkpoints.save(manager, one)
+    return folder
+
+
+def garble(folder, step):
+    for path in (folder / str(step)).rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            os.truncate(path, path.stat().st_size // 2)
+
+
+def restore(folder):
+    with checkpoints.manager(folder) as manager:
+        return checkpoints.restore(manager, state())
+
+
+def test_the_newest_state_comes_back(tmp_path):
+    found = restore(saved(tmp_path))
+    assert int(found.step) == 3
+    jax.tree.map(np.testing.assert_array_equal, found.params, state().params)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_kept(tmp_path, caplog):
+    folder = saved(tmp_path)
+    garble(folder, 3)
+    assert int(restore(folder).step) == 2
+    assert "checkpoint 3 cannot be read" in caplog.text
+    assert [path.name.split("-")[0] for path in (tmp_path / "damaged").iterdir()] == ["3"]
+    with checkpoints.manager(folder) as manager:  # the way is free for a new 3
+        checkpoints.save(manager, state()._replace(step=jnp.int32(3)))
+    assert int(restore(folder).step) == 3
+
+
+def test_if_all_are_damaged_nothing_is_moved(tmp_path):
+    folder = saved(tmp_path)
+    for step in (1, 2, 3):
+        garble(folder, step)
+    with pytest.raises(ValueError, match="none of the checkpoints in .* can be read"):
+        restore(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "3"]
+
+
+def test_samplers_read_the_average_and_change_nothing(tmp_path):
+    folder = saved(tmp_path)
+    garble(folder, 3)
+    with checkpoints.reader(folder) as manager:
+        ema, step = checkpoints.restore_ema(manager, state().ema)
+    assert step == 2 and (ema["w"] == 2).all()
+    assert not (tmp_path / "damaged").exists()
+
+
+def test_a_log_opened_again_forgets_the_future(tmp_path):
+    with Log(tmp_path, 0) as log:
+        for step in (10, 20, 30):
+            log.scalars(step, {"loss": step / 7})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 35, "lo')  # cut short by a kill
+    with Log(tmp_path, 20) as log:
+        log.scalars(30, {"loss": 9.0})
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["loss"]) for row in rows] == [(10, 10 / 7), (20, 20 / 7), (30, 9.0)]
