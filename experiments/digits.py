@@ -2,7 +2,7 @@
 
     ddpm-jax train digits --workdir runs/digits
 
-The method of Ho et al. 2020 (linear betas, T = 1000, eps prediction, L_simple, fixed_large variance) with a U-Net of 0.7
+The method of Ho et al. 2020 (linear betas, T = 1000, eps prediction, L_simple, fixed_large) with a U-Net of 0.7
 million parameters. 1,437 images train it, 360 are held out.
 """
 

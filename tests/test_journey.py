@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -45,7 +46,7 @@ def stop_at(workdir: Path, step: int, number: int, *knobs: str) -> int:
 
 def parameters(workdir: Path):
     run = ddpm_jax.load(workdir)
-    return run.step, [np.asarray(leaf) for leaf in __import__("jax").tree.leaves(run.params)]
+    return run.step, [np.asarray(leaf) for leaf in jax.tree.leaves(run.params)]
 
 
 @pytest.fixture(scope="module")
@@ -220,8 +221,6 @@ def test_help_lists_the_knobs_with_defaults_and_meanings(capsys):
 
 @pytest.mark.parametrize("height, count", [(32, 35_746_307), (256, 113_673_219)])
 def test_the_papers_networks_are_built_at_full_size(height, count):
-    import jax
-
     from ddpm_jax import recipes
     from ddpm_jax.train import abstract_state
     from ddpm_jax.training import sharding
@@ -250,8 +249,6 @@ def test_every_shipped_experiment_is_listed_and_built(capsys):
 
 
 def test_the_front_door_is_a_pure_function_of_keys(finished):
-    import jax
-
     run = ddpm_jax.load(finished)
     draw = jax.jit(run.sampler(steps=10, eta=0.0))
     images = np.asarray(draw(ddpm_jax.keys(seed=0, num=4)))

@@ -1,5 +1,7 @@
 """The networks against the papers' counts, the embedding's known values, and invariances."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,14 @@ import pytest
 from ddpm_jax.networks import MLP, UNet
 from ddpm_jax.networks.layers import timestep_embedding, upsample
 
-SMALL = dict(width=8, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=0.0, groups=4)
+SMALL: dict[str, Any] = {
+    "width": 8,
+    "multipliers": (1, 2),
+    "num_blocks": 1,
+    "attention": (4,),
+    "groups": 4,
+    "dropout": 0.0,
+}
 
 
 def parameters(network: UNet, shape: tuple[int, ...]) -> int:
@@ -21,9 +30,7 @@ def initialised(network, shape=(2, 8, 8, 1)):
     index = jnp.arange(shape[0])
     variables = network.init(jax.random.key(0), x, index)
     # every leaf moved, so that the layers that start at zero take part
-    moved = jax.tree.map(
-        lambda leaf: leaf + 0.1 * jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), variables
-    )
+    moved = jax.tree.map(lambda leaf: leaf + 0.1 * jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), variables)
     return moved, x, index
 
 

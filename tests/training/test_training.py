@@ -106,7 +106,7 @@ def test_if_all_are_damaged_nothing_is_moved(tmp_path):
     folder = saved(tmp_path)
     for step in (1, 2, 3):
         garble(folder, step)
-    with pytest.raises(ValueError, match="none of the checkpoints in .* can be read"):
+    with pytest.raises(ValueError, match=r"none of the checkpoints in .* can be read"):
         restore(folder)
     assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "3"]
 
