@@ -1,4 +1,4 @@
-"""The samples of the embedded default look like digits: trains it (minutes), or takes --run DIR, and prints three figures.
+"""The samples of the embedded default look like digits: trains it (minutes), or takes --run DIR; prints three figures.
 
 python tests/test_digits_quality.py --run runs/digits
 """

@@ -9,7 +9,7 @@ POINTS = np.random.default_rng(0).normal(size=(500, 4))
 
 def test_a_cloud_is_at_no_distance_from_itself_and_a_shift_counts_its_square():
     assert abs(frechet_distance(POINTS, POINTS)) < 1e-9
-    np.testing.assert_allclose(frechet_distance(POINTS, POINTS + [1, 0, -2, 0]), 5, rtol=1e-9)
+    np.testing.assert_allclose(frechet_distance(POINTS, POINTS + np.array([1, 0, -2, 0])), 5, rtol=1e-9)
 
 
 def test_scaling_by_k_costs_the_variance_times_k_minus_one_squared():
