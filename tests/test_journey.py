@@ -17,6 +17,7 @@ import ddpm_jax
 from ddpm_jax.cli import main
 from ddpm_jax.workdir import read
 
+pytestmark = pytest.mark.slow
 TINY = Path(__file__).parent / "experiments" / "tiny.py"
 
 
