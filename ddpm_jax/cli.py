@@ -130,9 +130,10 @@ def train(rest: list[str]) -> int:
 
 def _train(folder: Path, path: Path, experiment: Any, knobs: dict[str, Any]) -> int:
     from ddpm_jax import evaluate, workdir
-    from ddpm_jax.train import train
+    from ddpm_jax.train import check, train
     from ddpm_jax.training import StopRequest
 
+    check(experiment)  # first: what cannot run leaves no workdir behind
     new = workdir.prepare(folder, path, knobs)
     print(f"{'training' if new else 'going on'} in {folder}", flush=True)
     with StopRequest() as stop:

@@ -124,8 +124,7 @@ def sample_fn(
 
     def sample(params: Params, keys: Key[Array, " batch"], condition: Array | None = None) -> Array:
         sampler = make(experiment.process, experiment.parameterization, bind(experiment, params), condition)
-        x_T, keys = _start(experiment, keys)
-        return to_uint8(samplers.sample(keys, sampler, x_T, times))
+        return to_uint8(samplers.sample(keys, sampler, _start(experiment, keys), times))
 
     return sample
 
@@ -139,8 +138,7 @@ def path_fn(
 
     def path(params: Params, keys: Key[Array, " batch"], condition: Array | None = None) -> Array:
         sampler = make(experiment.process, experiment.parameterization, bind(experiment, params), condition)
-        x_T, keys = _start(experiment, keys)
-        return to_uint8(samplers.sample_path(keys, sampler, x_T, times, frames)[1])
+        return to_uint8(samplers.sample_path(keys, sampler, _start(experiment, keys), times, frames)[1])
 
     return path
 
@@ -171,10 +169,10 @@ def _sampler(experiment: Experiment, eta: float | None) -> Callable[..., Sampler
     return partial(samplers.ddim, eta=eta)
 
 
-def _start(experiment: Experiment, keys: Key[Array, " batch"]) -> tuple[Array, Array]:
-    """x_T of each key, and keys for the walk from there."""
-    first, walk = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    return experiment.process.prior((len(keys), *experiment.data.image_shape)).sample(first), walk
+def _start(experiment: Experiment, keys: Key[Array, " batch"]) -> Array:
+    """x_T of each key. The walk folds t = 1 .. T into the keys; 0 is free for this."""
+    first = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
+    return experiment.process.prior((len(keys), *experiment.data.image_shape)).sample(first)
 
 
 class Run(NamedTuple):

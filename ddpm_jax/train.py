@@ -35,7 +35,7 @@ PREVIEW_IMAGES, PREVIEW_STEPS = 64, 50
 def train(experiment: Experiment, folder: Path, stop: StopRequest) -> TrainState:
     """Trains, or goes on where `folder` stands, until the end or until `stop`; the state is saved either way.
 
-    Raises ValueError where the batch does not divide over the devices.
+    Raises ValueError for what `check` finds.
     """
     mesh = sharding.make_mesh()
     check_batch(experiment, mesh)
@@ -54,6 +54,14 @@ def train(experiment: Experiment, folder: Path, stop: StopRequest) -> TrainState
             state = fit(state, advance, experiment.num_steps, actions, stop)
         checkpoints.save(saved, state)
     return state
+
+
+def check(experiment: Experiment) -> None:
+    """Raises ValueError or FileNotFoundError for what cannot run: network, batch or data; nothing is written."""
+    mesh = sharding.make_mesh()
+    check_batch(experiment, mesh)
+    abstract_state(experiment, mesh)
+    experiment.data.open("train")
 
 
 def check_batch(experiment: Experiment, mesh: Mesh) -> None:

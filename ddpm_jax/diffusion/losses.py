@@ -75,7 +75,7 @@ def bound(
     weight = (steps - 1) / times.shape[0]
 
     def look(t):
-        x_t = process.marginal(x_0, t).sample(_fold_in(keys, t))
+        x_t = process.marginal(x_0, t).sample(jax.vmap(jax.random.fold_in)(keys, jnp.broadcast_to(t, keys.shape)))
         output = network(x_t, t, condition)
         distortion = _per_example(jnp.mean, jnp.square(parameterization.x_0(output, x_t, t) - x_0))
         return x_t, parameterization.kernel(output, x_t, t, t - 1), distortion
@@ -93,10 +93,6 @@ def bound(
         decoder=-_per_example(jnp.sum, process.log_likelihood(kernel, x_0)),
         distortion=jnp.concatenate([distortion, last[None]]).T,
     )
-
-
-def _fold_in(keys: Array, t: Array) -> Array:
-    return jax.vmap(jax.random.fold_in)(keys, jnp.broadcast_to(t, keys.shape))
 
 
 def _per_example(reduce: Callable, x: Float[Array, "batch *shape"]) -> Float[Array, " batch"]:

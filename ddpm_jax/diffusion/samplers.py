@@ -1,7 +1,6 @@
 """From noise to data: reverse kernels, the steps made of them, and the one `lax.scan` that walks the steps."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -148,8 +147,4 @@ def _pairs(times: ArrayLike) -> tuple[Array, Array]:
 
 def _walk(keys: Array, sampler: Sampler, carry: tuple[Array, Any], t: Array, s: Array) -> tuple[Array, Any]:
     x_t, memory = carry
-    return sampler.step(jax.vmap(partial(_fold_in, t))(keys), x_t, memory, t, s)
-
-
-def _fold_in(t: Array, key: Array) -> Array:
-    return jax.random.fold_in(key, t)
+    return sampler.step(jax.vmap(jax.random.fold_in, (0, None))(keys, t), x_t, memory, t, s)

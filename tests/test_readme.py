@@ -1,0 +1,46 @@
+"""README.md is true: its Python runs, its commands are understood, its paths exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ddpm_jax.cli import main
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """Each `ddpm-jax ...` of the shell blocks, as its arguments."""
+    lines = [line for language, text in BLOCKS if language == "sh" for line in re.split(r"\n|&&", text)]
+    return [shlex.split(line)[1:] for line in lines if line.strip().startswith("ddpm-jax ")]
+
+
+def test_the_python_blocks_run_on_a_run_of_the_digits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    knobs = ["--num-steps", "2", "--timesteps", "50", "--width", "8", "--sample-every", "0"]
+    assert main(["train", "digits", "--workdir", "runs/digits", *knobs]) == 0
+    blocks = [text for language, text in BLOCKS if language == "python"]
+    assert blocks
+    for text in blocks:
+        exec(compile(text, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_the_commands_are_understood(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    assert not stop.value.code
+    options = {word for word in command if word.startswith("--")}
+    assert all(option in capsys.readouterr().out for option in options)
+
+
+def test_every_language_of_a_block_is_tried():
+    assert {language for language, _ in BLOCKS} == {"sh", "python"}
+
+
+def test_the_files_it_names_are_there():
+    named = set(re.findall(r"\]\(([^)#:]+)\)|src=\"([^\":]+)\"", (ROOT / "README.md").read_text()))
+    assert all((ROOT / (link or source)).exists() for link, source in named)
