@@ -81,7 +81,12 @@ def initial_state(experiment: Experiment, mesh: Mesh) -> TrainState:
         key = jax.random.fold_in(jax.random.key(experiment.seed), 2**32 - 1)
         return create(init_fn(experiment)(key), experiment.optimizer)
 
-    return jax.jit(make, out_shardings=sharding.replicated(mesh))()
+    return jax.jit(make, out_shardings=sharding.replicated(mesh), compiler_options=_hurry())()
+
+
+def _hurry() -> dict[str, int] | None:
+    """For what runs once: on a CPU, optimising it takes seconds longer than running it unoptimised."""
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
 
 def abstract_state(experiment: Experiment, mesh: Mesh) -> TrainState:

@@ -1,9 +1,19 @@
 """What every test runs under: eight fake CPU devices, JAX's strict modes, and array types checked at run time."""
 
+import atexit
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 # Before the first import of jax, which reads it once. Appended, so that the caller's own flags stay.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one for the session: its workers and their subprocesses inherit it
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ddpm_jax-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import jaxtyping
@@ -12,6 +22,29 @@ import pytest
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jaxtyping.install_import_hook("ddpm_jax", "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def train():
+    """`train(workdir, *knobs)` starts the tiny run as a user does, on one device as a laptop has: a Popen."""
+    recipe = Path(__file__).parent / "experiments" / "tiny.py"
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+
+    def start(workdir: Path, *knobs: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "ddpm_jax", "train", str(recipe), "--workdir", str(workdir), *knobs]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def finished(train, tmp_path_factory):
+    """The workdir of the tiny run, never stopped. Not to be written to."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    run = train(workdir)
+    _, errors = run.communicate()
+    assert run.returncode == 0, errors
+    return workdir
 
 
 @pytest.fixture

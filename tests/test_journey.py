@@ -1,13 +1,9 @@
 """The journey of a run, through the command line as a user types it: train, stop, go on, sample, measure."""
 
-import atexit
 import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import jax
@@ -20,47 +16,21 @@ from ddpm_jax.cli import main
 from ddpm_jax.workdir import read
 
 TINY = Path(__file__).parent / "experiments" / "tiny.py"
-CACHE = Path(tempfile.mkdtemp(prefix="ddpm_jax-"))
-atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 
 
-def environment() -> dict[str, str]:
-    """One device, as a laptop has, and none of the test suite's switches; what one start compiles the next one loads."""
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(CACHE), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | cache
-
-
-def command(workdir: Path, *knobs: str) -> list[str]:
-    return [sys.executable, "-m", "ddpm_jax", "train", str(TINY), "--workdir", str(workdir), *knobs]
-
-
-def run(workdir: Path, *knobs: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command(workdir, *knobs), env=environment(), capture_output=True, text=True)
-
-
-def stop_at(workdir: Path, step: int, number: int, *knobs: str) -> int:
-    """Starts the run, sends the signal once it has logged `step`, and returns the exit status."""
-    process = subprocess.Popen(command(workdir, *knobs), env=environment(), stdout=subprocess.PIPE, text=True)
+def stop_at(process: subprocess.Popen, step: int, number: int) -> int:
+    """Sends the signal once the run has logged `step`, and returns the exit status."""
     for line in process.stdout:
         if line.startswith(f"step {step}/"):
             break
     process.send_signal(number)
-    process.stdout.read()
-    return process.wait()
+    process.communicate()
+    return process.returncode
 
 
 def parameters(workdir: Path):
     run = ddpm_jax.load(workdir)
     return run.step, [np.asarray(leaf) for leaf in jax.tree.leaves(run.params)]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run that was never stopped."""
-    workdir = tmp_path_factory.mktemp("runs") / "whole"
-    done = run(workdir)
-    assert done.returncode == 0, done.stderr
-    return workdir
 
 
 def losses(workdir: Path) -> list[float]:
@@ -77,12 +47,13 @@ def same_run(one: Path, other: Path, cut: int = 0) -> None:
 
 
 @pytest.mark.parametrize("number, step", [(signal.SIGKILL, 6), (signal.SIGINT, 6), (signal.SIGTERM, 2)])
-def test_stopped_and_gone_on_is_never_stopped(finished, tmp_path, number, step):
+def test_stopped_and_gone_on_is_never_stopped(finished, train, tmp_path, number, step):
     """Ctrl-C and SIGTERM save where they stop; a kill between two checkpoints goes back to the first; all end alike."""
-    status = stop_at(tmp_path / "run", step, number)
+    status = stop_at(train(tmp_path / "run"), step, number)
     assert status == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 0}[number]
-    again = run(tmp_path / "run")
-    assert again.returncode == 0 and "going on" in again.stdout
+    again = train(tmp_path / "run")
+    told, _ = again.communicate()
+    assert again.returncode == 0 and "going on" in told
     same_run(finished, tmp_path / "run", cut=0 if number == signal.SIGKILL else 1)
 
 
@@ -101,10 +72,10 @@ def contents(workdir: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
 
 
-def test_the_same_command_on_a_finished_run_changes_nothing(finished):
+def test_the_same_command_on_a_finished_run_changes_nothing(finished, train):
     """Not one byte: nor does anything that it writes again hold the time of day."""
     before = contents(finished)
-    assert run(finished).returncode == 0
+    assert train(finished).wait() == 0
     assert before == contents(finished)
 
 
@@ -147,7 +118,7 @@ def test_evaluation_adds_up_and_is_written(finished, tmp_path, capsys):
     measured = json.loads((tmp_path / "bpd.json").read_text())["bpd"]
     parts = sum(measured[part][0] for part in ("prior", "chain", "decoder"))
     assert measured["total"][0] == pytest.approx(parts)
-    assert len(measured["rate"]) == len(measured["distortion"]) == 20
+    assert len(measured["rate"]) == len(measured["distortion"]) == 50
     assert np.all(np.diff(measured["rate"]) >= 0)
     assert measured["rate"][-1] == pytest.approx(measured["prior"][0] + measured["chain"][0])
     assert measured["distortion"][-1] < measured["distortion"][0]
@@ -163,15 +134,16 @@ def test_evaluation_does_not_depend_on_the_batch(finished, tmp_path):
     assert totals[0] == pytest.approx(totals[1], rel=1e-5)
 
 
-def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(finished, tmp_path):
+def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(finished, train, tmp_path):
     workdir = tmp_path / "run"
-    assert stop_at(workdir, 10, signal.SIGTERM) == 0
+    assert stop_at(train(workdir), 10, signal.SIGTERM) == 0
     newest = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
     for path in (workdir / "checkpoints" / str(newest)).rglob("*"):
         if path.is_file() and path.parent.name == "d":
             os.truncate(path, path.stat().st_size // 2)
-    again = run(workdir)
-    assert again.returncode == 0 and f"checkpoint {newest} cannot be read" in again.stderr
+    again = train(workdir)
+    _, warned = again.communicate()
+    assert again.returncode == 0 and f"checkpoint {newest} cannot be read" in warned
     same_run(finished, workdir, cut=1)
 
 
@@ -202,7 +174,7 @@ def test_mistakes_in_knobs(finished, capsys, options, told):
     "options, told",
     [
         (["--num", "0"], "--num must be at least 1, got 0"),
-        (["--steps", "21"], "20 steps cannot be walked in 21"),
+        (["--steps", "51"], "50 steps cannot be walked in 51"),
         (["--steps", "0"], "walked in 0"),
         (["--seed", "x"], "x"),
         (["--eta", "2"], "eta"),
@@ -271,4 +243,4 @@ def test_the_front_door_is_a_pure_function_of_keys(finished):
     np.testing.assert_array_equal(images, draw(ddpm_jax.keys(seed=0, num=4)))
     shifted = np.asarray(draw(ddpm_jax.keys(seed=0, num=4, start=2)))
     np.testing.assert_array_equal(images[2:], shifted[:2])
-    assert read(finished).process.schedule.num_steps == 20
+    assert read(finished).process.schedule.num_steps == 50

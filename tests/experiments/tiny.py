@@ -10,7 +10,7 @@ from ddpm_jax.networks import UNet
 
 def experiment(
     *,
-    timesteps: int = 20,
+    timesteps: int = 50,
     width: int = 8,
     num_steps: int = 12,
     save_every: int = 4,
@@ -24,7 +24,7 @@ def experiment(
         seed: of everything.
     """
     data = digits()
-    process = gaussian.process(schedules.linear(timesteps, 0.005, 0.3), gaussian.discretized(data.levels))
+    process = gaussian.process(schedules.linear(timesteps, 0.002, 0.2), gaussian.discretized(data.levels))
     return Experiment(
         data=data,
         process=process,
