@@ -1,0 +1,78 @@
+"""Sampling as one `lax.scan` beside a Python loop over a jitted step of the same network, in one run.
+
+    python tests/benchmarks/sampling.py [--workdir runs/digits] [--num 1 64] [--steps 1000] [--rounds 3]
+
+Each is warm: it has made the same walk once before. Rounds alternate; a row is their median. Without a workdir the
+digits experiment at random weights is timed: the time does not depend on them.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import tyro
+
+import ddpm_jax
+from ddpm_jax import recipes
+from ddpm_jax.diffusion import samplers
+from ddpm_jax.experiment import Experiment, bind, init_fn, keys, to_uint8
+
+
+def loop(experiment: Experiment, params, times) -> Callable:
+    """What one writes without `lax.scan`: the step is jitted, the loop over t is Python's."""
+
+    @jax.jit
+    def step(params, batch_keys, x, t, s):
+        sampler = experiment.sampler(experiment.process, experiment.parameterization, bind(experiment, params), None)
+        step_keys = jax.vmap(jax.random.fold_in, (0, None))(batch_keys, t)
+        return sampler.step(step_keys, x, None, t, s)[0]
+
+    @jax.jit
+    def start(batch_keys):
+        first = jax.vmap(jax.random.fold_in, (0, None))(batch_keys, 0)
+        return experiment.process.prior((len(batch_keys), *experiment.data.image_shape)).sample(first)
+
+    def sample(batch_keys):
+        x = start(batch_keys)
+        for t, s in zip(times[:-1], times[1:], strict=True):
+            x = step(params, batch_keys, x, t, s)
+        return to_uint8(x)
+
+    return sample
+
+
+def seconds(sample: Callable, batch_keys) -> float:
+    """Of one call, to the last image."""
+    start = time.perf_counter()
+    jax.block_until_ready(sample(batch_keys))
+    return time.perf_counter() - start
+
+
+def main(workdir: Path | None = None, num: tuple[int, ...] = (1, 64), steps: int = 1000, rounds: int = 3) -> None:
+    """Prints a line for each number of images."""
+    if workdir is not None:
+        experiment, params, _ = ddpm_jax.load(workdir)
+    else:
+        experiment = recipes.read(recipes.find("digits"))()
+        params = jax.jit(init_fn(experiment))(jax.random.key(0))
+    times = samplers.times(experiment.process.schedule.num_steps, steps)
+    scan = jax.jit(ddpm_jax.Run(experiment, params, 0).sampler(steps))
+    python = loop(experiment, params, times)
+    print(f"{steps} steps on {jax.devices()[0].device_kind}, JAX {jax.__version__}; median of {rounds}")
+    for count in num:
+        batch_keys = keys(0, count)
+        same = jnp.abs(scan(batch_keys).astype(int) - python(batch_keys).astype(int)).max()  # and both are warm
+        pairs = [(seconds(scan, batch_keys), seconds(python, batch_keys)) for _ in range(rounds)]
+        ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
+        ratios = sorted(a / b for a, b in pairs)
+        print(
+            f"{count:4} images: scan {ours:7.3f} s, loop {theirs:7.3f} s, "
+            f"ratio {ours / theirs:.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f}); pixels differ by at most {same} of 255"
+        )
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
