@@ -64,10 +64,11 @@ def bits_per_dim(
     parts = []
     for batch, first, size in progress(list(_batches(examples, min(batch_size, len(source))))):
         batch_keys = keys(seed, batch_size if len(source) > batch_size else len(source), first)
-        wanted = None if times is None else _stratified(batch_keys, count, num_steps)
-        terms = jax.device_get(bound(run.params, batch_keys, batch, wanted))
+        wanted, weights = (None, 1.0) if times is None else _draw_times(batch_keys, count, num_steps)
+        terms = bound(run.params, batch_keys, batch, wanted)
+        terms = jax.device_get(terms._replace(chain=terms.chain * weights))
         parts.append(jax.tree.map(lambda x, size=size: np.asarray(x[:size], np.float64), terms))
-    return _summarise(run.experiment, jax.tree.map(lambda *x: np.concatenate(x), *parts), count)
+    return _summarise(run.experiment, jax.tree.map(lambda *x: np.concatenate(x), *parts), times)
 
 
 def _batches(examples: dict[str, np.ndarray], size: int) -> Iterator[tuple[dict[str, np.ndarray], int, int]]:
@@ -78,26 +79,32 @@ def _batches(examples: dict[str, np.ndarray], size: int) -> Iterator[tuple[dict[
         yield {name: feature[rows] for name, feature in examples.items()}, first, min(size, total - first)
 
 
-def _stratified(batch_keys: jax.Array, count: int, num_steps: int) -> jax.Array:
-    """[count, batch]: for each example one t in each of `count` equal parts of 2..T, all from one uniform shift."""
-    shift_keys = jax.vmap(lambda key: jax.random.fold_in(key, num_steps + 1))(batch_keys)  # bound folds in 1..T
-    shift = jax.vmap(jax.random.uniform)(shift_keys)
-    fraction = (jnp.arange(count)[:, None] + shift[None]) / count
-    return jnp.clip(2 + jnp.floor(fraction * (num_steps - 1)).astype(jnp.int32), 2, num_steps)
+def _draw_times(batch_keys: jax.Array, count: int, num_steps: int) -> tuple[jax.Array, jax.Array]:
+    """For each example `count` of the t in 2..T [count, batch], and what to weight their terms with [batch, count].
+
+    t is drawn with density 1/t, about as the terms fall, so that the few that make up most of the sum are not missed;
+    one in each of `count` equal parts of the density, all from one uniform shift.
+    """
+    t = np.arange(2, num_steps + 1)
+    density = 1 / t / np.sum(1 / t)
+    shift_keys = jax.vmap(jax.random.fold_in, (0, None))(batch_keys, num_steps + 1)  # bound folds in 1..T
+    fraction = (jnp.arange(count)[:, None] + jax.vmap(jax.random.uniform)(shift_keys)[None]) / count
+    chosen = jnp.searchsorted(jnp.asarray(np.cumsum(density)[:-1], jnp.float32), fraction, side="right")
+    return jnp.asarray(t, jnp.int32)[chosen], jnp.asarray(1 / density / len(t), jnp.float32)[chosen].T
 
 
-def _summarise(experiment: Experiment, terms: Bound, count: int) -> BitsPerDim:
+def _summarise(experiment: Experiment, terms: Bound, times: int | None) -> BitsPerDim:
     per_dim = 1 / (math.prod(experiment.data.image_shape) * math.log(2))
     total = terms.prior + terms.chain.sum(axis=1) + terms.decoder
     parts = {"total": total, "prior": terms.prior, "chain": terms.chain.sum(axis=1), "decoder": terms.decoder}
     rate = distortion = None
-    if terms.chain.shape[1] == experiment.process.schedule.num_steps - 1:
+    if times is None:
         received = np.concatenate([terms.prior.mean(keepdims=True), terms.chain.mean(axis=0)])
         rate, distortion = np.cumsum(received) * per_dim, 127.5 * np.sqrt(terms.distortion.mean(axis=0))
     return BitsPerDim(
         **{name: _mean_and_error(values * per_dim) for name, values in parts.items()},
         num_examples=len(total),
-        times=count,
+        times=terms.chain.shape[1],
         rate=rate,
         distortion=distortion,
     )
@@ -125,9 +132,11 @@ QUICK_TIMES = 50
 
 def quick(folder: Path) -> None:
     """A quick estimate of a finished run's bits/dim, to the screen and ``evaluation.json``."""
-    times = min(QUICK_TIMES, read(folder).process.schedule.num_steps - 1)
-    evaluate_workdir(folder, Protocol(times=times))
-    print(f"an estimate from {times} of the chain terms; ddpm-jax evaluate {folder} looks at all of them")
+    all_times = read(folder).process.schedule.num_steps - 1
+    if all_times <= QUICK_TIMES:
+        return evaluate_workdir(folder, Protocol())
+    evaluate_workdir(folder, Protocol(times=QUICK_TIMES))
+    print(f"from {QUICK_TIMES} of the {all_times} chain terms; ddpm-jax evaluate {folder} looks at all of them")
 
 
 def evaluate_workdir(folder: Path, protocol: Protocol, batch_size: int = 120, copy_to: Path | None = None) -> None:

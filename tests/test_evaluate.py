@@ -1,0 +1,68 @@
+"""What `evaluate` measures: the estimate from some of the times is unbiased, the batch decides nothing."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from ddpm_jax.data import Data
+from ddpm_jax.diffusion import gaussian, parameterizations, schedules
+from ddpm_jax.evaluate import add_record, bits_per_dim
+from ddpm_jax.experiment import Experiment, Run
+
+
+class Linear(nn.Module):
+    """A predictor of the noise that is wrong by a different amount at each time."""
+
+    @nn.compact
+    def __call__(self, x, index, label=None, train=False):
+        return 0.1 * x * jnp.sin(index)[:, None, None, None]
+
+
+def run(num_steps: int = 12) -> Run:
+    process = gaussian.process(schedules.linear(num_steps, 0.01, 0.4))
+    experiment = Experiment(
+        data=Data("none", (2, 2, 1), open=lambda split: []),
+        process=process,
+        parameterization=parameterizations.eps(process),
+        network=Linear(),
+        optimizer=optax.sgd(0.1),
+        batch_size=4,
+        num_steps=1,
+        ema_decay=0.9,
+    )
+    return Run(experiment, {}, 0)
+
+
+def images(count: int) -> list[dict[str, np.ndarray]]:
+    return [{"image": np.full((2, 2, 1), 40 * (i % 6), np.uint8)} for i in range(count)]
+
+
+@pytest.mark.parametrize("times", [1, 3, 11])
+def test_some_of_the_times_estimate_all_of_them(times):
+    whole = bits_per_dim(run(), images(3000), batch_size=3000)
+    some = bits_per_dim(run(), images(3000), times=times, batch_size=3000, seed=1)
+    error = np.hypot(whole.chain[1], some.chain[1])
+    assert error < 0.1 * whole.chain[0]
+    assert abs(some.chain[0] - whole.chain[0]) < 3 * error
+    assert some.rate is None and whole.rate.shape == (12,)
+
+
+def test_the_last_batch_may_be_smaller():
+    whole, parts = (bits_per_dim(run(), images(10), batch_size=size) for size in (10, 4))
+    np.testing.assert_allclose(whole.total, parts.total, rtol=1e-5)
+    np.testing.assert_allclose(whole.distortion, parts.distortion, rtol=1e-5)
+
+
+def test_as_many_times_as_there_are_terms():
+    with pytest.raises(ValueError, match="--times 12: choose 1 to 11"):
+        bits_per_dim(run(), images(2), times=12)
+
+
+def test_a_measurement_made_again_takes_the_place_of_the_first(tmp_path):
+    import json
+
+    for step, seed, value in ((1, 0, "a"), (1, 1, "b"), (1, 0, "c"), (2, 0, "d")):
+        add_record(tmp_path / "evaluation.json", {"step": step, "protocol": {"seed": seed}, "bpd": value})
+    assert [row["bpd"] for row in json.loads((tmp_path / "evaluation.json").read_text())] == ["b", "c", "d"]
