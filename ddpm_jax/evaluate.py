@@ -126,17 +126,15 @@ class Protocol(NamedTuple):
     seed: int = 0
 
 
-QUICK_TIMES = 50
-"""How many chain terms the estimate that ends a training run looks at in each example."""
+QUICK_TIMES, QUICK_EXAMPLES = 50, 500
+"""How many chain terms of how many examples the estimate that ends a training run looks at."""
 
 
 def quick(folder: Path) -> None:
     """A quick estimate of a finished run's bits/dim, to the screen and ``evaluation.json``."""
-    all_times = read(folder).process.schedule.num_steps - 1
-    if all_times <= QUICK_TIMES:
-        return evaluate_workdir(folder, Protocol())
-    evaluate_workdir(folder, Protocol(times=QUICK_TIMES))
-    print(f"from {QUICK_TIMES} of the {all_times} chain terms; ddpm-jax evaluate {folder} looks at all of them")
+    few = read(folder).process.schedule.num_steps - 1 <= QUICK_TIMES
+    evaluate_workdir(folder, Protocol(num=QUICK_EXAMPLES, times=None if few else QUICK_TIMES))
+    print(f"a quick estimate; ddpm-jax evaluate {folder} looks at all terms of all test examples")
 
 
 def evaluate_workdir(folder: Path, protocol: Protocol, batch_size: int = 120, copy_to: Path | None = None) -> None:
@@ -162,7 +160,8 @@ def table(measured: BitsPerDim) -> str:
     """The parts of the bound with their standard errors, for people."""
     parts = {name: getattr(measured, name) for name in ("prior", "chain", "decoder", "total")}
     rows = [f"{name:8} {mean:9.4f} +- {error:.4f}" for name, (mean, error) in parts.items()]
-    return "\n".join([f"bits/dim over {measured.num_examples} examples, mean +- standard error", *rows])
+    heading = f"bits/dim, mean +- standard error: {measured.num_examples} examples, {measured.times} chain terms each"
+    return "\n".join([heading, *rows])
 
 
 def add_record(path: Path, record: dict[str, Any]) -> None:

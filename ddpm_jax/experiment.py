@@ -42,7 +42,8 @@ class Experiment:
     batch_size: int
     """Of the whole run, whatever the number of devices."""
     num_steps: int
-    ema_decay: float
+    ema_decay: optax.ScalarOrSchedule
+    """Of the average of the parameters, or a function of the step, such as ``training.ema_ramp(0.9995)``."""
     loss: Callable[..., Float[Array, " batch"]] = losses.simple
     sampler: Callable[..., Sampler] = samplers.ddpm
     """``(process, parameterization, network, condition)`` -> Sampler, walked over all T steps."""

@@ -12,6 +12,7 @@ from ddpm_jax.data import tfds_images
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 from ddpm_jax.experiment import Every, Experiment
 from ddpm_jax.networks import UNet
+from ddpm_jax.training import ema_ramp
 
 
 def experiment(
@@ -38,7 +39,7 @@ def experiment(
         batch_size: images a step, over all devices.
         learning_rate: of Adam, after the warm-up.
         warmup: steps over which the learning rate rises from zero.
-        ema_decay: of the average of the parameters that is sampled from.
+        ema_decay: of the average of the parameters that is sampled from, once it has ramped up to it.
         dropout: in the residual blocks.
         seed: of the parameters, the order of the data and the noise.
         log_every: steps between rows of metrics.jsonl.
@@ -56,7 +57,7 @@ def experiment(
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         batch_size=batch_size,
         num_steps=num_steps,
-        ema_decay=ema_decay,
+        ema_decay=ema_ramp(ema_decay),
         seed=seed,
         every=Every(log=log_every, sample=sample_every, save=save_every),
     )

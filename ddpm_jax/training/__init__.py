@@ -4,7 +4,7 @@ from ddpm_jax.training import checkpoints, sharding
 from ddpm_jax.training.log import Log
 from ddpm_jax.training.loop import Action, StopRequest, fit
 from ddpm_jax.training.state import TrainState, create
-from ddpm_jax.training.step import gather_steps, make_train_step
+from ddpm_jax.training.step import ema_ramp, gather_steps, make_train_step
 
 __all__ = [
     "Action",
@@ -13,6 +13,7 @@ __all__ = [
     "TrainState",
     "checkpoints",
     "create",
+    "ema_ramp",
     "fit",
     "gather_steps",
     "make_train_step",

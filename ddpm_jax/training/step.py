@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -15,10 +16,22 @@ Metrics = dict[str, Float[Array, "..."]]
 Step = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 
-def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation, ema_decay: float, seed: int) -> Step:
+def ema_ramp(decay: float) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
+    """The decay of an average that forgets its start: ``(1 + step) / (10 + step)`` until that reaches `decay`.
+
+    For runs of fewer steps than a constant decay takes to leave the initial parameters behind, a few times
+    ``1 / (1 - decay)``. Ho et al. 2020 ramp nothing.
+    """
+    return lambda step: jnp.minimum(decay, (1 + step) / (10 + step))
+
+
+def make_train_step(
+    loss_fn: LossFn, optimizer: optax.GradientTransformation, ema_decay: optax.ScalarOrSchedule, seed: int
+) -> Step:
     """``(state, batch)`` -> (state, metrics). The key is ``fold_in(key(seed), step)``: a resumed run is the same run.
 
-    The metrics are "loss" and "grad_norm", the global norm before any clipping.
+    `ema_decay` is a number or, as `ema_ramp` gives, a function of the step. The metrics are "loss" and "grad_norm", the
+    global norm before any clipping.
     """
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
@@ -26,7 +39,8 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation, em
         loss, grads = jax.value_and_grad(loss_fn)(state.params, key, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = optax.incremental_update(params, state.ema, 1 - ema_decay)
+        decay = ema_decay(state.step) if callable(ema_decay) else ema_decay
+        ema = optax.incremental_update(params, state.ema, 1 - decay)
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, ema, opt_state), metrics
 

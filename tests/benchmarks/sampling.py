@@ -9,6 +9,7 @@ digits experiment at random weights is timed: the time does not depend on them.
 import statistics
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import jax
@@ -37,7 +38,7 @@ def loop(experiment: Experiment, params, times) -> Callable:
 
     def sample(batch_keys):
         x = start(batch_keys)
-        for t, s in zip(times[:-1], times[1:], strict=True):
+        for t, s in pairwise(times):
             x = step(params, batch_keys, x, t, s)
         return to_uint8(x)
 

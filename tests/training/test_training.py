@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from ddpm_jax.training import Log, checkpoints, create, gather_steps, make_train_step, sharding
+from ddpm_jax.training import Log, checkpoints, create, ema_ramp, gather_steps, make_train_step, sharding
 
 OPTIMIZER = optax.sgd(0.1)
 
@@ -33,6 +33,21 @@ def test_average_follows_at_its_decay():
     np.testing.assert_allclose(after.ema["w"], moved, rtol=1e-6)
     np.testing.assert_allclose(after.params["w"], state().params["w"] - 0.1 * _gradient(), rtol=1e-5)
     np.testing.assert_allclose(metrics["grad_norm"], np.linalg.norm(_gradient()), rtol=1e-5)
+
+
+def test_a_ramped_average_forgets_where_it_started():
+    """At parameters that stand still, what is left of the start is the product of the decays."""
+
+    def left(decay, steps):
+        step = make_train_step(lambda params, key, batch: 0.0 * params["w"].sum(), optax.sgd(0.0), decay, seed=0)
+        start = create({"w": jnp.zeros(3)}, optax.sgd(0.0))._replace(ema={"w": jnp.ones(3)})
+        end, _ = jax.lax.scan(lambda state, _: step(state, None), start, length=steps)
+        return float(end.ema["w"][0])
+
+    assert left(0.999, 100) == pytest.approx(0.999**100, rel=1e-4)
+    assert left(ema_ramp(0.999), 100) < 1e-6
+    # the ramp to 0.5 ends at step 8, where (1 + 8) / (10 + 8) = 0.5: from there on it decays as a constant one
+    assert left(ema_ramp(0.5), 12) == pytest.approx(left(ema_ramp(0.5), 9) * 0.5**3, rel=1e-4)
 
 
 def _gradient():
