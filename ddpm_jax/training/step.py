@@ -16,7 +16,7 @@ Metrics = dict[str, Float[Array, "..."]]
 Step = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 
-def ema_ramp(decay: float) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
+def ema_ramp(decay: float) -> optax.Schedule:
     """The decay of an average that forgets its start: ``(1 + step) / (10 + step)`` until that reaches `decay`.
 
     For runs of fewer steps than a constant decay takes to leave the initial parameters behind, a few times
