@@ -28,6 +28,7 @@ TRACEBACK = "DDPM_JAX_TRACEBACK"
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells there of its every move
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and there, besides raising, of each failed write
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         return _dispatch(name, rest)
@@ -60,10 +61,16 @@ def _dispatch(name: str, rest: list[str]) -> int:
         print(f"ddpm-jax: there is no command {name!r}: {hint}", file=sys.stderr)
         return 2
     try:
-        return COMMANDS[name](rest) or 0
+        return COMMANDS[name]([_expanded(arg) for arg in rest]) or 0
     except Usage as error:
         print(f"ddpm-jax {name}: {error}", file=sys.stderr)
         return 2
+
+
+def _expanded(arg: str) -> str:
+    """~ is the home folder, also after the = of an option, where shells leave it."""
+    option, equals, value = arg.partition("=") if arg.startswith("--") else ("", "", arg)
+    return option + equals + os.path.expanduser(value)
 
 
 def _help() -> int:
@@ -74,8 +81,12 @@ def _help() -> int:
     return 0
 
 
-def _parse(function: Callable, args: list[str], prog: str) -> Any:
-    """Calls `function` with its arguments as tyro reads them; Usage with one line where they cannot be read."""
+def _parse(function: Callable, args: list[str], prog: str, *inner: Callable) -> Any:
+    """Calls `function` with its arguments as tyro reads them; Usage with one line where they cannot be read.
+
+    `inner` are functions whose arguments tyro takes from the same line.
+    """
+    _check_options([name for each in (function, *inner) for name in inspect.signature(each).parameters], args, prog)
     printed = io.StringIO()
     try:
         with redirect_stderr(printed):
@@ -86,13 +97,24 @@ def _parse(function: Callable, args: list[str], prog: str) -> Any:
         raise Usage(_one_line(printed.getvalue(), prog)) from None
 
 
+def _check_options(names: list[str], args: list[str], prog: str) -> None:
+    """Usage for an option that is none of the names, with the nearest that is."""
+    names = [name.replace("_", "-") for name in names]
+    known = {f"--{name}" for name in names} | {f"--no-{name}" for name in names} | {"--help"}
+    for arg in args:
+        option = arg.partition("=")[0].partition(".")[0].replace("_", "-")
+        if option.startswith("--") and option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise Usage(f"there is no option {option}: {hint}({prog} --help lists the options)")
+
+
 def _one_line(box: str, prog: str) -> str:
-    """tyro's box of an error as a line: what is wrong, the nearest option, where the help is."""
-    sections = [re.sub(r"[│╭╮╰╯]", " ", section) for section in re.split(r"[╭│╰] ?─+[ │╮╯]*\n", "\n" + box)]
+    """tyro's box of an error as a line: what is wrong, and where the help is."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    sections = [re.sub(r"[│╭╮╰╯]", " ", section) for section in re.split(r"[╭│╰] ?─+[ │╮╯]*\n", "\n" + plain)]
     text = [" ".join(re.sub(r"─+", " ", section).split()) for section in sections if section.strip(" ─\n")]
-    problem = text[0] if text else "the arguments cannot be read"
-    meant = next((re.search(r"--[\w-]+", part) for part in text if part.startswith("Perhaps you meant")), None)
-    return f"{problem}{f': did you mean {meant.group()}?' if meant else ''} ({prog} --help lists the options)"
+    return f"{text[0] if text else 'the arguments cannot be read'} ({prog} --help lists the options)"
 
 
 def _with_knobs(recipe: Callable) -> Callable:
@@ -107,6 +129,11 @@ def _experiment_first(rest: list[str], command: str) -> tuple[Path, Callable, st
     """The experiment that the first argument names: its file, its function and how to call the command in messages."""
     from ddpm_jax import recipes
 
+    if rest[:1] in (["-h"], ["--help"]):
+        print(inspect.getdoc(COMMANDS[command]))
+        print(f"\nThe knobs are the experiment's own: ddpm-jax {command} EXPERIMENT --help shows them.")
+        print("ddpm-jax experiments lists the experiments that come with the library.")
+        raise SystemExit(0)
     if not rest or rest[0].startswith("-"):
         raise Usage(f"which experiment? ddpm-jax {command} EXPERIMENT ...; ddpm-jax experiments lists the shipped ones")
     path = recipes.find(rest[0])
@@ -124,7 +151,7 @@ def train(rest: list[str]) -> int:
         return workdir, knobs
 
     arguments.__doc__ = inspect.getdoc(recipe)
-    folder, knobs = _parse(arguments, rest[1:], prog)
+    folder, knobs = _parse(arguments, rest[1:], prog, recipe)
     return _train(folder, path, recipe(**knobs), knobs)
 
 
@@ -138,7 +165,7 @@ def _train(folder: Path, path: Path, experiment: Any, knobs: dict[str, Any]) -> 
     print(f"{'training' if new else 'going on'} in {folder}", flush=True)
     with StopRequest() as stop:
         step = int(train(experiment, folder, stop).step)
-    if stop.signal is not None:
+    if stop.signal is not None and step < experiment.num_steps:
         print(f"stopped and saved at step {step} of {experiment.num_steps}: the same command goes on from there")
         return 0 if stop.signal == signal.SIGTERM else 128 + stop.signal
     print(f"finished: {step} steps, samples in {folder / 'samples'}")
@@ -235,7 +262,7 @@ def plan(rest: list[str]) -> int:
         return knobs, json
 
     arguments.__doc__ = inspect.getdoc(recipe)
-    knobs, json = _parse(arguments, rest[1:], prog)
+    knobs, json = _parse(arguments, rest[1:], prog, recipe)
     from ddpm_jax.plan import plan, table
 
     costs = plan(recipe(**knobs))
@@ -269,7 +296,10 @@ def _prepare(name: tyro.conf.Positional[str], /, source: Path | None = None, dat
     """
     from ddpm_jax.data.prepare import prepare
 
-    print(prepare(name, source, data_dir))
+    try:
+        print(prepare(name, source, data_dir))
+    except ModuleNotFoundError as error:
+        raise Usage(str(error)) from None
     return 0
 
 

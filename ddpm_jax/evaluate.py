@@ -23,13 +23,14 @@ from ddpm_jax.workdir import read, write_json
 class BitsPerDim(NamedTuple):
     """The bound on the negative log-likelihood, bits per dimension: for each part (mean, standard error over examples).
 
+    The error is None for a single example.
     Ho et al. 2020, Eqs. 5 and 13 and Table 1.
     """
 
-    total: tuple[float, float]
-    prior: tuple[float, float]
-    chain: tuple[float, float]
-    decoder: tuple[float, float]
+    total: tuple[float, float | None]
+    prior: tuple[float, float | None]
+    chain: tuple[float, float | None]
+    decoder: tuple[float, float | None]
     num_examples: int
     times: int
     """How many of the T - 1 chain terms were looked at in each example; fewer than all is an unbiased estimate."""
@@ -57,17 +58,17 @@ def bits_per_dim(
     """
     examples = load(source)
     num_steps = run.experiment.process.schedule.num_steps
-    count = num_steps - 1 if times is None else times
-    if not 1 <= count < num_steps:
+    if times is not None and not 1 <= times < num_steps:
         raise ValueError(f"--times {times}: choose 1 to {num_steps - 1} of the {num_steps - 1} chain terms")
+    size = min(batch_size, len(source))
     bound = jax.jit(bound_fn(run.experiment))
     parts = []
-    for batch, first, size in progress(list(_batches(examples, min(batch_size, len(source))))):
-        batch_keys = keys(seed, batch_size if len(source) > batch_size else len(source), first)
-        wanted, weights = (None, 1.0) if times is None else _draw_times(batch_keys, count, num_steps)
+    for batch, first, real in progress(list(_batches(examples, size))):
+        batch_keys = keys(seed, size, first)
+        wanted, weights = (None, 1.0) if times is None else _draw_times(batch_keys, times, num_steps)
         terms = bound(run.params, batch_keys, batch, wanted)
         terms = jax.device_get(terms._replace(chain=terms.chain * weights))
-        parts.append(jax.tree.map(lambda x, size=size: np.asarray(x[:size], np.float64), terms))
+        parts.append(jax.tree.map(lambda x, real=real: np.asarray(x[:real], np.float64), terms))
     return _summarise(run.experiment, jax.tree.map(lambda *x: np.concatenate(x), *parts), times)
 
 
@@ -110,9 +111,9 @@ def _summarise(experiment: Experiment, terms: Bound, times: int | None) -> BitsP
     )
 
 
-def _mean_and_error(values: Any) -> tuple[float, float]:
-    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else float("nan")
-    return float(values.mean()), float(error)
+def _mean_and_error(values: Any) -> tuple[float, float | None]:
+    error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
+    return float(values.mean()), error
 
 
 class Protocol(NamedTuple):
@@ -139,8 +140,9 @@ def quick(folder: Path) -> None:
 
 def evaluate_workdir(folder: Path, protocol: Protocol, batch_size: int = 120, copy_to: Path | None = None) -> None:
     """Measures the run in `folder`: a table on the screen, a record in ``evaluation.json``, and the curve's picture."""
-    if (protocol.num or 1) < 1 or batch_size < 1:
-        raise ValueError(f"--num and --batch-size must be at least 1, got {protocol.num} and {batch_size}")
+    for name, value in (("num", protocol.num), ("batch-size", batch_size)):
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, got {value}")
     run = load_run(folder)
     source = run.experiment.data.open(protocol.split)
     source = source if protocol.num is None else [source[i] for i in range(min(protocol.num, len(source)))]
@@ -159,7 +161,9 @@ def evaluate_workdir(folder: Path, protocol: Protocol, batch_size: int = 120, co
 def table(measured: BitsPerDim) -> str:
     """The parts of the bound with their standard errors, for people."""
     parts = {name: getattr(measured, name) for name in ("prior", "chain", "decoder", "total")}
-    rows = [f"{name:8} {mean:9.4f} +- {error:.4f}" for name, (mean, error) in parts.items()]
+    rows = [
+        f"{name:8} {mean:9.4f}" + ("" if error is None else f" +- {error:.4f}") for name, (mean, error) in parts.items()
+    ]
     heading = f"bits/dim, mean +- standard error: {measured.num_examples} examples, {measured.times} chain terms each"
     return "\n".join([heading, *rows])
 

@@ -50,6 +50,15 @@ class Experiment:
     seed: int = 0
     every: Every = field(default_factory=Every)
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that no run can have."""
+        for name, least in (("batch_size", 1), ("num_steps", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not callable(self.ema_decay) and not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+        check_seed(self.seed)
+
     @property
     def num_classes(self) -> int | None:
         """How many classes the network is told of; None where it is told no label."""
@@ -66,8 +75,15 @@ def to_uint8(images: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
     return jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8)
 
 
+def check_seed(seed: int) -> None:
+    """Raises ValueError for what JAX takes for no seed."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"a seed is a number from 0 to 2^63 - 1, got {seed}")
+
+
 def keys(seed: int, num: int, start: int = 0) -> Key[Array, " num"]:
     """The keys of images `start` .. `start + num - 1` of `seed`: image i depends on (seed, i) and nothing else."""
+    check_seed(seed)
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(start, start + num))
 
 
@@ -128,20 +144,6 @@ def sample_fn(
         return to_uint8(samplers.sample(keys, sampler, _start(experiment, keys), times))
 
     return sample
-
-
-def path_fn(
-    experiment: Experiment, frames: int, steps: int | None = None, eta: float | None = None
-) -> Callable[..., UInt8[Array, "frames batch height width channels"]]:
-    """`sample_fn`, returning `frames` states evenly spaced from x_T to x_0."""
-    times = _times(experiment, steps)
-    make = _sampler(experiment, eta)
-
-    def path(params: Params, keys: Key[Array, " batch"], condition: Array | None = None) -> Array:
-        sampler = make(experiment.process, experiment.parameterization, bind(experiment, params), condition)
-        return to_uint8(samplers.sample_path(keys, sampler, _start(experiment, keys), times, frames)[1])
-
-    return path
 
 
 def bound_fn(experiment: Experiment) -> Callable[..., Bound]:

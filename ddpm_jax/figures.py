@@ -1,8 +1,9 @@
-"""Pictures: grids of samples, denoising strips, and the progressive-coding curve."""
+"""Pictures: grids of samples, and the progressive-coding curve."""
 
 import json
 import math
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,6 @@ def grid(images: np.ndarray, columns: int | None = None, smallest: int = 48) -> 
     tiled = np.concatenate([framed, empty]).reshape(rows, columns, *framed.shape[1:])
     picture = tiled.transpose(0, 2, 1, 3, 4).reshape(rows * framed.shape[1], columns * framed.shape[2], channels)
     return np.pad(picture, ((0, GAP), (0, GAP), (0, 0)), constant_values=GAP_LEVEL)
-
-
-def strip(path: np.ndarray) -> np.ndarray:
-    """uint8 [frames, N, H, W, C] as N rows that run from noise on the left to data on the right."""
-    frames, count = path.shape[:2]
-    return grid(path.swapaxes(0, 1).reshape(frames * count, *path.shape[2:]), columns=frames)
 
 
 def save_png(path: Path, picture: np.ndarray, provenance: dict[str, Any] | None = None) -> None:
@@ -67,7 +62,7 @@ def provenance_of(path: Path) -> dict[str, Any] | None:
     try:
         text = str(np.load(path)["provenance"]) if path.suffix == ".npz" else _png_text(path)
         return json.loads(text)
-    except (OSError, KeyError, ValueError):
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         return None
 
 

@@ -2,9 +2,9 @@
 
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ddpm_jax.experiment import Experiment
 
@@ -16,7 +16,8 @@ def shipped() -> dict[str, Path]:
     """The experiments that come with the library, by name: ``digits``, ``ho_2020/cifar10``, ..."""
     package = Path(__file__).parent
     # in an installed wheel they lie inside the package, in a source tree beside it
-    folder = next(folder for folder in (package / "experiments", package.parent / "experiments") if folder.is_dir())
+    inside = package / "experiments"
+    folder = inside if inside.is_dir() else package.parent / "experiments"
     files = sorted(path for path in folder.rglob("*.py") if not path.name.startswith("_"))
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
 
@@ -41,6 +42,7 @@ def read(path: Path) -> Recipe:
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for the types of their fields
     spec.loader.exec_module(module)
     if not callable(getattr(module, "experiment", None)):
         raise ValueError(f"{path} defines no function experiment(*, ...) -> Experiment")
@@ -51,9 +53,3 @@ def headline(path: Path) -> str:
     """The first line of the file's docstring."""
     module = read(path).__globals__
     return (inspect.cleandoc(module["__doc__"] or "")).split("\n")[0]
-
-
-def knobs(recipe: Recipe, given: dict[str, Any] | None = None) -> dict[str, Any]:
-    """All knobs with their values: the defaults, and over them those given."""
-    defaults = {name: parameter.default for name, parameter in inspect.signature(recipe).parameters.items()}
-    return defaults | (given or {})

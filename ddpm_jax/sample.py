@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ddpm_jax import figures, workdir
-from ddpm_jax.experiment import Run, keys
+from ddpm_jax.experiment import Run, check_seed, keys, sample_fn
 
 
 class Request(NamedTuple):
@@ -42,11 +43,11 @@ def sample_to_file(folder: Path, request: Request, out: Path | None, overwrite: 
     run = workdir.load(folder)
     out = out or folder / "samples" / _name(request, run.step)
     provenance = _provenance(run, folder, request)
-    if out.exists() and not overwrite:
-        if figures.provenance_of(out) == provenance:
-            return f"{out} holds these very images already"
-        raise ValueError(f"--out {out} exists and holds something else: choose another name, or --overwrite")
     write = _writer(out)
+    if out.exists():
+        if not overwrite and _holds(out, provenance):
+            return f"{out} holds these very images already"
+        check_replaceable(out, overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
     labels = _labels(run, request)
     images = np.concatenate(list(draw(run, request, labels)))
@@ -59,8 +60,29 @@ def check(request: Request) -> None:
     for name, value in (("num", request.num), ("batch-size", request.batch_size)):
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
-    if request.seed < 0:
-        raise ValueError(f"--seed must not be negative, got {request.seed}")
+    check_seed(request.seed)
+
+
+def check_replaceable(out: Path, overwrite: bool) -> None:
+    """Raises ValueError unless `out` may go: that was asked for, and it is of the form to be written.
+
+    A folder has to be one of images made here.
+    """
+    if not overwrite:
+        raise ValueError(f"--out {out} exists and holds something else: choose another name, or --overwrite")
+    if out.is_dir() != (out.suffix == ""):
+        raise ValueError(f"--out {out} is a {'folder' if out.is_dir() else 'file'}: choose another name")
+    if out.is_dir() and not (_only_pictures(out) and figures.provenance_of(out)):
+        raise ValueError(f"--out {out} is a folder of other things, which stay: choose another name")
+
+
+def _only_pictures(folder: Path) -> bool:
+    return all(path.suffix == ".png" for path in folder.iterdir())
+
+
+def _holds(out: Path, provenance: dict[str, Any]) -> bool:
+    whole = not out.is_dir() or len(list(out.glob("*.png"))) == provenance["num"]
+    return whole and figures.provenance_of(out) == provenance
 
 
 def draw(run: Run, request: Request, labels: np.ndarray | None) -> Iterator[np.ndarray]:
@@ -68,11 +90,11 @@ def draw(run: Run, request: Request, labels: np.ndarray | None) -> Iterator[np.n
 
     One shape for all: it compiles once, and image i is the same to the bit whatever `num` is.
     """
-    sample = jax.jit(run.sampler(request.steps, request.eta))
+    sample = jax.jit(sample_fn(run.experiment, request.steps, request.eta))
     size = request.batch_size or default_batch_size()
     for first in tqdm(range(0, request.num, size), unit_scale=size, unit="image", disable=None, leave=False):
         wanted = None if labels is None else np.resize(labels[first : first + size], size)
-        images = sample(keys(request.seed, size, first), wanted)
+        images = sample(run.params, keys(request.seed, size, first), wanted)
         yield np.asarray(images)[: request.num - first]
 
 
@@ -115,9 +137,8 @@ def _write_grid(out: Path, images: np.ndarray, labels: np.ndarray | None, proven
 
 
 def _write_folder(out: Path, images: np.ndarray, labels: np.ndarray | None, provenance: dict[str, Any]) -> None:
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
+    part = Path(tempfile.mkdtemp(prefix=f"{out.name}.", dir=out.parent))
+    part.chmod(0o755)  # mkdtemp's are for the user alone
     for number, image in enumerate(images):
         figures.save_png(part / f"{number:06d}.png", image, provenance)
     if out.exists():

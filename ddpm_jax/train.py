@@ -114,7 +114,8 @@ def _resident(experiment: Experiment, mesh: Mesh, source: Sequence):
     steps = jax.jit(gather_steps(train_step(experiment)), donate_argnums=0)
 
     def advance(state: TrainState, step: int):
-        index = rows(step, min(count, experiment.num_steps - step))
+        # short of a full call where the run was resumed between the periods that `fit` waits for
+        index = rows(step, min(count - step % count, experiment.num_steps - step))
         return steps(state, data, sharding.put(index, sharding.split(mesh, axis=1)))
 
     return advance

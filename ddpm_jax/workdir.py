@@ -13,29 +13,34 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import SingleDeviceSharding
 
+import ddpm_jax
 from ddpm_jax import recipes
 from ddpm_jax.experiment import Experiment, Run, init_fn
 from ddpm_jax.training import checkpoints
 
-PACKAGES = ("ddpm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+UNFINISHED = {"experiment.py", "experiment.json.part"}
+"""What a workdir holds whose making was interrupted."""
 
 
 def prepare(folder: Path, recipe: Path, knobs: dict[str, Any]) -> bool:
     """Makes `folder` the workdir of this experiment and knobs; True if it is new, False if the run goes on there.
 
-    Raises ValueError if it belongs to another experiment or other knobs or is a folder of something else.
+    Raises ValueError if it belongs to another experiment or other knobs, is a folder of something else, or if a knob is
+    nothing that JSON can keep.
     """
+    record = {"experiment": recipe.name, "knobs": _plain(knobs), "versions": _versions(), "commit": _commit()}
     if (folder / "experiment.json").is_file():
         _check_owner(folder, recipe, knobs)
         return False
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--workdir {folder} is a file: choose a folder")
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and {path.name for path in folder.iterdir()} - UNFINISHED:
         raise ValueError(f"--workdir {folder} is not empty and holds no run: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(recipe, folder / "experiment.py")
-    record = {"experiment": recipe.name, "knobs": knobs, "versions": _versions(), "commit": _commit()}
     write_json(folder / "experiment.json", record)  # last: a folder without it is no workdir yet
     return True
 
@@ -48,7 +53,7 @@ def _check_owner(folder: Path, recipe: Path, knobs: dict[str, Any]) -> None:
             f"from {recipe}. Choose another folder, or go on with that copy: train {folder / 'experiment.py'}"
         )
     theirs = read_knobs(folder)
-    differing = [name for name in knobs if _plain(knobs[name]) != _plain(theirs.get(name))]
+    differing = [name for name in knobs if repr(knobs[name]) != repr(theirs.get(name))]
     if differing:
         told = ", ".join(f"--{name.replace('_', '-')} {theirs.get(name)}, not {knobs[name]}" for name in differing)
         raise ValueError(f"--workdir {folder} belongs to a run with other knobs: {told}. Choose another folder")
@@ -57,11 +62,23 @@ def _check_owner(folder: Path, recipe: Path, knobs: dict[str, Any]) -> None:
 def read_knobs(folder: Path) -> dict[str, Any]:
     """The knobs the run was started with; lists are tuples again."""
     record = json.loads((folder / "experiment.json").read_text())["knobs"]
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+    return {name: _tuples(value) for name, value in record.items()}
 
 
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=str))
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _plain(knobs: dict[str, Any]) -> dict[str, Any]:
+    """The knobs as JSON gives them back. Raises ValueError for one that would come back as something else."""
+    for name, value in knobs.items():
+        kept = _tuples(json.loads(json.dumps(value, default=str)))
+        if repr(kept) != repr(value):  # by text: nan is like nan, and 1 not like 1.0 or True
+            raise ValueError(
+                f"the knob {name} = {value!r} cannot be kept with the run: a knob is a number, a string, "
+                "a truth value, None or a tuple of such"
+            )
+    return knobs
 
 
 def read(folder: Path) -> Experiment:
@@ -76,9 +93,11 @@ def load(folder: str | Path) -> Run:
 
     Raises FileNotFoundError if `folder` is no workdir or holds no checkpoint yet.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     experiment = read(folder)
-    like = jax.eval_shape(init_fn(experiment), jax.random.key(0))
+    shapes = jax.eval_shape(init_fn(experiment), jax.random.key(0))
+    here = SingleDeviceSharding(jax.devices()[0])  # wherever it was trained
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
     with checkpoints.reader(folder / "checkpoints") as manager:
         found = checkpoints.restore_ema(manager, like)
     if found is None:
@@ -89,12 +108,12 @@ def load(folder: str | Path) -> Run:
 def write_json(path: Path, content: Any) -> None:
     """Written whole or not at all."""
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=2, default=str) + "\n")
+    part.write_text(json.dumps(content, indent=2) + "\n")
     os.replace(part, path)
 
 
 def _versions() -> dict[str, str | None]:
-    return {name: _version(name) for name in PACKAGES}
+    return {"ddpm_jax": ddpm_jax.__version__} | {name: _version(name) for name in PACKAGES}
 
 
 def _version(package: str) -> str | None:

@@ -55,6 +55,13 @@ def test_the_last_batch_may_be_smaller():
     np.testing.assert_allclose(whole.distortion, parts.distortion, rtol=1e-5)
 
 
+def test_a_single_step_has_no_chain():
+    """T = 1: the bound is its prior and its decoder."""
+    measured = bits_per_dim(run(1), images(6))
+    assert measured.chain[0] == 0 and np.isfinite(measured.total[0])
+    assert measured.rate.shape == measured.distortion.shape == (1,)
+
+
 def test_as_many_times_as_there_are_terms():
     with pytest.raises(ValueError, match="--times 12: choose 1 to 11"):
         bits_per_dim(run(), images(2), times=12)

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from ddpm_jax.data import Data
 from ddpm_jax.diffusion import gaussian, losses, parameterizations, schedules
-from ddpm_jax.experiment import Experiment, bind, bound_fn, keys, path_fn, sample_fn, to_float, to_uint8
+from ddpm_jax.experiment import Experiment, bind, bound_fn, keys, sample_fn, to_float, to_uint8
 from ddpm_jax.networks import MLP
 from ddpm_jax.training import create, make_train_step
 
@@ -70,13 +70,6 @@ def test_keys_are_of_the_image_not_of_the_batch():
     together, late = keys(3, 8), keys(3, 3, start=5)
     np.testing.assert_array_equal(jax.random.key_data(together[5:]), jax.random.key_data(late))
     assert len(np.unique(jax.random.key_data(together), axis=0)) == 8
-
-
-def test_a_path_ends_in_the_sample():
-    images = sample_fn(experiment())({}, keys(0, 2))
-    path = path_fn(experiment(), frames=4)({}, keys(0, 2))
-    assert path.shape == (4, 2, 2, 2, 1)
-    np.testing.assert_array_equal(path[-1], images)
 
 
 def test_numbers_alone_compile_nothing_anew():

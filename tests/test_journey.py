@@ -2,8 +2,11 @@
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -96,7 +99,10 @@ def test_a_picture_is_the_same_to_the_byte_and_never_overwritten(finished, tmp_p
     out = tmp_path / "grid.png"
     assert sample(finished, "--num", "4", "--out", str(out)) == 0
     first = out.read_bytes()
+    assert sample(finished, "--num", "4", "--out", str(tmp_path / "again.png")) == 0
+    assert (tmp_path / "again.png").read_bytes() == first
     assert sample(finished, "--num", "4", "--out", str(out)) == 0
+    assert "already" in capsys.readouterr().out
     assert sample(finished, "--num", "4", "--seed", "1", "--out", str(out)) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert out.read_bytes() == first
@@ -109,6 +115,26 @@ def test_a_folder_of_pictures(finished, tmp_path):
     pictures = sorted((tmp_path / "images").iterdir())
     assert [path.name for path in pictures] == ["000000.png", "000001.png", "000002.png"]
     assert Image.open(pictures[0]).size == (8, 8)
+
+
+@pytest.mark.parametrize("name, told", [("mine", "other things"), ("mine.png", "is a folder"), ("empty.npz", "exists")])
+def test_what_is_not_ours_is_never_replaced(finished, tmp_path, capsys, name, told):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years")
+    (tmp_path / "mine.png").mkdir()
+    (tmp_path / "empty.npz").touch()
+    overwrite = [] if name == "empty.npz" else ["--overwrite"]
+    assert told in fails(capsys, "sample", str(finished), "--num", "1", "--out", str(tmp_path / name), *overwrite)
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "years"
+
+
+def test_a_run_of_many_devices_is_sampled_on_one(finished, tmp_path):
+    """This process has eight: what it trains, a process of one device loads."""
+    assert main(["train", str(TINY), "--workdir", str(tmp_path / "run"), "--num-steps", "1", "--save-every", "0"]) == 0
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    command = [sys.executable, "-m", "ddpm_jax", "sample", str(tmp_path / "run"), "--num", "2", "--steps", "2"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_evaluation_adds_up_and_is_written(finished, tmp_path, capsys):
@@ -160,7 +186,13 @@ def fails(capsys, *argv: str) -> str:
     [
         (["--widht", "8"], "--width"),
         (["--width", "6"], "6 channels"),
+        (["--width", "0"], "width must be at least 1"),
+        (["--dropout", "2"], "dropout in [0, 1), got"),
+        (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
+        (["--num-steps", "0"], "num_steps must be at least 1, got 0"),
         (["--seed", "soon"], "soon"),
+        (["--seed", "-1"], "got -1"),
+        (["--seed", "1" + "0" * 30], "2^63"),
         (["--num-steps", "24"], "--num-steps 12, not 24"),
     ],
 )
@@ -176,15 +208,65 @@ def test_mistakes_in_knobs(finished, capsys, options, told):
         (["--num", "0"], "--num must be at least 1, got 0"),
         (["--steps", "51"], "50 steps cannot be walked in 51"),
         (["--steps", "0"], "walked in 0"),
-        (["--seed", "x"], "x"),
-        (["--eta", "2"], "eta"),
-        (["--label", "3"], "label"),
+        (["--seed", "x.y"], "x.y"),
+        (["--seed", "-1"], "got -1"),
+        (["--sede", "1"], "did you mean --seed?"),
+        (["--eta", "2"], "eta must lie in [0, 1], got 2"),
+        (["--label", "3"], "not told the label"),
         (["--out", "picture.gif"], ".png"),
         (["--out", "/dev/null/x.png"], "/dev/null"),
     ],
 )
 def test_mistakes_in_sampling(finished, capsys, options, told):
     assert told in fails(capsys, "sample", str(finished), *options)
+
+
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        (["--num", "0"], "--num must be at least 1, got 0"),
+        (["--times", "50"], "--times 50"),
+        (["--seed", "-1"], "got -1"),
+    ],
+)
+def test_mistakes_in_measuring(finished, capsys, options, told):
+    assert told in fails(capsys, "evaluate", str(finished), *options)
+
+
+def test_a_mistake_is_told_on_a_terminal_as_in_a_pipe(tmp_path):
+    """tyro draws boxes, in colour where it sees a terminal."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "ddpm_jax", "train", str(TINY), "--workdir", str(tmp_path / "x"), "--seed", "soon"]
+    assert subprocess.run(command, stdin=theirs, stdout=theirs, stderr=theirs).returncode == 2
+    told = os.read(ours, 10_000).decode()
+    assert told.count("\n") == 1 and "soon" in told and "\x1b" not in told and "│" not in told
+
+
+def test_a_workdir_whose_making_was_interrupted_is_no_obstacle(tmp_path):
+    from ddpm_jax import workdir
+
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "experiment.py").write_text("half")
+    assert workdir.prepare(tmp_path / "run", TINY, {"width": 8})
+    assert not workdir.prepare(tmp_path / "run", TINY, {"width": 8})
+    assert (tmp_path / "run" / "experiment.py").read_text() == TINY.read_text()
+
+
+@pytest.mark.parametrize("value", [(1, (2.5, "a")), None, True, float("nan"), -3])
+def test_knobs_come_back_as_they_were(tmp_path, value):
+    from ddpm_jax import workdir
+
+    workdir.prepare(tmp_path / "run", TINY, {"knob": value})
+    assert repr(workdir.read_knobs(tmp_path / "run")) == repr({"knob": value})
+    assert not workdir.prepare(tmp_path / "run", TINY, {"knob": value})
+
+
+def test_knobs_that_would_not_come_back_are_refused(tmp_path):
+    from ddpm_jax import workdir
+
+    with pytest.raises(ValueError, match="the knob folder = "):
+        workdir.prepare(tmp_path / "run", TINY, {"folder": tmp_path})
+    assert not (tmp_path / "run").exists()
 
 
 def test_mistakes_in_names(finished, tmp_path, capsys):
@@ -203,7 +285,14 @@ def test_help_lists_the_knobs_with_defaults_and_meanings(capsys):
         main(["train", str(TINY), "--help"])
     assert stop.value.code in (0, None)
     told = capsys.readouterr().out
-    assert "--width" in told and "channels of the U-Net" in told and "8" in told
+    assert re.search(r"--width INT\s+channels of the U-Net\.? \(default: 8\)", re.sub(r"[│\s]+", " ", told))
+
+
+@pytest.mark.parametrize("command", ["train", "plan"])
+def test_help_before_an_experiment_is_named(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert not stop.value.code and "EXPERIMENT" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("height, count", [(32, 35_746_307), (256, 113_673_219)])

@@ -71,8 +71,8 @@ def bound(
     default is all of them, from T down. Each example's noise comes from its own key.
     """
     steps = process.schedule.num_steps
+    weight = 1.0 if times is None else (steps - 1) / times.shape[0]
     times = jnp.arange(steps, 1, -1) if times is None else times
-    weight = (steps - 1) / times.shape[0]
 
     def look(t):
         x_t = process.marginal(x_0, t).sample(jax.vmap(jax.random.fold_in)(keys, jnp.broadcast_to(t, keys.shape)))

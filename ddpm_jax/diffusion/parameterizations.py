@@ -29,8 +29,11 @@ class Parameterization(NamedTuple):
 def fixed_small(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Array:
     """beta tilde, the variance of the posterior: right for data at a single point (Ho et al. 2020, Section 3.2).
 
-    It is zero at s = 0; as in the released code of 2020, the value of t = 2 stands there.
+    It is zero at s = 0; as in the released code of 2020, the value of t = 2 stands there. With T = 1 there is none, and
+    beta is taken.
     """
+    if schedule.num_steps == 1:
+        return schedule.between(s, t, ndim)[1]
     t, s = _above_the_data(t, s)
     return posterior_variance(schedule, t, s, ndim)
 

@@ -85,6 +85,8 @@ class UNet(nn.Module):
                 f"images of {x.shape[1]}x{x.shape[2]} cannot be halved {len(self.multipliers) - 1} times: pad or "
                 f"resize them to a multiple of {factor}, or take fewer multipliers than {tuple(self.multipliers)}"
             )
+        if self.width < 1 or not 0 <= self.dropout < 1:
+            raise ValueError(f"width must be at least 1 and dropout in [0, 1), got {self.width} and {self.dropout}")
         for channels in {self.width * multiplier for multiplier in self.multipliers} | {self.width}:
             if channels % self.groups or channels % self.heads:
                 raise ValueError(

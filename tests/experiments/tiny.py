@@ -14,6 +14,7 @@ def experiment(
     width: int = 8,
     num_steps: int = 12,
     save_every: int = 4,
+    batch_size: int = 8,
     dropout: float = 0.1,
     seed: int = 0,
 ) -> Experiment:
@@ -31,7 +32,7 @@ def experiment(
         parameterization=parameterizations.clipped(process, parameterizations.eps(process)),
         network=UNet(width=width, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=dropout, groups=4),
         optimizer=optax.adam(2e-3),
-        batch_size=8,
+        batch_size=batch_size,
         num_steps=num_steps,
         ema_decay=0.9,
         seed=seed,

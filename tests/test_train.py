@@ -1,0 +1,71 @@
+"""How a run is fed and cut into calls, where the journey of a run (on one CPU, data resident) does not come by."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddpm_jax import recipes
+from ddpm_jax import train as hall
+from ddpm_jax.experiment import Every
+from ddpm_jax.training import Action, StopRequest, fit, sharding
+
+TINY = recipes.read(Path(__file__).parent / "experiments" / "tiny.py")
+
+
+class Calls:
+    """Stands for the compiled steps: counts them and remembers where each call ended."""
+
+    def __init__(self):
+        self.ends = []
+
+    def __call__(self, state, data, index):
+        self.ends.append(int(state.step) + len(index))
+        return state._replace(step=jnp.int32(self.ends[-1])), {"loss": jnp.zeros(len(index))}
+
+
+@pytest.mark.parametrize("start", [0, 3, 4])
+def test_wherever_it_is_resumed_no_period_is_missed(monkeypatch, start):
+    """A run stopped on a CPU, between periods, goes on where a call is of many steps."""
+    experiment = TINY(num_steps=20, save_every=8)
+    calls, saved = Calls(), []
+    monkeypatch.setattr(hall, "steps_a_call", lambda experiment, backend: 4)
+    monkeypatch.setattr(hall, "gather_steps", lambda step: calls)
+    monkeypatch.setattr(jax, "jit", lambda function, **_: function)
+    advance = hall.make_advance(experiment, sharding.make_mesh(), experiment.data.open("train"))
+    state = hall.TrainState(jnp.int32(start), None, None, None)
+    fit(state, advance, 20, [Action(8, lambda step, *_: saved.append(step))], StopRequest())
+    assert saved == [8, 16, 20]
+    assert calls.ends == list(range(4 * (start // 4) + 4, 21, 4))
+
+
+@pytest.mark.parametrize(
+    "every, count", [(Every(50, 500, 500), 50), (Every(100, 2000, 2000), 50), (Every(7, 0, 0), 7), (Every(0, 0, 0), 64)]
+)
+def test_calls_are_as_long_as_the_periods_allow(every, count):
+
+    experiment = dataclasses.replace(TINY(), every=every)
+    assert hall.steps_a_call(experiment, "gpu") == count
+    assert hall.steps_a_call(experiment, "cpu") == 1
+
+
+def test_streamed_training_resumes_as_if_never_stopped(monkeypatch):
+    """The path of data sets that are too large for the device."""
+    monkeypatch.setattr(hall, "RESIDENT_BYTES", 0)
+    experiment, mesh = TINY(dropout=0.0), sharding.make_mesh()
+    source = experiment.data.open("train")
+
+    def walk(state, steps):
+        advance = hall.make_advance(experiment, mesh, source)
+        for step in steps:
+            state, metrics = advance(state, step)
+        return state, metrics
+
+    whole, metrics = walk(hall.initial_state(experiment, mesh), range(4))
+    half, _ = walk(hall.initial_state(experiment, mesh), range(2))
+    resumed, _ = walk(half, range(2, 4))
+    assert metrics["loss"].shape == (1,) and int(whole.step) == 4
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
