@@ -3,7 +3,7 @@
     ddpm-jax prepare fashion_mnist
     ddpm-jax train fashion_mnist --workdir runs/fashion_mnist
 
-No paper's row: not measured to the end yet.
+No paper's row: not measured to the end.
 """
 
 import optax
