@@ -111,7 +111,7 @@ def _check_options(names: list[str], args: list[str], prog: str) -> None:
 
 def _one_line(box: str, prog: str) -> str:
     """tyro's box of an error as a line: what is wrong, and where the help is."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    plain = re.sub(r"\x1b\[[0-9;]*m|╭─.*╮", "", box)  # the colours, and the lids with their titles
     sections = [re.sub(r"[│╭╮╰╯]", " ", section) for section in re.split(r"[╭│╰] ?─+[ │╮╯]*\n", "\n" + plain)]
     text = [" ".join(re.sub(r"─+", " ", section).split()) for section in sections if section.strip(" ─\n")]
     return f"{text[0] if text else 'the arguments cannot be read'} ({prog} --help lists the options)"
