@@ -47,6 +47,8 @@ class Experiment:
     loss: Callable[..., Float[Array, " batch"]] = losses.simple
     sampler: Callable[..., Sampler] = samplers.ddpm
     """``(process, parameterization, network, condition)`` -> Sampler, walked over all T steps."""
+    augment: Callable[[Array, Array], Array] | None = None
+    """``(key, images)`` -> images, for training only, such as ``data.flip``."""
     seed: int = 0
     every: Every = field(default_factory=Every)
 
@@ -117,8 +119,12 @@ def loss_fn(experiment: Experiment) -> Callable[[Params, Array, Batch], Float[Ar
     """``(params, key, batch)`` -> the mean of the experiment's loss; the batch holds uint8 images and labels."""
 
     def loss(params: Params, key: Array, batch: Batch) -> Float[Array, ""]:
+        images = batch["image"]
+        if experiment.augment is not None:
+            key, key_augment = jax.random.split(key)
+            images = experiment.augment(key_augment, images)
         key_loss, key_dropout = jax.random.split(key)
-        x_0 = to_float(batch["image"], experiment.data.levels)
+        x_0 = to_float(images, experiment.data.levels)
         network = bind(experiment, params, key_dropout)
         per_example = experiment.loss(
             key_loss, experiment.process, experiment.parameterization, network, x_0, batch.get("label")

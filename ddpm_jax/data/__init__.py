@@ -1,7 +1,9 @@
 """Data sets as random-access sources of uint8 images, and the order in which a run reads them."""
 
+from ddpm_jax.data.augment import flip
 from ddpm_jax.data.dataset import Data, indices, load, stream
 from ddpm_jax.data.digits import digits
+from ddpm_jax.data.folder import folder
 from ddpm_jax.data.images import tfds_images
 
-__all__ = ["Data", "digits", "indices", "load", "stream", "tfds_images"]
+__all__ = ["Data", "digits", "flip", "folder", "indices", "load", "stream", "tfds_images"]

@@ -1,6 +1,5 @@
 """Image data sets of TensorFlow Datasets, read from array_record files at any position and without TensorFlow."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,12 +9,10 @@ from typing import Any
 import numpy as np
 
 from ddpm_jax.data.dataset import Data, Example
+from ddpm_jax.data.pixels import decode
 
 Builder = Any
 """A tfds.core.DatasetBuilder. TFDS is imported only when files are looked for, so its types have no names here."""
-
-MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-"""What Pillow calls images with so many channels."""
 
 
 def tfds_images(
@@ -25,6 +22,7 @@ def tfds_images(
     train: str = "train",
     test: str = "test",
     data_dir: str | None = None,
+    fit: bool = False,
 ) -> Data:
     """The TFDS data set `name`, prepared beforehand by `ddpm-jax prepare NAME`.
 
@@ -39,9 +37,10 @@ def tfds_images(
         train: what ``open("train")`` reads, in TFDS's language of splits, such as "train[:90%]".
         test: what ``open("test")`` reads.
         data_dir: where data sets are kept; TFDS's own default, ~/tensorflow_datasets, if not given.
+        fit: crop images of other sizes in the middle and resize them, where they would be refused otherwise.
     """
     splits = {"train": train, "test": test}
-    open_split = partial(_open, name, image_shape, num_classes, data_dir, splits)
+    open_split = partial(_open, name, image_shape, num_classes, data_dir, splits, fit)
     return Data(name=name, image_shape=image_shape, open=open_split, num_classes=num_classes)
 
 
@@ -73,6 +72,7 @@ class _Images(Sequence):
     name: str
     image_shape: tuple[int, int, int]
     labelled: bool
+    fit: bool
     rows: Any
 
     def __len__(self) -> int:
@@ -87,19 +87,11 @@ class _Images(Sequence):
         return [self._example(row) for row in self.rows.__getitems__(indices)]
 
     def _example(self, row: Mapping[str, Any]) -> Example:
-        image = self._decode(row["image"])
+        try:
+            image = decode(row["image"], self.image_shape, self.fit)
+        except ValueError as error:
+            raise ValueError(f"an image of {self.name} {error}") from None
         return {"image": image, "label": np.asarray(row["label"], np.int32)} if self.labelled else {"image": image}
-
-    def _decode(self, encoded: bytes) -> np.ndarray:
-        from PIL import Image
-
-        mode = MODES[self.image_shape[-1]]
-        with Image.open(io.BytesIO(encoded)) as picture:
-            pixels = np.array(picture if picture.mode == mode else picture.convert(mode))
-        image = pixels.reshape(*pixels.shape[:2], -1)
-        if image.shape != self.image_shape:
-            raise ValueError(f"an image of {self.name} has shape {image.shape}, not {self.image_shape}")
-        return image
 
 
 def _open(
@@ -108,6 +100,7 @@ def _open(
     num_classes: int | None,
     data_dir: str | None,
     splits: Mapping[str, str],
+    fit: bool,
     split: str,
 ) -> _Images:
     import tensorflow_datasets as tfds
@@ -115,12 +108,12 @@ def _open(
     builder = find(name, data_dir)
     if not is_prepared(builder):
         raise FileNotFoundError(_what_to_type(name, data_dir, builder.data_dir_root))
-    _check_image(name, builder, image_shape)
+    _check_image(name, builder, image_shape, fit)
     _check_label(name, builder, num_classes)
     # _Images decodes: TFDS takes OpenCV or Pillow, whichever is there, and with Pillow hands out a palette's indices.
     decoders = {"image": tfds.decode.SkipDecoding()}
     rows = builder.as_data_source(splits[split], decoders=decoders)
-    return _Images(name, image_shape, num_classes is not None, rows)
+    return _Images(name, image_shape, num_classes is not None, fit, rows)
 
 
 def _what_to_type(name: str, data_dir: str | None, root: Any) -> str:
@@ -128,13 +121,15 @@ def _what_to_type(name: str, data_dir: str | None, root: Any) -> str:
     return f'{name} is not prepared in {root}: type `{command}` (it needs `pip install "ddpm_jax[prepare]"`)'
 
 
-def _check_image(name: str, builder: Builder, image_shape: tuple[int, int, int]) -> None:
+def _check_image(name: str, builder: Builder, image_shape: tuple[int, int, int], fit: bool) -> None:
     import tensorflow_datasets as tfds
 
     features = dict(builder.info.features.items())
     image = features.get("image")
     if image is None or not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
         raise ValueError(f"{name} has no feature `image` of bytes; its features are {', '.join(features)}")
+    if fit:
+        return
     # None stands for a size that differs from image to image: then each is checked as it is read.
     shape: Any = image.shape
     if len(shape) != 3 or any(stored not in (None, wanted) for stored, wanted in zip(shape, image_shape, strict=True)):

@@ -35,6 +35,31 @@ def simple(
     return _per_example(jnp.mean, parameterization.error(output, x_0, noise, t))
 
 
+def variational(
+    key: Key[Array, ""],
+    process: Process,
+    parameterization: Parameterization,
+    network: Network,
+    x_0: Float[Array, "batch *shape"],
+    condition: Array | None = None,
+) -> Float[Array, " batch"]:
+    """L: one term of the variational bound, at one uniform t, bits per dimension (Ho et al. 2020, Eq. 5 and Table 2).
+
+    T times its mean is the bound but for its prior. As in the released code of 2020 it is not multiplied by T, which
+    matters where gradients are clipped. The parameterization is not to be clipped: there would be no gradient.
+    """
+    key_t, key_noise = jax.random.split(key)
+    t = jax.random.randint(key_t, x_0.shape[:1], 1, process.schedule.num_steps + 1)
+    x_t = process.marginal(x_0, t).sample(key_noise)
+    kernel = parameterization.kernel(network(x_t, t, condition), x_t, t, t - 1)
+    # at t = 1 the posterior is a point, its divergence infinite: a gradient would see that even in a branch not taken
+    above = jnp.maximum(t, 2)
+    kl = process.posterior(x_t, x_0, above, above - 1).kl(kernel)
+    at_data = (t == 1).reshape(t.shape + (1,) * (x_0.ndim - 1))
+    term = jnp.where(at_data, -process.log_likelihood(kernel, x_0), kl)
+    return _per_example(jnp.mean, term) / jnp.log(2.0)
+
+
 class Bound(NamedTuple):
     """The terms of the variational bound, nats per example (Ho et al. 2020, Eq. 5), and what the model sees on the way.
 

@@ -98,6 +98,28 @@ def mean(process: Process, variance: Variance = fixed_small) -> Parameterization
     return _gaussian(process, target, x_0, variance)
 
 
+def learned(process: Process, parameterization: Parameterization) -> Parameterization:
+    """The output's first half of channels is the parameterization's, the second the log variance of the kernel.
+
+    The "learned diagonal Sigma" of Ho et al. 2020, Table 2. The training error sees the first half alone: a variance is
+    learnt from `losses.variational`.
+    """
+
+    def first(output):
+        return jnp.split(output, 2, axis=-1)[0]
+
+    def error(output, clean, noise, t):
+        return parameterization.error(first(output), clean, noise, t)
+
+    def x_0(output, x_t, t):
+        return parameterization.x_0(first(output), x_t, t)
+
+    def variance(output, x_t, t, s):
+        return jnp.exp(jnp.split(output, 2, axis=-1)[1])
+
+    return Parameterization(error, x_0, _kernel(process, x_0, variance))
+
+
 def _gaussian(process: Process, target: Callable, x_0: Callable, variance: Variance) -> Parameterization:
     def error(output, clean, noise, t):
         return jnp.square(output - target(clean, noise, t))

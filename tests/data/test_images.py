@@ -118,7 +118,7 @@ def test_another_shape_is_refused_when_read_if_sizes_vary(tmp_path):
     write(tmp_path, [small, large], declared=(None, None, 3))
     source = tfds_images("tiny", (5, 4, 3), 10, data_dir=str(tmp_path)).open("train")
     np.testing.assert_array_equal(source[0]["image"], small)
-    with pytest.raises(ValueError, match=r"tiny.*\(6, 4, 3\).*\(5, 4, 3\)"):
+    with pytest.raises(ValueError, match="an image of tiny has 6x4 pixels, not 5x4"):
         source[1]
 
 

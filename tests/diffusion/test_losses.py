@@ -340,3 +340,44 @@ def test_simple_loss_draws_a_time_and_noise_for_each_example():
     values, counts = np.unique(squares, return_counts=True)
     assert values.tolist() == [1, 4, 9] and np.all(np.abs(counts - 1000) < 5 * np.sqrt(3000 * 2 / 9))
     assert len(np.unique(noises)) == 3000
+
+
+@pytest.mark.parametrize("variance", [fixed_small, fixed_large])
+def test_single_terms_of_the_bound_add_up_to_it(variance):
+    """T times the mean of `variational` is the chain and the decoder of `bound`, in bits."""
+    process = gaussian.process(schedules.linear(8, 0.02, 0.4))
+    reading = parameterizations.eps(process, variance)
+    x_0 = jnp.round(8 * jax.random.uniform(jax.random.key(1), (20_000, 2))) / 4 - 1
+
+    def network(x_t, t, condition):
+        return 0.3 * x_t + 0.1 * condition
+
+    condition = jnp.ones((20_000, 1))
+    one = jax.jit(lambda key: losses.variational(key, process, reading, network, x_0, condition))(jax.random.key(2))
+    whole = jax.jit(lambda: losses.bound(keys(20_000), process, reading, network, x_0, condition))()
+    expected = (whole.chain.sum(axis=1) + whole.decoder) / (2 * np.log(2))
+    error = np.hypot(8 * one.std(), expected.std()) / np.sqrt(20_000)
+    assert abs(8 * one.mean() - expected.mean()) < 3 * error
+    assert error < 0.05 * expected.mean()
+
+
+def test_the_variance_of_data_at_a_point_is_learnt_from_single_terms():
+    """There the posterior's own variance is the best (Ho et al. 2020, Section 3.2): descent from afar finds it."""
+    schedule = schedules.linear(4, 0.1, 0.4)
+    process = gaussian.process(schedule, gaussian.density)
+    reading = parameterizations.learned(process, parameterizations.x0(process))
+    x_0 = jnp.full((2000, 1), 0.3)
+
+    def loss(log_variance, key):
+        def network(x_t, t, condition):
+            return jnp.concatenate([jnp.full_like(x_t, 0.3), log_variance[t - 1][:, None]], axis=1)
+
+        return losses.variational(key, process, reading, network, x_0).mean()
+
+    def descend(log_variance, key):
+        gradient = jax.grad(loss)(log_variance, key).at[0].set(0.0)  # at t = 1 the likelihood grows without end
+        return log_variance - 2.0 * gradient, None
+
+    learnt, _ = jax.jit(lambda start: jax.lax.scan(descend, start, keys(100)))(jnp.zeros(4))
+    best = [float(gaussian.posterior_variance(schedule, t, t - 1, 0)) for t in (2, 3, 4)]
+    np.testing.assert_allclose(np.exp(learnt[1:]), best, rtol=0.02)

@@ -200,3 +200,19 @@ def test_divergence_has_finite_slopes(name):
 
     slope = jax.grad(divergence)(output)
     assert jnp.isfinite(slope).all() and jnp.all(jnp.abs(slope) > 0)
+
+
+def test_a_learned_variance_that_is_the_fixed_one_changes_nothing():
+    process = gaussian.process(schedules.linear(10, 0.01, 0.3))
+    fixed = parameterizations.eps(process, parameterizations.fixed_large)
+    learned = parameterizations.learned(process, fixed)
+    x_t, output = (jax.random.normal(jax.random.key(i), (3, 4, 4, 2)) for i in (0, 1))
+    t = jnp.array([1, 5, 10])
+    log_variance = jnp.log(jnp.broadcast_to(fixed.kernel(output, x_t, t, t - 1).variance, x_t.shape))
+    both = jnp.concatenate([output, log_variance], axis=-1)
+    for ours, theirs in zip(learned.kernel(both, x_t, t, t - 1), fixed.kernel(output, x_t, t, t - 1), strict=True):
+        np.testing.assert_allclose(ours, jnp.broadcast_to(theirs, ours.shape), rtol=1e-5)
+    np.testing.assert_array_equal(learned.x_0(both, x_t, t), fixed.x_0(output, x_t, t))
+    np.testing.assert_array_equal(learned.error(both, x_t, x_t, t), fixed.error(output, x_t, x_t, t))
+    clipped = parameterizations.clipped(process, learned).kernel(both, x_t, t, t - 1)
+    np.testing.assert_allclose(clipped.variance, jnp.exp(log_variance), rtol=1e-6)

@@ -1,0 +1,111 @@
+"""Every shipped experiment is the paper's run at full size: built on shapes alone, and held to the paper's figures."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from ddpm_jax import recipes
+from ddpm_jax.experiment import Experiment, init_fn, loss_fn
+from ddpm_jax.train import abstract_state
+from ddpm_jax.training import sharding
+
+
+def build(name: str, **knobs: Any) -> Experiment:
+    return recipes.read(recipes.find(name))(**knobs)
+
+
+def parameters(experiment: Experiment) -> int:
+    state = abstract_state(experiment, sharding.make_mesh())
+    return sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+
+@pytest.mark.parametrize("name", recipes.shipped())
+def test_it_builds_at_full_size_and_says_what_it_is(name):
+    experiment = build(name)
+    assert parameters(experiment) > 500_000
+    assert recipes.headline(recipes.find(name)).endswith((".", ")"))
+    assert "ddpm-jax train" in recipes.read(recipes.find(name)).__globals__["__doc__"]
+
+
+CIFAR, LSUN = "ho_2020/cifar10", "ho_2020/lsun"
+LEARNED = {"variance": "learned", "loss": "bound"}
+
+
+@pytest.mark.parametrize(
+    "name, knobs, count, steps, batch, rate, dropout, flips",
+    [
+        (CIFAR, {}, 35_746_307, 800_000, 128, 2e-4, 0.1, True),
+        (CIFAR, LEARNED, 35_749_766, 800_000, 128, 2e-4, 0.1, True),
+        ("ho_2020/celeba_hq", {}, 113_673_219, 500_000, 64, 2e-5, 0.0, True),
+        (LSUN, {}, 113_673_219, 2_400_000, 64, 2e-5, 0.0, False),
+        (LSUN, {"large": True}, 255_677_955, 1_150_000, 64, 2e-5, 0.0, False),
+        (LSUN, {"category": "church_outdoor"}, 113_673_219, 1_200_000, 64, 2e-5, 0.0, True),
+        (LSUN, {"category": "cat"}, 113_673_219, 1_800_000, 64, 2e-5, 0.0, True),
+    ],
+)
+def test_the_figures_of_ho_2020(name, knobs, count, steps, batch, rate, dropout, flips):
+    """Ho et al. 2020, Section 4 and Appendix B."""
+    experiment = build(name, **knobs)
+    assert parameters(experiment) == count
+    assert (experiment.num_steps, experiment.batch_size, experiment.ema_decay) == (steps, batch, 0.9999)
+    assert experiment.network.dropout == dropout
+    assert (experiment.augment is not None) == flips
+    beta = [float(experiment.process.schedule.between(t - 1, t, 0)[1]) for t in (1, 1000)]
+    np.testing.assert_allclose(beta, [1e-4, 0.02], rtol=1e-4)
+    np.testing.assert_allclose(rates(experiment.optimizer, [0, 2500, 5000, 9000]), [0, rate / 2, rate, rate], rtol=1e-4)
+
+
+def rates(optimizer: optax.GradientTransformation, steps: list[int]) -> list[float]:
+    """The learning rates at these steps, as Adam's update of a parameter whose gradient never changes shows them."""
+    params = jnp.zeros(())
+    state = optimizer.init(params)
+
+    def moved(state, _):
+        update, state = optimizer.update(jnp.ones(()), state, params)
+        return state, -update
+
+    _, updates = jax.lax.scan(moved, state, length=max(steps) + 1)
+    return [float(updates[step]) for step in steps]
+
+
+ROWS = [
+    {"prediction": "mean", "loss": "bound", "variance": "learned"},
+    {"prediction": "mean", "loss": "bound"},
+    {"prediction": "mean"},
+    {"loss": "bound", "variance": "learned"},
+    {"loss": "bound"},
+    {},
+    {"variance": "fixed_small"},
+]
+
+
+class Convolution(nn.Module):
+    """In the place of the U-Net, which has its own tests."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x, index, label=None, train=False):
+        return nn.Conv(self.features, (3, 3), kernel_init=nn.initializers.normal(0.02))(x)
+
+
+@pytest.mark.parametrize("knobs", ROWS, ids=str)
+def test_the_rows_of_table_2_have_finite_losses_and_gradients(knobs):
+    experiment = build(CIFAR, **knobs)
+    experiment = dataclasses.replace(experiment, network=Convolution(experiment.network.out_channels))
+    params = init_fn(experiment)(jax.random.key(0))
+    batch = {"image": jnp.arange(64 * 3072, dtype=jnp.uint8).reshape(64, 32, 32, 3)}
+    loss, grads = jax.jit(jax.value_and_grad(loss_fn(experiment)))(params, jax.random.key(1), batch)
+    assert np.isfinite(loss)
+    assert all(np.isfinite(leaf).all() and np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
+
+
+def test_the_simple_loss_does_not_see_a_variance():
+    with pytest.raises(ValueError, match="--loss bound"):
+        build(CIFAR, variance="learned")
