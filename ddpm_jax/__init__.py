@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddpm_jax.experiment import Every, Experiment, Run, keys
+    from ddpm_jax.experiment import Claim, Every, Experiment, Run, keys
     from ddpm_jax.workdir import load
 
 __version__ = "0.1.0"
-__all__ = ["Every", "Experiment", "Run", "__version__", "keys", "load"]
+__all__ = ["Claim", "Every", "Experiment", "Run", "__version__", "keys", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,7 @@
 """The command line: each command a thin call into the hall.
 
-Exit status 0; 2 with one line on standard error for what the user can put right; 130 after Ctrl-C.
+Exit status 0; 1 where `verify` finds a difference; 2 with one line on standard error for what the user can put right;
+130 after Ctrl-C.
 """
 
 import difflib
@@ -272,6 +273,31 @@ def plan(rest: list[str]) -> int:
     return 0
 
 
+def verify(rest: list[str]) -> int:
+    """Sets an experiment's figures beside its paper's: verify EXPERIMENT [--workdir DIR --json FILE --knob value]"""
+    path, recipe, prog = _experiment_first(rest, "verify")
+
+    def arguments(
+        knobs: Annotated[dict[str, Any], tyro.conf.arg(constructor=_with_knobs(recipe))],
+        workdir: Annotated[Path | None, tyro.conf.arg(help="a run, whose measurements are shown too")] = None,
+        json: Annotated[Path | None, tyro.conf.arg(help="also write the lines here")] = None,
+    ) -> tuple[dict[str, Any], Path | None, Path | None]:
+        return knobs, workdir, json
+
+    arguments.__doc__ = inspect.getdoc(recipe)
+    knobs, folder, json = _parse(arguments, rest[1:], prog, recipe)
+    from ddpm_jax.verify import table, verify
+    from ddpm_jax.workdir import check_owner
+
+    if folder is not None:
+        check_owner(folder, path, knobs)
+    rows = verify(recipe(**knobs), folder)
+    print(table(rows))
+    if json is not None:
+        json.write_text(json_module.dumps([row._asdict() for row in rows], indent=2) + "\n")
+    return int(any(row.agrees is False for row in rows))
+
+
 def experiments(rest: list[str]) -> int:
     """Lists the experiments that come with the library."""
     from ddpm_jax import recipes
@@ -308,6 +334,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "sample": sample,
     "evaluate": evaluate,
     "plan": plan,
+    "verify": verify,
     "experiments": experiments,
     "prepare": prepare,
 }

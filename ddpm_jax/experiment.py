@@ -30,6 +30,15 @@ class Every:
     save: int = 1000
 
 
+class Claim(NamedTuple):
+    """A figure that a paper states of a run; `ddpm-jax verify` sets ours beside it."""
+
+    what: str
+    """One of ``verify.FIGURES``, or something to be measured: "bits/dim", "FID", "IS"."""
+    value: float
+    source: str
+
+
 @dataclass(frozen=True)
 class Experiment:
     """One run, as composed objects. What an experiment file returns."""
@@ -51,6 +60,7 @@ class Experiment:
     """``(key, images)`` -> images, for training only, such as ``data.flip``."""
     seed: int = 0
     every: Every = field(default_factory=Every)
+    claims: tuple[Claim, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that no run can have."""

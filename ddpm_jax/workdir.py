@@ -33,7 +33,7 @@ def prepare(folder: Path, recipe: Path, knobs: dict[str, Any]) -> bool:
     """
     record = {"experiment": recipe.name, "knobs": _plain(knobs), "versions": _versions(), "commit": _commit()}
     if (folder / "experiment.json").is_file():
-        _check_owner(folder, recipe, knobs)
+        check_owner(folder, recipe, knobs)
         return False
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--workdir {folder} is a file: choose a folder")
@@ -45,7 +45,9 @@ def prepare(folder: Path, recipe: Path, knobs: dict[str, Any]) -> bool:
     return True
 
 
-def _check_owner(folder: Path, recipe: Path, knobs: dict[str, Any]) -> None:
+def check_owner(folder: Path, recipe: Path, knobs: dict[str, Any]) -> None:
+    """Raises ValueError if the workdir is that of another experiment or other knobs, FileNotFoundError if none."""
+    check_workdir(folder)
     if (folder / "experiment.py").read_text() != recipe.read_text():
         name = json.loads((folder / "experiment.json").read_text())["experiment"]
         raise ValueError(
@@ -81,10 +83,15 @@ def _plain(knobs: dict[str, Any]) -> dict[str, Any]:
     return knobs
 
 
-def read(folder: Path) -> Experiment:
-    """The experiment of a workdir. Raises FileNotFoundError if `folder` is none."""
+def check_workdir(folder: Path) -> None:
+    """Raises FileNotFoundError if `folder` is no workdir."""
     if not (folder / "experiment.json").is_file():
         raise FileNotFoundError(f"{folder} is not a workdir: ddpm-jax train EXPERIMENT --workdir {folder} makes one")
+
+
+def read(folder: Path) -> Experiment:
+    """The experiment of a workdir. Raises FileNotFoundError if `folder` is none."""
+    check_workdir(folder)
     return recipes.read(folder / "experiment.py")(**read_knobs(folder))
 
 

@@ -15,8 +15,22 @@ import optax
 
 from ddpm_jax.data import flip, folder, tfds_images
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
-from ddpm_jax.experiment import Every, Experiment
+from ddpm_jax.experiment import Claim, Every, Experiment
 from ddpm_jax.networks import UNet
+
+CLAIMS = (
+    Claim("T", 1000, "Section 4"),
+    Claim("beta_1", 1e-4, "Section 4"),
+    Claim("beta_T", 0.02, "Section 4"),
+    Claim("batch size", 64, "Appendix B"),
+    Claim("learning rate at step 2500", 1e-5, "released code: rises over 5000 steps"),
+    Claim("learning rate after step 5000", 2e-5, "Appendix B"),
+    Claim("EMA decay", 0.9999, "Appendix B"),
+    Claim("dropout", 0, "Appendix B"),
+    Claim("flips", 1, "Appendix B"),
+    Claim("training steps", 500_000, "Appendix B"),
+    Claim("parameters", 113_673_219, "Appendix B: 114 million; counted from the released code"),
+)
 
 
 def experiment(
@@ -71,4 +85,5 @@ def experiment(
         ema_decay=ema_decay,
         seed=seed,
         every=Every(log=log_every, sample=sample_every, save=save_every),
+        claims=CLAIMS,
     )

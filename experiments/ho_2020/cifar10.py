@@ -25,8 +25,38 @@ import optax
 
 from ddpm_jax.data import flip, tfds_images
 from ddpm_jax.diffusion import gaussian, losses, parameterizations, schedules
-from ddpm_jax.experiment import Every, Experiment
+from ddpm_jax.experiment import Claim, Every, Experiment
 from ddpm_jax.networks import UNet
+
+CLAIMS = (
+    Claim("T", 1000, "Section 4"),
+    Claim("beta_1", 1e-4, "Section 4"),
+    Claim("beta_T", 0.02, "Section 4"),
+    Claim("batch size", 128, "Appendix B"),
+    Claim("learning rate at step 2500", 1e-4, "released code: rises over 5000 steps"),
+    Claim("learning rate after step 5000", 2e-4, "Appendix B"),
+    Claim("training steps", 800_000, "Appendix B"),
+    Claim("EMA decay", 0.9999, "Appendix B"),
+    Claim("dropout", 0.1, "Appendix B"),
+    Claim("flips", 1, "Appendix B"),
+)
+TABLE_2 = {
+    ("mean", "bound", "learned"): (7.28, 23.69),
+    ("mean", "bound", "fixed_large"): (8.06, 13.22),
+    ("eps", "bound", "fixed_large"): (7.67, 13.51),
+    ("eps", "simple", "fixed_large"): (9.46, 3.17),
+}
+BITS = {("eps", "bound", "fixed_large"): 3.70, ("eps", "simple", "fixed_large"): 3.75}
+
+
+def claims(prediction: str, loss: str, variance: str) -> tuple[Claim, ...]:
+    """What the paper states of this row."""
+    row = (prediction, loss, variance)
+    count = 35_749_766 if variance == "learned" else 35_746_307
+    made = (Claim("parameters", count, "Appendix B: 35.7 million; counted from the released code"), *CLAIMS)
+    if row in TABLE_2:
+        made += (Claim("IS", TABLE_2[row][0], "Table 2"), Claim("FID", TABLE_2[row][1], "Table 2, against train"))
+    return (*made, Claim("bits/dim", BITS[row], "Table 1, at most")) if row in BITS else made
 
 
 def experiment(
@@ -91,4 +121,5 @@ def experiment(
         ema_decay=ema_decay,
         seed=seed,
         every=Every(log=log_every, sample=sample_every, save=save_every),
+        claims=claims(prediction, loss, variance),
     )

@@ -24,11 +24,35 @@ import optax
 
 from ddpm_jax.data import flip, folder, tfds_images
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
-from ddpm_jax.experiment import Every, Experiment
+from ddpm_jax.experiment import Claim, Every, Experiment
 from ddpm_jax.networks import UNet
 
 STEPS = {"bedroom": 2_400_000, "church_outdoor": 1_200_000, "cat": 1_800_000}
 LARGE_STEPS = 1_150_000
+FID = {"bedroom": 6.36, "church_outdoor": 7.89, "cat": 19.75}
+LARGE_FID = 4.90
+CLAIMS = (
+    Claim("T", 1000, "Section 4"),
+    Claim("beta_1", 1e-4, "Section 4"),
+    Claim("beta_T", 0.02, "Section 4"),
+    Claim("batch size", 64, "Appendix B"),
+    Claim("learning rate at step 2500", 1e-5, "released code: rises over 5000 steps"),
+    Claim("learning rate after step 5000", 2e-5, "Appendix B"),
+    Claim("EMA decay", 0.9999, "Appendix B"),
+    Claim("dropout", 0, "Appendix B"),
+)
+
+
+def claims(category: str, large: bool) -> tuple[Claim, ...]:
+    """What the paper states of this row."""
+    counted = "counted from the released code" if not large else "counted at width 192"
+    return (
+        Claim("parameters", 255_677_955 if large else 113_673_219, f"Appendix B: 114 or 256 million; {counted}"),
+        *CLAIMS,
+        Claim("flips", category != "bedroom", "Appendix B"),
+        Claim("training steps", LARGE_STEPS if large else STEPS[category], "Appendix B"),
+        Claim("FID", LARGE_FID if large else FID[category], "Table 3"),
+    )
 
 
 def experiment(
@@ -72,6 +96,8 @@ def experiment(
         sample_every: steps between sample grids.
         save_every: steps between checkpoints.
     """
+    if large and category != "bedroom":
+        raise ValueError(f"--large --category {category}: the paper's large model is of bedroom")
     shape = (256, 256, 3)
     flips = category != "bedroom" if flips is None else flips
     process = gaussian.process(schedules.linear(timesteps, 0.1 / timesteps, 20 / timesteps))
@@ -92,4 +118,5 @@ def experiment(
         ema_decay=ema_decay,
         seed=seed,
         every=Every(log=log_every, sample=sample_every, save=save_every),
+        claims=claims(category, large),
     )

@@ -1,0 +1,120 @@
+"""What `verify` does: a run's figures beside those its paper states, line by line, without training."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ddpm_jax.experiment import Experiment, init_fn
+
+TOLERANCE = 1e-4
+"""Relative, for what is not measured: float32 tables against the paper's decimals."""
+
+
+class Row(NamedTuple):
+    """One line of the ledger."""
+
+    what: str
+    expected: float
+    here: float | None
+    """None where it is not measured."""
+    agrees: bool | None
+    """None for what training has to show: the reader judges."""
+    source: str
+    protocol: str = ""
+    """How `here` was measured."""
+
+
+def verify(experiment: Experiment, folder: Path | None = None) -> list[Row]:
+    """Each claim of the experiment, beside the same figure of the run as it would be built, or as measured in `folder`.
+
+    Raises ValueError for an experiment without claims.
+    """
+    if not experiment.claims:
+        raise ValueError("this experiment makes no claims: there is nothing to verify")
+    rows = []
+    for claim in experiment.claims:
+        if claim.what in FIGURES:
+            here = float(FIGURES[claim.what](experiment))
+            agrees = abs(here - claim.value) <= TOLERANCE * abs(claim.value)
+            rows.append(Row(claim.what, claim.value, here, agrees, claim.source))
+        else:
+            here, protocol = _measured(claim.what, folder)
+            rows.append(Row(claim.what, claim.value, here, None, claim.source, protocol))
+    return rows
+
+
+def _parameters(experiment: Experiment) -> int:
+    shapes = jax.eval_shape(init_fn(experiment), jax.random.key(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def _beta(experiment: Experiment, t: int) -> float:
+    return float(experiment.process.schedule.between(t - 1, t, 0)[1])
+
+
+def learning_rates(experiment: Experiment, last: int) -> jax.Array:
+    """Of steps 0 .. `last`, as Adam's updates of a parameter show them whose gradient is always one."""
+    params = jnp.zeros(())
+
+    def move(state, _):
+        update, state = experiment.optimizer.update(jnp.ones(()), state, params)
+        return state, -jnp.asarray(update)
+
+    return jax.lax.scan(move, experiment.optimizer.init(params), length=last + 1)[1]
+
+
+FIGURES: dict[str, Callable[[Experiment], float]] = {
+    "parameters": _parameters,
+    "T": lambda experiment: experiment.process.schedule.num_steps,
+    "beta_1": lambda experiment: _beta(experiment, 1),
+    "beta_T": lambda experiment: _beta(experiment, experiment.process.schedule.num_steps),
+    "batch size": lambda experiment: experiment.batch_size,
+    "training steps": lambda experiment: experiment.num_steps,
+    "EMA decay": lambda experiment: math.nan if callable(experiment.ema_decay) else float(experiment.ema_decay),
+    "dropout": lambda experiment: experiment.network.dropout,  # type: ignore[attr-defined]
+    "flips": lambda experiment: experiment.augment is not None,
+    "learning rate at step 2500": lambda experiment: float(learning_rates(experiment, 2500)[-1]),
+    "learning rate after step 5000": lambda experiment: float(learning_rates(experiment, 5001)[-1]),
+}
+"""What is read off an experiment that has not been trained."""
+
+BITS = "bits/dim"
+
+
+def _measured(what: str, folder: Path | None) -> tuple[float | None, str]:
+    """The newest measurement of all terms over the whole test split in the workdir, and how it was made."""
+    path = None if folder is None else folder / "evaluation.json"
+    if what != BITS or path is None or not path.exists():
+        return None, "not measured"
+    whole = [record for record in json.loads(path.read_text()) if _is_whole(record)]
+    if not whole:
+        return None, "not measured in full: ddpm-jax evaluate"
+    newest = max(whole, key=lambda record: record["step"])
+    mean, error = newest["bpd"]["total"]
+    told = f"+- {error:.4f}, {newest['bpd']['num_examples']} test examples, all terms, {newest['weights']}, step"
+    return mean, f"{told} {newest['step']}"
+
+
+def _is_whole(record: dict[str, Any]) -> bool:
+    protocol = record["protocol"]
+    return protocol["split"] == "test" and protocol["num"] is None and protocol["times"] is None
+
+
+def table(rows: list[Row]) -> str:
+    """The ledger for people."""
+    verdicts = {True: "agrees", False: "DIFFERS", None: ""}
+    lines = [("", "expected", "here", "", "source")]
+    for row in rows:
+        here = "-" if row.here is None else _figure(float(row.here))
+        lines.append((row.what, _figure(float(row.expected)), here, verdicts[row.agrees] or row.protocol, row.source))
+    widths = [max(len(line[column]) for line in lines) for column in range(4)]
+    return "\n".join("  ".join((*map(str.ljust, line[:4], widths), line[4])).rstrip() for line in lines)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value.is_integer() else f"{value:.6g}"
