@@ -217,6 +217,39 @@ def _sample(
     return 0
 
 
+def study(rest: list[str]) -> int:
+    """Looks into a trained run, in a picture: study progressive|shared|interpolate|neighbours DIR [--num N ...]"""
+    return _parse(_study, rest, "ddpm-jax study")
+
+
+def _study(
+    kind: tyro.conf.Positional[Literal["progressive", "shared", "interpolate", "neighbours"]],
+    workdir: tyro.conf.Positional[Path],
+    /,
+    num: int = 8,
+    seed: int = 0,
+    times: tuple[int, ...] | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Looks into a trained run, as Ho et al. 2020 do.
+
+    Args:
+        kind: progressive, the estimates of x_0 as t falls; shared, samples that share x_t; interpolate, between two
+            test images at several t; neighbours, samples beside the nearest training images.
+        workdir: the folder of the run.
+        num: rows of progressive and neighbours; samples of shared; weights of interpolate.
+        seed: of the noise, and of the test images.
+        times: the t of the rows of shared and interpolate.
+        out: a .png; without it one in the run's studies/.
+        overwrite: replace an --out that exists.
+    """
+    from ddpm_jax.studies import study_to_file
+
+    print(study_to_file(kind, workdir, num, seed, times, out, overwrite))
+    return 0
+
+
 def evaluate(rest: list[str]) -> int:
     """Measures a trained run: evaluate DIR [--metrics bpd --json FILE ...]"""
     return _parse(_evaluate, rest, "ddpm-jax evaluate")
@@ -332,6 +365,7 @@ def _prepare(name: tyro.conf.Positional[str], /, source: Path | None = None, dat
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "sample": sample,
+    "study": study,
     "evaluate": evaluate,
     "plan": plan,
     "verify": verify,

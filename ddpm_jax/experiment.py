@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from ddpm_jax.data import Data
@@ -153,13 +154,26 @@ def sample_fn(
     own sampler. Raises ValueError where steps is not in 1..T or eta not in [0, 1].
     """
     times = _times(experiment, steps)
-    make = _sampler(experiment, eta)
+    walk = walk_fn(experiment, eta)
 
     def sample(params: Params, keys: Key[Array, " batch"], condition: Array | None = None) -> Array:
-        sampler = make(experiment.process, experiment.parameterization, bind(experiment, params), condition)
-        return to_uint8(samplers.sample(keys, sampler, _start(experiment, keys), times))
+        return to_uint8(walk(params, keys, start(experiment, keys), times, condition))
 
     return sample
+
+
+def walk_fn(experiment: Experiment, eta: float | None = None) -> Callable[..., Float[Array, "batch *shape"]]:
+    """``(params, keys, x_t, times, condition=None)`` -> x at the last of `times`, from x_t at the first.
+
+    The randomness of each step comes from the key and the time alone: a walk cut in two is the same walk.
+    """
+    make = _sampler(experiment, eta)
+
+    def walk(params: Params, keys: Array, x_t: Array, times: ArrayLike, condition: Array | None = None) -> Array:
+        sampler = make(experiment.process, experiment.parameterization, bind(experiment, params), condition)
+        return samplers.sample(keys, sampler, x_t, times)
+
+    return walk
 
 
 def bound_fn(experiment: Experiment) -> Callable[..., Bound]:
@@ -188,7 +202,7 @@ def _sampler(experiment: Experiment, eta: float | None) -> Callable[..., Sampler
     return partial(samplers.ddim, eta=eta)
 
 
-def _start(experiment: Experiment, keys: Key[Array, " batch"]) -> Array:
+def start(experiment: Experiment, keys: Key[Array, " batch"]) -> Array:
     """x_T of each key. The walk folds t = 1 .. T into the keys; 0 is free for this."""
     first = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
     return experiment.process.prior((len(keys), *experiment.data.image_shape)).sample(first)

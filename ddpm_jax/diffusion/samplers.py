@@ -129,14 +129,24 @@ def sample_path(
     return x_0, path
 
 
-def _slots(count: int, frames: int) -> Array:
-    """For each step the frame that its result fills, or one past the last: written nowhere."""
+def frame_times(times: Int[np.ndarray, " visits"], frames: int) -> Int[np.ndarray, " frames"]:
+    """The times of the frames that `sample_path` keeps."""
+    return np.asarray(times)[_kept(len(times) - 1, frames)]
+
+
+def _kept(count: int, frames: int) -> np.ndarray:
+    """Which of the `count` + 1 states are kept."""
     if not 2 <= frames <= count + 1:
         raise ValueError(
             f"{count} steps pass {count + 1} states: {frames} frames cannot be kept, choose 2 to {count + 1}"
         )
+    return np.rint(np.linspace(0, count, frames)).astype(int)
+
+
+def _slots(count: int, frames: int) -> Array:
+    """For each step the frame that its result fills, or one past the last: written nowhere."""
     slots = np.full(count + 1, frames, np.int32)
-    slots[np.rint(np.linspace(0, count, frames)).astype(int)] = np.arange(frames)
+    slots[_kept(count, frames)] = np.arange(frames)
     return jnp.asarray(slots[1:])
 
 
