@@ -264,6 +264,7 @@ def _evaluate(
     times: int | None = None,
     batch_size: int = 120,
     seed: int = 0,
+    clip: bool = True,
     json: Path | None = None,
 ) -> int:
     """Measures a trained run; the table goes to the screen and into evaluation.json in the workdir.
@@ -277,11 +278,12 @@ def _evaluate(
         times: look at so many random t per example instead of all: unbiased, faster, and without the curve.
         batch_size: examples looked at together.
         seed: of the noise.
+        clip: hold estimates of x_0 in the range of the data where the experiment does, as Ho et al. 2020 did.
         json: also write the numbers here.
     """
     from ddpm_jax.evaluate import Protocol, evaluate_workdir
 
-    evaluate_workdir(workdir, Protocol(metrics, split, num, times, seed), batch_size, json)
+    evaluate_workdir(workdir, Protocol(metrics, split, num, times, seed, clip), batch_size, json)
     return 0
 
 

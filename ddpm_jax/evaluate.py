@@ -1,5 +1,6 @@
 """What is measured on a trained run: bits per dimension in its parts, and the progressive-coding curve."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -125,6 +126,8 @@ class Protocol(NamedTuple):
     """Only the first so many examples."""
     times: int | None = None
     seed: int = 0
+    clip: bool = True
+    """Whether x_0 is clipped where the experiment clips it, as in the released code of Ho et al. 2020."""
 
 
 QUICK_TIMES, QUICK_EXAMPLES = 50, 500
@@ -144,6 +147,7 @@ def evaluate_workdir(folder: Path, protocol: Protocol, batch_size: int = 120, co
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
     run = load_run(folder)
+    run = run if protocol.clip else _unclipped(run)
     source = run.experiment.data.open(protocol.split)
     source = source if protocol.num is None else [source[i] for i in range(min(protocol.num, len(source)))]
     bar = partial(tqdm, unit="batch", disable=None, leave=False)
@@ -156,6 +160,12 @@ def evaluate_workdir(folder: Path, protocol: Protocol, batch_size: int = 120, co
     if measured.rate is not None and measured.distortion is not None:
         figures.progressive(measured.rate, measured.distortion, folder / "progressive.png")
         print(f"the progressive-coding curve is in {folder / 'progressive.png'}")
+
+
+def _unclipped(run: Run) -> Run:
+    parameterization = run.experiment.parameterization
+    reading = parameterization.unclipped or parameterization
+    return run._replace(experiment=dataclasses.replace(run.experiment, parameterization=reading))
 
 
 def table(measured: BitsPerDim) -> str:
@@ -172,6 +182,5 @@ def add_record(path: Path, record: dict[str, Any]) -> None:
     """Adds a measurement to the list in `path`, in the place of an earlier one of the same step and protocol."""
     records = json.loads(path.read_text()) if path.exists() else []
     record = json.loads(json.dumps(record))  # tuples as lists, as those in the file are
-    same = ("step", "protocol")
-    kept = [other for other in records if any(other[name] != record[name] for name in same)]
-    write_json(path, [*kept, record])
+    places = {json.dumps([other["step"], other["protocol"]]): other for other in (*records, record)}
+    write_json(path, list(places.values()))

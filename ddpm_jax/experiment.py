@@ -71,6 +71,9 @@ class Experiment:
         if not callable(self.ema_decay) and not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
         check_seed(self.seed)
+        levels = getattr(self.process.log_likelihood, "levels", self.data.levels)
+        if levels != self.data.levels:
+            raise ValueError(f"the data has {self.data.levels} levels, the likelihood of the process {levels}")
 
     @property
     def num_classes(self) -> int | None:

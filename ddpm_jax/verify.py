@@ -102,7 +102,7 @@ def _measured(what: str, folder: Path | None) -> tuple[float | None, str]:
 
 def _is_whole(record: dict[str, Any]) -> bool:
     protocol = record["protocol"]
-    return protocol["split"] == "test" and protocol["num"] is None and protocol["times"] is None
+    return protocol["split"] == "test" and protocol["num"] is None and protocol["times"] is None and protocol["clip"]
 
 
 def table(rows: list[Row]) -> str:

@@ -66,6 +66,11 @@ def test_what_lies_outside_the_range_is_clipped_not_wrapped():
     np.testing.assert_array_equal(to_uint8(jnp.array([-9.0, 9.0])), [0, 255])
 
 
+def test_a_likelihood_of_other_levels_than_the_data_is_refused():
+    with pytest.raises(ValueError, match="17 levels, the likelihood of the process 256"):
+        experiment(data=Data("none", (2, 2, 1), open=lambda split: [], levels=17))
+
+
 def test_keys_are_of_the_image_not_of_the_batch():
     together, late = keys(3, 8), keys(3, 3, start=5)
     np.testing.assert_array_equal(jax.random.key_data(together[5:]), jax.random.key_data(late))

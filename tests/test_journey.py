@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,8 +139,9 @@ def test_a_run_of_many_devices_is_sampled_on_one(finished, tmp_path):
 
 
 def test_evaluation_adds_up_and_is_written(finished, tmp_path, capsys):
+    run = shutil.copytree(finished, tmp_path / "run")
     options = ["--num", "16", "--batch-size", "8", "--json", str(tmp_path / "bpd.json")]
-    assert main(["evaluate", str(finished), *options]) == 0
+    assert main(["evaluate", str(run), *options]) == 0
     assert "total" in capsys.readouterr().out
     measured = json.loads((tmp_path / "bpd.json").read_text())["bpd"]
     parts = sum(measured[part][0] for part in ("prior", "chain", "decoder"))
@@ -148,14 +150,15 @@ def test_evaluation_adds_up_and_is_written(finished, tmp_path, capsys):
     assert np.all(np.diff(measured["rate"]) >= 0)
     assert measured["rate"][-1] == pytest.approx(measured["prior"][0] + measured["chain"][0])
     assert measured["distortion"][-1] < measured["distortion"][0]
-    assert Image.open(finished / "progressive.png").size[0] > 500
+    assert Image.open(run / "progressive.png").size[0] > 500
 
 
 def test_evaluation_does_not_depend_on_the_batch(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
     totals = []
     for size in ("5", "12"):
         out = tmp_path / f"{size}.json"
-        assert main(["evaluate", str(finished), "--num", "12", "--batch-size", size, "--json", str(out)]) == 0
+        assert main(["evaluate", str(run), "--num", "12", "--batch-size", size, "--json", str(out)]) == 0
         totals.append(json.loads(out.read_text())["bpd"]["total"][0])
     assert totals[0] == pytest.approx(totals[1], rel=1e-5)
 

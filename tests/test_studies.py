@@ -28,7 +28,7 @@ class Shrinking(nn.Module):
 
 @pytest.fixture(scope="module")
 def run() -> Run:
-    process = gaussian.process(schedules.linear(16, 0.01, 0.5))
+    process = gaussian.process(schedules.linear(16, 0.01, 0.5), gaussian.discretized(17))
     experiment = Experiment(
         data=digits(),
         process=process,

@@ -60,7 +60,12 @@ def test_what_was_measured_in_full_is_shown(finished, tmp_path):
     experiment = recipes.read(TINY)()
     object.__setattr__(experiment, "claims", (Claim("bits/dim", 3.0, "none"),))
     run = shutil.copytree(finished, tmp_path / "run")
-    quick = {"step": 12, "weights": "ema", "protocol": {"split": "test", "num": 500, "times": None}, "bpd": {}}
+    quick = {
+        "step": 12,
+        "weights": "ema",
+        "protocol": {"split": "test", "num": 500, "times": None, "clip": True},
+        "bpd": {},
+    }
     whole = quick | {"protocol": quick["protocol"] | {"num": None}, "bpd": {"total": [4.5, 0.1], "num_examples": 360}}
     (run / "evaluation.json").write_text(json.dumps([quick]))
     assert verify(experiment, run)[0].here is None

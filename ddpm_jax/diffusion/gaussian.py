@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -93,20 +93,27 @@ def _tanh_cdf(x: Array) -> Array:
     return 0.5 * (1 + jnp.tanh(jnp.sqrt(2 / jnp.pi) * (x + 0.044715 * x**3)))
 
 
-def discretized(levels: int = 256, interval: Callable[[Array, Array], Array] = erf_interval) -> LogLikelihood:
+class Discretized(NamedTuple):
     """log p(x_0) of data on `levels` evenly spaced values in [-1, 1], nats per element (Ho et al. 2020, Eq. 13).
 
     The Gaussian's mass between the midpoints to the neighbouring values; the outermost bins reach to infinity, so the
-    probabilities of all levels sum to one. 256 levels are bytes.
+    probabilities of all levels sum to one.
     """
 
-    def log_likelihood(dist: Normal, x_0: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        scale, half = jax.lax.rsqrt(dist.variance), 1 / (levels - 1)
+    levels: int
+    interval: Callable[[Array, Array], Array]
+    """The log of a normal mass between two ends: `erf_interval` or `tanh_interval`."""
+
+    def __call__(self, dist: Normal, x_0: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        scale, half = jax.lax.rsqrt(dist.variance), 1 / (self.levels - 1)
         lower = jnp.where(x_0 < -1 + half, -jnp.inf, (x_0 - half - dist.mean) * scale)
         upper = jnp.where(x_0 > 1 - half, jnp.inf, (x_0 + half - dist.mean) * scale)
-        return interval(lower, upper)
+        return self.interval(lower, upper)
 
-    return log_likelihood
+
+def discretized(levels: int = 256, interval: Callable[[Array, Array], Array] = erf_interval) -> Discretized:
+    """The likelihood of data on so many levels; 256 are bytes."""
+    return Discretized(levels, interval)
 
 
 def process(schedule: Schedule, log_likelihood: LogLikelihood | None = None) -> Process:

@@ -46,8 +46,9 @@ def variational(
     """L: one term of the variational bound, at one uniform t, bits per dimension (Ho et al. 2020, Eq. 5 and Table 2).
 
     T times its mean is the bound but for its prior. As in the released code of 2020 it is not multiplied by T, which
-    matters where gradients are clipped. The parameterization is not to be clipped: there would be no gradient.
+    matters where gradients are clipped, and x_0 is not: where it lies outside the data there would be no gradient.
     """
+    parameterization = parameterization.unclipped or parameterization
     key_t, key_noise = jax.random.split(key)
     t = jax.random.randint(key_t, x_0.shape[:1], 1, process.schedule.num_steps + 1)
     x_t = process.marginal(x_0, t).sample(key_noise)

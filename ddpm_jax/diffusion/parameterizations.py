@@ -24,6 +24,8 @@ class Parameterization(NamedTuple):
     """``x_0(output, x_t, t)``: the estimate of E[x_0 | x_t] (Ho et al. 2020, Eq. 15)."""
     kernel: Callable[[Array, Array, ArrayLike, ArrayLike], Any]
     """``kernel(output, x_t, t, s)``: p(x_s | x_t), for s < t (Ho et al. 2020, Eq. 11, where s = t - 1)."""
+    unclipped: "Parameterization | None" = None
+    """What `clipped` was made of; None where nothing is clipped."""
 
 
 def fixed_small(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Array:
@@ -152,4 +154,4 @@ def clipped(
     def variance(output, x_t, t, s):
         return parameterization.kernel(output, x_t, t, s).variance
 
-    return parameterization._replace(x_0=x_0, kernel=_kernel(process, x_0, variance))
+    return Parameterization(parameterization.error, x_0, _kernel(process, x_0, variance), unclipped=parameterization)

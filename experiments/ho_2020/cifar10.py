@@ -104,9 +104,8 @@ def experiment(
     fixed = parameterizations.fixed_small if variance == "fixed_small" else parameterizations.fixed_large
     reading = {"eps": parameterizations.eps, "mean": parameterizations.mean}[prediction](process, fixed)
     reading = parameterizations.learned(process, reading) if variance == "learned" else reading
-    # as in the released code x_0 is not clipped in training, nor where the mean itself is predicted
+    # as in the released code, x_0 is not clipped where the mean itself is predicted
     clipped = parameterizations.clipped(process, reading) if prediction == "eps" else reading
-    objective = {"simple": losses.simple, "bound": losses.variational}[loss]
     rate = optax.linear_schedule(0.0, learning_rate, warmup)
     return Experiment(
         data=tfds_images("cifar10", (32, 32, 3)),
@@ -114,7 +113,7 @@ def experiment(
         parameterization=clipped,
         network=UNet(width=width, dropout=dropout, out_channels=6 if variance == "learned" else 3),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
-        loss=lambda key, process, _, *rest: objective(key, process, reading, *rest),
+        loss={"simple": losses.simple, "bound": losses.variational}[loss],
         augment=flip if flips else None,
         batch_size=batch_size,
         num_steps=num_steps,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax.diffusion import gaussian, parameterizations, schedules
+from ddpm_jax.diffusion import gaussian, losses, parameterizations, schedules
 
 NAMES = ["eps", "x0", "v", "mean"]
 each_reading = pytest.mark.parametrize("name", NAMES)
@@ -200,6 +200,23 @@ def test_divergence_has_finite_slopes(name):
 
     slope = jax.grad(divergence)(output)
     assert jnp.isfinite(slope).all() and jnp.all(jnp.abs(slope) > 0)
+
+
+def test_what_was_clipped_is_kept_and_is_what_the_bound_trains():
+    process = gaussian.process(schedules.linear(10, 0.01, 0.3))
+    reading = parameterizations.eps(process)
+    clipped = parameterizations.clipped(process, reading)
+    assert clipped.unclipped is reading and reading.unclipped is None
+
+    def loss(scale, parameterization):
+        def network(x_t, t, condition):
+            return scale * x_t
+
+        x_0 = jnp.ones((64, 2))
+        return losses.variational(jax.random.key(0), process, parameterization, network, x_0).mean()
+
+    ours, theirs = (jax.value_and_grad(loss)(-9.0, one) for one in (clipped, reading))
+    assert ours == theirs and theirs[1] != 0
 
 
 def test_a_learned_variance_that_is_the_fixed_one_changes_nothing():
