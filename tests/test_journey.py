@@ -16,7 +16,10 @@ import pytest
 from PIL import Image
 
 import ddpm_jax
+from ddpm_jax import recipes, workdir
 from ddpm_jax.cli import main
+from ddpm_jax.train import abstract_state, initial_state
+from ddpm_jax.training import checkpoints, sharding
 from ddpm_jax.workdir import read
 
 TINY = Path(__file__).parent / "experiments" / "tiny.py"
@@ -50,11 +53,11 @@ def same_run(one: Path, other: Path, cut: int = 0) -> None:
     assert sum(differing) <= cut
 
 
-@pytest.mark.parametrize("number, step", [(signal.SIGKILL, 6), (signal.SIGINT, 6), (signal.SIGTERM, 2)])
+@pytest.mark.parametrize("number, step", [(signal.SIGKILL, 6), (signal.SIGINT, 6)])
 def test_stopped_and_gone_on_is_never_stopped(finished, train, tmp_path, number, step):
-    """Ctrl-C and SIGTERM save where they stop; a kill between two checkpoints goes back to the first; all end alike."""
+    """Ctrl-C saves where it stops; a kill between two checkpoints goes back to the first; both end alike."""
     status = stop_at(train(tmp_path / "run"), step, number)
-    assert status == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 0}[number]
+    assert status == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}[number]
     again = train(tmp_path / "run")
     told, _ = again.communicate()
     assert again.returncode == 0 and "going on" in told
@@ -129,13 +132,19 @@ def test_what_is_not_ours_is_never_replaced(finished, tmp_path, capsys, name, to
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years"
 
 
-def test_a_run_of_many_devices_is_sampled_on_one(finished, tmp_path):
-    """This process has eight: what it trains, a process of one device loads."""
-    assert main(["train", str(TINY), "--workdir", str(tmp_path / "run"), "--num-steps", "1", "--save-every", "0"]) == 0
+def test_a_run_of_many_devices_is_loaded_on_one(tmp_path):
+    """This process has eight: what it saves, a process of one device loads."""
+    run = tmp_path / "run"
+    experiment = recipes.read(TINY)()
+    workdir.prepare(run, TINY, {"seed": 0})
+    state = initial_state(experiment, sharding.make_mesh())
+    assert len(jax.tree.leaves(state.ema)[0].sharding.device_set) == 8
+    with checkpoints.manager(run / "checkpoints") as manager:
+        checkpoints.save(manager, state)
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    command = [sys.executable, "-m", "ddpm_jax", "sample", str(tmp_path / "run"), "--num", "2", "--steps", "2"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    script = "import sys, jax, ddpm_jax; print(jax.device_count(), ddpm_jax.load(sys.argv[1]).step)"
+    done = subprocess.run([sys.executable, "-c", script, str(run)], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["1", "0"], done.stderr
 
 
 def test_evaluation_adds_up_and_is_written(finished, tmp_path, capsys):
@@ -151,16 +160,6 @@ def test_evaluation_adds_up_and_is_written(finished, tmp_path, capsys):
     assert measured["rate"][-1] == pytest.approx(measured["prior"][0] + measured["chain"][0])
     assert measured["distortion"][-1] < measured["distortion"][0]
     assert Image.open(run / "progressive.png").size[0] > 500
-
-
-def test_evaluation_does_not_depend_on_the_batch(finished, tmp_path):
-    run = shutil.copytree(finished, tmp_path / "run")
-    totals = []
-    for size in ("5", "12"):
-        out = tmp_path / f"{size}.json"
-        assert main(["evaluate", str(run), "--num", "12", "--batch-size", size, "--json", str(out)]) == 0
-        totals.append(json.loads(out.read_text())["bpd"]["total"][0])
-    assert totals[0] == pytest.approx(totals[1], rel=1e-5)
 
 
 def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(finished, train, tmp_path):
@@ -246,8 +245,6 @@ def test_a_mistake_is_told_on_a_terminal_as_in_a_pipe(tmp_path):
 
 
 def test_a_workdir_whose_making_was_interrupted_is_no_obstacle(tmp_path):
-    from ddpm_jax import workdir
-
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "experiment.py").write_text("half")
     assert workdir.prepare(tmp_path / "run", TINY, {"width": 8})
@@ -257,16 +254,12 @@ def test_a_workdir_whose_making_was_interrupted_is_no_obstacle(tmp_path):
 
 @pytest.mark.parametrize("value", [(1, (2.5, "a")), None, True, float("nan"), -3])
 def test_knobs_come_back_as_they_were(tmp_path, value):
-    from ddpm_jax import workdir
-
     workdir.prepare(tmp_path / "run", TINY, {"knob": value})
     assert repr(workdir.read_knobs(tmp_path / "run")) == repr({"knob": value})
     assert not workdir.prepare(tmp_path / "run", TINY, {"knob": value})
 
 
 def test_knobs_that_would_not_come_back_are_refused(tmp_path):
-    from ddpm_jax import workdir
-
     with pytest.raises(ValueError, match="the knob folder = "):
         workdir.prepare(tmp_path / "run", TINY, {"folder": tmp_path})
     assert not (tmp_path / "run").exists()
@@ -300,10 +293,6 @@ def test_help_before_an_experiment_is_named(capsys, command):
 
 @pytest.mark.parametrize("height, count", [(32, 35_746_307), (256, 113_673_219)])
 def test_the_papers_networks_are_built_at_full_size(height, count):
-    from ddpm_jax import recipes
-    from ddpm_jax.train import abstract_state
-    from ddpm_jax.training import sharding
-
     experiment = recipes.read(TINY.with_name("sizes.py"))(height=height)
     state = abstract_state(experiment, sharding.make_mesh())
     assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) == count
@@ -318,8 +307,6 @@ def test_plan_counts_what_it_can_be_held_to(tmp_path):
 
 
 def test_every_shipped_experiment_is_listed_and_built(capsys):
-    from ddpm_jax import recipes
-
     assert main(["experiments"]) == 0
     told = capsys.readouterr().out
     for name, path in recipes.shipped().items():
