@@ -49,7 +49,7 @@ def sample_to_file(folder: Path, request: Request, out: Path | None, overwrite: 
             return f"{out} holds these very images already"
         check_replaceable(out, overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
-    labels = _labels(run, request)
+    labels = labels_of(run, request)
     images = np.concatenate(list(draw(run, request, labels)))
     write(out, images, labels, provenance)
     return f"{request.num} images in {out}"
@@ -98,7 +98,7 @@ def draw(run: Run, request: Request, labels: np.ndarray | None) -> Iterator[np.n
         yield np.asarray(images)[: request.num - first]
 
 
-def _labels(run: Run, request: Request) -> np.ndarray | None:
+def labels_of(run: Run, request: Request) -> np.ndarray | None:
     classes = run.experiment.num_classes
     if classes is None:
         if request.label is not None:

@@ -27,12 +27,8 @@ def simple(
 
     Ho et al. 2020, Eq. 14. No unit: the mean over elements, not nats.
     """
-    key_t, key_noise = jax.random.split(key)
-    t = jax.random.randint(key_t, x_0.shape[:1], 1, process.schedule.num_steps + 1)
-    marginal = process.marginal(x_0, t)
-    noise = marginal.noise(key_noise)
-    output = network(marginal.push(noise), t, condition)
-    return _per_example(jnp.mean, parameterization.error(output, x_0, noise, t))
+    t, noise, x_t = _diffuse(key, process, x_0)
+    return _per_example(jnp.mean, parameterization.error(network(x_t, t, condition), x_0, noise, t))
 
 
 def variational(
@@ -49,9 +45,7 @@ def variational(
     matters where gradients are clipped, and x_0 is not: where it lies outside the data there would be no gradient.
     """
     parameterization = parameterization.unclipped or parameterization
-    key_t, key_noise = jax.random.split(key)
-    t = jax.random.randint(key_t, x_0.shape[:1], 1, process.schedule.num_steps + 1)
-    x_t = process.marginal(x_0, t).sample(key_noise)
+    t, _, x_t = _diffuse(key, process, x_0)
     kernel = parameterization.kernel(network(x_t, t, condition), x_t, t, t - 1)
     # at t = 1 the posterior is a point, its divergence infinite: a gradient would see that even in a branch not taken
     above = jnp.maximum(t, 2)
@@ -59,6 +53,15 @@ def variational(
     at_data = (t == 1).reshape(t.shape + (1,) * (x_0.ndim - 1))
     term = jnp.where(at_data, -process.log_likelihood(kernel, x_0), kl)
     return _per_example(jnp.mean, term) / jnp.log(2.0)
+
+
+def _diffuse(key: Array, process: Process, x_0: Float[Array, "batch *shape"]) -> tuple[Array, Array, Array]:
+    """(t, noise, x_t): for each example one t, uniform over 1..T, and its x_t."""
+    key_t, key_noise = jax.random.split(key)
+    t = jax.random.randint(key_t, x_0.shape[:1], 1, process.schedule.num_steps + 1)
+    marginal = process.marginal(x_0, t)
+    noise = marginal.noise(key_noise)
+    return t, noise, marginal.push(noise)
 
 
 class Bound(NamedTuple):

@@ -6,31 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from known import best_eps, forward_variance
 
 from ddpm_jax.diffusion import gaussian, parameterizations, samplers, schedules
 from ddpm_jax.diffusion.parameterizations import fixed_large, fixed_small
 
 
-def forward_variance(schedule, t, s, ndim):
-    """beta_t at every t, the first included: exact for data of unit variance."""
-    return schedule.between(s, t, ndim)[1]
-
-
-def best_eps(schedule, variance, mean=0.0):
-    """E[noise | x_t] for data N(mean, variance), by conditioning a Gaussian; `variance` may differ by element."""
-
-    def network(x_t, t, condition):
-        alpha_bar, one_minus = schedule.at(t, x_t.ndim)
-        return jnp.sqrt(one_minus) * (x_t - jnp.sqrt(alpha_bar) * mean) / (alpha_bar * variance + one_minus)
-
-    return network
-
-
 def keys(count, seed=0):
     return jax.random.split(jax.random.key(seed), count)
-
-
-# --- times -------------------------------------------------------------------------------------------------------
 
 
 def flat_in_the_middle(fraction):
@@ -234,9 +217,6 @@ def test_keys_are_spent_only_where_there_is_noise():
     assert np.all(np.asarray(one != other))
 
 
-# --- what is compiled ---------------------------------------------------------------------------------------------
-
-
 def test_eta_and_times_are_no_reason_to_compile_again():
     traced = []
 
@@ -286,9 +266,6 @@ def test_memory_does_not_grow_with_the_steps():
         grown = [aval for aval in results if COUNT in aval.shape or COUNT + 1 in aval.shape]
         assert all(aval.ndim == 1 and jnp.issubdtype(aval.dtype, jnp.integer) for aval in grown)
         assert any(aval.shape == (8, 2, 2, 1) for aval in results)
-
-
-# --- the path -----------------------------------------------------------------------------------------------------
 
 
 def path(frames, times=TIMES):
