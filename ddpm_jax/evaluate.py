@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +16,11 @@ from tqdm import tqdm
 
 from ddpm_jax import figures
 from ddpm_jax.data import load
+from ddpm_jax.diffusion.distributions import fold
 from ddpm_jax.diffusion.losses import Bound
-from ddpm_jax.experiment import Experiment, Run, bound_fn, keys
+from ddpm_jax.experiment import Experiment, Run, bound_fn, check_seed, keys
 from ddpm_jax.workdir import load as load_run
-from ddpm_jax.workdir import read, write_json
+from ddpm_jax.workdir import read, weights, write_json
 
 
 class BitsPerDim(NamedTuple):
@@ -49,64 +51,102 @@ class BitsPerDim(NamedTuple):
 _CURVES = ("rate", "distortion")
 
 
+class Tally(NamedTuple):
+    """What is kept of the examples looked at so far, in nats and in units of x_0 squared: little, however many."""
+
+    parts: np.ndarray
+    """prior, chain and decoder of each example [n, 3]."""
+    chain: np.ndarray
+    """The sum over the examples of each chain term, in the order of the times [T - 1]."""
+    distortion: np.ndarray
+    """The sum over the examples [T]."""
+
+    def plus(self, terms: Bound) -> "Tally":
+        """With the terms of another batch."""
+        parts = np.stack([terms.prior, terms.chain.sum(axis=1), terms.decoder], axis=1)
+        return Tally(
+            np.concatenate([self.parts, parts]),
+            self.chain + terms.chain.sum(axis=0),
+            self.distortion + terms.distortion.sum(axis=0),
+        )
+
+
 def bits_per_dim(
-    run: Run, source: Sequence, times: int | None = None, batch_size: int = 120, seed: int = 0, progress=iter
+    run: Run,
+    source: Sequence,
+    num: int | None = None,
+    times: int | None = None,
+    batch_size: int = 120,
+    seed: int = 0,
+    progress=iter,
+    keep: Path | None = None,
 ) -> BitsPerDim:
-    """The bound over all examples of `source`, each looked at with noise of its own: example i depends on (seed, i).
+    """The bound over the first `num` examples of `source`, or all; example i has noise of its own, from (seed, i).
 
     `times` looks at that many random t per example instead of all T - 1: unbiased, and as much faster. `progress` wraps
-    the list of batches, as `tqdm.tqdm` does.
+    the list of batches, as `tqdm.tqdm` does. What is found is written to the file `keep` after each batch, and gone on
+    from where that is there.
     """
-    examples = load(source)
     num_steps = run.experiment.process.schedule.num_steps
     if times is not None and not 1 <= times < num_steps:
         raise ValueError(f"--times {times}: choose 1 to {num_steps - 1} of the {num_steps - 1} chain terms")
-    size = min(batch_size, len(source))
+    total = len(source) if num is None else min(num, len(source))
+    size = min(batch_size, total)
     bound = jax.jit(bound_fn(run.experiment))
-    parts = []
-    for batch, first, real in progress(list(_batches(examples, size))):
+    count = num_steps - 1 if times is None else times
+    tally = _read_tally(keep) or Tally(np.zeros((0, 3)), np.zeros(count), np.zeros(count + 1))
+    for first in progress(range(len(tally.parts), total, size)):
+        rows = np.arange(first, first + size) % total  # the last batch is filled up, so that all have one shape
         batch_keys = keys(seed, size, first)
-        wanted, weights = (None, 1.0) if times is None else _draw_times(batch_keys, times, num_steps)
-        terms = bound(run.params, batch_keys, batch, wanted)
-        terms = jax.device_get(terms._replace(chain=terms.chain * weights))
-        parts.append(jax.tree.map(lambda x, real=real: np.asarray(x[:real], np.float64), terms))
-    return _summarise(run.experiment, jax.tree.map(lambda *x: np.concatenate(x), *parts), times)
+        wanted = (None, None) if times is None else _draw_times(batch_keys, times, num_steps)
+        terms = jax.device_get(bound(run.params, batch_keys, load(source, rows.tolist()), *wanted))
+        tally = tally.plus(jax.tree.map(lambda x, real=total - first: np.asarray(x[:real], np.float64), terms))
+        _write_tally(keep, tally)
+    return _summarise(run.experiment, tally, whole=times is None)
 
 
-def _batches(examples: dict[str, np.ndarray], size: int) -> Iterator[tuple[dict[str, np.ndarray], int, int]]:
-    """(batch, index of its first example, how many are real): the last is filled up, so that all have one shape."""
-    total = len(examples["image"])
-    for first in range(0, total, size):
-        rows = np.arange(first, first + size) % total
-        yield {name: feature[rows] for name, feature in examples.items()}, first, min(size, total - first)
+def _read_tally(path: Path | None) -> Tally | None:
+    if path is None or not path.exists():
+        return None
+    with np.load(path) as arrays:
+        return Tally(**arrays)
+
+
+def _write_tally(path: Path | None, tally: Tally) -> None:
+    if path is None:
+        return
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        np.savez(file, **tally._asdict())
+    part.replace(path)
 
 
 def _draw_times(batch_keys: jax.Array, count: int, num_steps: int) -> tuple[jax.Array, jax.Array]:
-    """For each example `count` of the t in 2..T [count, batch], and what to weight their terms with [batch, count].
+    """For each example `count` of the t in 2..T, and what to weight their terms with, both [count, batch].
 
     t is drawn with density 1/t, about as the terms fall, so that the few that make up most of the sum are not missed;
     one in each of `count` equal parts of the density, all from one uniform shift.
     """
     t = np.arange(2, num_steps + 1)
     density = 1 / t / np.sum(1 / t)
-    shift_keys = jax.vmap(jax.random.fold_in, (0, None))(batch_keys, num_steps + 1)  # bound folds in 1..T
-    fraction = (jnp.arange(count)[:, None] + jax.vmap(jax.random.uniform)(shift_keys)[None]) / count
+    shift = jax.vmap(jax.random.uniform)(fold(batch_keys, num_steps + 1))  # bound folds in 1..T
+    fraction = (jnp.arange(count)[:, None] + shift[None]) / count
     chosen = jnp.searchsorted(jnp.asarray(np.cumsum(density)[:-1], jnp.float32), fraction, side="right")
-    return jnp.asarray(t, jnp.int32)[chosen], jnp.asarray(1 / density / len(t), jnp.float32)[chosen].T
+    return jnp.asarray(t, jnp.int32)[chosen], jnp.asarray(1 / density / count, jnp.float32)[chosen]
 
 
-def _summarise(experiment: Experiment, terms: Bound, times: int | None) -> BitsPerDim:
+def _summarise(experiment: Experiment, tally: Tally, whole: bool) -> BitsPerDim:
     per_dim = 1 / (math.prod(experiment.data.image_shape) * math.log(2))
-    total = terms.prior + terms.chain.sum(axis=1) + terms.decoder
-    parts = {"total": total, "prior": terms.prior, "chain": terms.chain.sum(axis=1), "decoder": terms.decoder}
+    parts = dict(zip(("prior", "chain", "decoder"), tally.parts.T, strict=True)) | {"total": tally.parts.sum(axis=1)}
+    count = len(tally.parts)
     rate = distortion = None
-    if times is None:
-        received = np.concatenate([terms.prior.mean(keepdims=True), terms.chain.mean(axis=0)])
-        rate, distortion = np.cumsum(received) * per_dim, 127.5 * np.sqrt(terms.distortion.mean(axis=0))
+    if whole:
+        received = np.concatenate([parts["prior"].mean(keepdims=True), tally.chain / count])
+        rate, distortion = np.cumsum(received) * per_dim, 127.5 * np.sqrt(tally.distortion / count)
     return BitsPerDim(
         **{name: _mean_and_error(values * per_dim) for name, values in parts.items()},
-        num_examples=len(total),
-        times=terms.chain.shape[1],
+        num_examples=count,
+        times=len(tally.chain),
         rate=rate,
         distortion=distortion,
     )
@@ -142,24 +182,45 @@ def quick(folder: Path) -> None:
 
 
 def evaluate_workdir(folder: Path, protocol: Protocol, batch_size: int = 120, copy_to: Path | None = None) -> None:
-    """Measures the run in `folder`: a table on the screen, a record in ``evaluation.json``, and the curve's picture."""
+    """Measures the run in `folder`: a table on the screen, a record in ``evaluation.json``, and the curve's picture.
+
+    Interrupted, the same measurement goes on where it stood.
+    """
     for name, value in (("num", protocol.num), ("batch-size", batch_size)):
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
+    check_seed(protocol.seed)
     run = load_run(folder)
-    run = run if protocol.clip else _unclipped(run)
     source = run.experiment.data.open(protocol.split)
-    source = source if protocol.num is None else [source[i] for i in range(min(protocol.num, len(source)))]
+    keep = _unfinished(folder, run.step, protocol)
     bar = partial(tqdm, unit="batch", disable=None, leave=False)
-    measured = bits_per_dim(run, source, protocol.times, batch_size, protocol.seed, bar)
+    measured = bits_per_dim(
+        run if protocol.clip else _unclipped(run),
+        source,
+        protocol.num,
+        protocol.times,
+        batch_size,
+        protocol.seed,
+        bar,
+        keep,
+    )
     print(table(measured))
-    record = {"step": run.step, "weights": "ema", "protocol": protocol._asdict(), "bpd": measured.record()}
+    record = {"step": run.step, "weights": weights(folder, run.step), "protocol": protocol._asdict()}
+    record["bpd"] = measured.record()
     add_record(folder / "evaluation.json", record)
+    keep.unlink(missing_ok=True)
     if copy_to is not None:
         write_json(copy_to, record)
     if measured.rate is not None and measured.distortion is not None:
-        figures.progressive(measured.rate, measured.distortion, folder / "progressive.png")
-        print(f"the progressive-coding curve is in {folder / 'progressive.png'}")
+        print(coding_table(measured.rate, measured.distortion))
+        figures.rate_distortion(measured.rate, measured.distortion, folder / "rate_distortion.png")
+        print(f"the whole curve is in {folder / 'rate_distortion.png'}")
+
+
+def _unfinished(folder: Path, step: int, protocol: Protocol) -> Path:
+    """Where this measurement is kept until it is finished: another one, or another checkpoint, has another name."""
+    told = json.dumps([step, protocol._asdict()], sort_keys=True)
+    return folder / f"evaluation_{zlib.crc32(told.encode()):08x}.npz"
 
 
 def _unclipped(run: Run) -> Run:
@@ -176,6 +237,13 @@ def table(measured: BitsPerDim) -> str:
     ]
     heading = f"bits/dim, mean +- standard error: {measured.num_examples} examples, {measured.times} chain terms each"
     return "\n".join([heading, *rows])
+
+
+def coding_table(rate: np.ndarray, distortion: np.ndarray) -> str:
+    """Progressive lossy compression at ten times (Ho et al. 2020, Table 4), for people."""
+    steps = sorted({max(1, len(rate) * n // 10) for n in range(1, 11)}, reverse=True)
+    rows = [f"{n:>13} {rate[n - 1]:>15.5f} {distortion[n - 1]:>18.5f}" for n in steps]
+    return "\n".join(["reverse steps  rate (bits/dim)  RMSE (0-255 scale)", *rows])
 
 
 def add_record(path: Path, record: dict[str, Any]) -> None:

@@ -7,19 +7,36 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from ddpm_jax.data import Data
 from ddpm_jax.diffusion import Process, losses, samplers
+from ddpm_jax.diffusion.distributions import fold
 from ddpm_jax.diffusion.losses import Bound, Network
 from ddpm_jax.diffusion.parameterizations import Parameterization
 from ddpm_jax.diffusion.samplers import Sampler
+from ddpm_jax.training.step import LossFn, ValueAndGrad
 
 Params = Any
 Batch = dict[str, Array]
+
+
+def to_float(images: UInt8[Array, "*shape"], levels: int) -> Float[Array, "*shape"]:
+    """Values 0 .. levels - 1 to [-1, 1]."""
+    return images.astype(jnp.float32) * (2 / (levels - 1)) - 1
+
+
+def to_uint8(images: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
+    """[-1, 1] to bytes, rounded to the nearest; what lies outside is clipped."""
+    return jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8)
+
+
+def truncated(images: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
+    """`to_uint8` with the fraction dropped, as the released code of Ho et al. 2020 does: half a level darker."""
+    return jnp.clip((images + 1) * 127.5, 0, 255).astype(jnp.uint8)
 
 
 @dataclass(frozen=True)
@@ -59,6 +76,10 @@ class Experiment:
     """``(process, parameterization, network, condition)`` -> Sampler, walked over all T steps."""
     augment: Callable[[Array, Array], Array] | None = None
     """``(key, images)`` -> images, for training only, such as ``data.flip``."""
+    gradient: Callable[[LossFn], ValueAndGrad] = jax.value_and_grad
+    """What is taken of the loss: plain, or as ``training.clip_in_parts(8)`` gives it."""
+    to_bytes: Callable[[Array], Array] = to_uint8
+    """Samples in [-1, 1] to uint8: rounded, or ``experiment.truncated``."""
     seed: int = 0
     every: Every = field(default_factory=Every)
     claims: tuple[Claim, ...] = ()
@@ -81,16 +102,6 @@ class Experiment:
         return getattr(self.network, "num_classes", None)
 
 
-def to_float(images: UInt8[Array, "*shape"], levels: int) -> Float[Array, "*shape"]:
-    """Values 0 .. levels - 1 to [-1, 1]."""
-    return images.astype(jnp.float32) * (2 / (levels - 1)) - 1
-
-
-def to_uint8(images: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
-    """[-1, 1] to bytes, rounded to the nearest; what lies outside is clipped."""
-    return jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8)
-
-
 def check_seed(seed: int) -> None:
     """Raises ValueError for what JAX takes for no seed."""
     if not 0 <= seed < 2**63:
@@ -103,12 +114,23 @@ def keys(seed: int, num: int, start: int = 0) -> Key[Array, " num"]:
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(start, start + num))
 
 
+def labels(experiment: Experiment, num: int) -> np.ndarray | None:
+    """Each class in turn, int32 [num]; None where the network is told no label."""
+    classes = experiment.num_classes
+    return None if classes is None else np.arange(num, dtype=np.int32) % classes
+
+
+def shapes(experiment: Experiment) -> Params:
+    """The parameters as shapes and types alone. Raises ValueError if the network cannot be built."""
+    return jax.eval_shape(init_fn(experiment), jax.random.key(0))
+
+
 def init_fn(experiment: Experiment) -> Callable[[Array], Params]:
     """``key`` -> parameters, float32."""
 
     def init(key: Key[Array, ""]) -> Params:
         x = jnp.zeros((1, *experiment.data.image_shape))
-        return experiment.network.init(key, x, jnp.zeros((1,), jnp.int32), None)["params"]
+        return experiment.network.init(key, x, jnp.zeros((1,), jnp.int32), None).get("params", {})
 
     return init
 
@@ -129,7 +151,7 @@ def bind(experiment: Experiment, params: Params, dropout_key: Array | None = Non
     return network
 
 
-def loss_fn(experiment: Experiment) -> Callable[[Params, Array, Batch], Float[Array, ""]]:
+def loss_fn(experiment: Experiment) -> LossFn:
     """``(params, key, batch)`` -> the mean of the experiment's loss; the batch holds uint8 images and labels."""
 
     def loss(params: Params, key: Array, batch: Batch) -> Float[Array, ""]:
@@ -156,37 +178,41 @@ def sample_fn(
     `steps` walks that many of the T steps, evenly spaced; `eta` takes DDIM with that eta in place of the experiment's
     own sampler. Raises ValueError where steps is not in 1..T or eta not in [0, 1].
     """
-    times = _times(experiment, steps)
-    walk = walk_fn(experiment, eta)
+    times, make = _times(experiment, steps), sampler_fn(experiment, eta)
 
     def sample(params: Params, keys: Key[Array, " batch"], condition: Array | None = None) -> Array:
-        return to_uint8(walk(params, keys, start(experiment, keys), times, condition))
+        x_0 = samplers.sample(keys, make(params, condition), start(experiment, keys), times)
+        return experiment.to_bytes(x_0)
 
     return sample
 
 
-def walk_fn(experiment: Experiment, eta: float | None = None) -> Callable[..., Float[Array, "batch *shape"]]:
-    """``(params, keys, x_t, times, condition=None)`` -> x at the last of `times`, from x_t at the first.
+def sampler_fn(experiment: Experiment, eta: float | None = None) -> Callable[[Params, Array | None], Sampler]:
+    """``(params, condition)`` -> the experiment's own sampler, or DDIM with this eta. Raises ValueError, as above."""
+    if eta is not None and not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in [0, 1], got {eta}")
+    kind = experiment.sampler if eta is None else partial(samplers.ddim, eta=eta)
 
-    The randomness of each step comes from the key and the time alone: a walk cut in two is the same walk.
-    """
-    make = _sampler(experiment, eta)
+    def make(params: Params, condition: Array | None) -> Sampler:
+        return kind(experiment.process, experiment.parameterization, bind(experiment, params), condition)
 
-    def walk(params: Params, keys: Array, x_t: Array, times: ArrayLike, condition: Array | None = None) -> Array:
-        sampler = make(experiment.process, experiment.parameterization, bind(experiment, params), condition)
-        return samplers.sample(keys, sampler, x_t, times)
-
-    return walk
+    return make
 
 
 def bound_fn(experiment: Experiment) -> Callable[..., Bound]:
-    """``(params, keys, batch, times=None)`` -> the terms of the bound, nats per example; see `losses.bound`."""
+    """``(params, keys, batch, times=None, weights=None)`` -> the terms of the bound, nats; see `losses.bound`."""
 
-    def bound(params: Params, keys: Array, batch: Batch, times: Int[Array, "..."] | None = None) -> Bound:
+    def bound(
+        params: Params,
+        keys: Array,
+        batch: Batch,
+        times: Int[Array, "..."] | None = None,
+        weights: Float[Array, "..."] | None = None,
+    ) -> Bound:
         x_0 = to_float(batch["image"], experiment.data.levels)
         network = bind(experiment, params)
         return losses.bound(
-            keys, experiment.process, experiment.parameterization, network, x_0, batch.get("label"), times
+            keys, experiment.process, experiment.parameterization, network, x_0, batch.get("label"), times, weights
         )
 
     return bound
@@ -197,18 +223,9 @@ def _times(experiment: Experiment, steps: int | None):
     return samplers.times(num_steps, num_steps if steps is None else steps)
 
 
-def _sampler(experiment: Experiment, eta: float | None) -> Callable[..., Sampler]:
-    if eta is None:
-        return experiment.sampler
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must lie in [0, 1], got {eta}")
-    return partial(samplers.ddim, eta=eta)
-
-
 def start(experiment: Experiment, keys: Key[Array, " batch"]) -> Array:
     """x_T of each key. The walk folds t = 1 .. T into the keys; 0 is free for this."""
-    first = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
-    return experiment.process.prior((len(keys), *experiment.data.image_shape)).sample(first)
+    return experiment.process.prior((len(keys), *experiment.data.image_shape)).sample(fold(keys, 0))
 
 
 class Run(NamedTuple):

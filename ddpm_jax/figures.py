@@ -73,7 +73,7 @@ def _png_text(path: Path) -> str:
         return image.info["ddpm_jax"]
 
 
-def progressive(rate: np.ndarray, distortion: np.ndarray, path: Path) -> None:
+def rate_distortion(rate: np.ndarray, distortion: np.ndarray, path: Path) -> None:
     """The progressive-coding curve (Ho et al. 2020, Figure 5), as a PNG.
 
     `rate`: bits/dim received by the time t falls to T, .., 1; `distortion`: RMSE on the 0-255 scale. Both [T].

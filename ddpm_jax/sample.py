@@ -1,6 +1,5 @@
 """What `sample` does: images of a trained run into a file, keyed one by one."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ddpm_jax import figures, workdir
-from ddpm_jax.experiment import Run, check_seed, keys, sample_fn
+from ddpm_jax.experiment import Run, check_seed, keys, labels, sample_fn
 
 
 class Request(NamedTuple):
@@ -42,16 +41,17 @@ def sample_to_file(folder: Path, request: Request, out: Path | None, overwrite: 
     check(request)
     run = workdir.load(folder)
     out = out or folder / "samples" / _name(request, run.step)
-    provenance = _provenance(run, folder, request)
+    # the batch size decides how fast, not which
+    asked = {name: value for name, value in request._asdict().items() if name != "batch_size"}
+    provenance = workdir.provenance(folder, run, **asked)
     write = _writer(out)
     if out.exists():
         if not overwrite and _holds(out, provenance):
             return f"{out} holds these very images already"
         check_replaceable(out, overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
-    labels = labels_of(run, request)
-    images = np.concatenate(list(draw(run, request, labels)))
-    write(out, images, labels, provenance)
+    told = labels_of(run, request)
+    write(out, np.concatenate(list(draw(run, request, told))), told, provenance)
     return f"{request.num} images in {out}"
 
 
@@ -106,8 +106,9 @@ def labels_of(run: Run, request: Request) -> np.ndarray | None:
         return None
     if request.label is not None and not 0 <= request.label < classes:
         raise ValueError(f"--label {request.label}: the classes are 0 to {classes - 1}")
-    each = np.arange(request.num) % classes if request.label is None else np.full(request.num, request.label)
-    return each.astype(np.int32)
+    if request.label is None:
+        return labels(run.experiment, request.num)
+    return np.full(request.num, request.label, np.int32)
 
 
 def _name(request: Request, step: int) -> str:
@@ -115,13 +116,6 @@ def _name(request: Request, step: int) -> str:
     eta = "" if request.eta is None else f"_eta{request.eta:g}"
     label = "" if request.label is None else f"_label{request.label}"
     return f"{request.sampler}{steps}{eta}{label}_seed{request.seed}_num{request.num}_at{step}.png"
-
-
-def _provenance(run: Run, folder: Path, request: Request) -> dict[str, Any]:
-    record = json.loads((folder / "experiment.json").read_text())
-    # the batch size decides how fast, not which
-    asked = {name: value for name, value in request._asdict().items() if name != "batch_size"}
-    return {"experiment": record["experiment"], "knobs": record["knobs"], "checkpoint": run.step, **asked}
 
 
 def _writer(out: Path):

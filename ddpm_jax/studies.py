@@ -5,17 +5,30 @@ All return uint8 [rows, columns, height, width, channels]. The samplers are the 
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Array, Float, UInt8
 
 from ddpm_jax import figures, workdir
 from ddpm_jax.data import load
 from ddpm_jax.diffusion import samplers
-from ddpm_jax.experiment import Run, bind, keys, sample_fn, start, to_float, to_uint8, walk_fn
+from ddpm_jax.experiment import (
+    Run,
+    bind,
+    check_seed,
+    keys,
+    labels,
+    sample_fn,
+    sampler_fn,
+    start,
+    to_float,
+    to_uint8,
+)
 
+Images = UInt8[np.ndarray, "num height width channels"]
 Rows = UInt8[np.ndarray, "rows columns height width channels"]
 
 
@@ -24,24 +37,23 @@ def progressive(run: Run, num: int = 8, seed: int = 0, frames: int = 11) -> Rows
 
     The frames are evenly spaced in t.
     """
-    experiment = run.experiment
-    times = _all_times(run)
+    experiment, times = run.experiment, _all_times(run)
     shown = samplers.frame_times(times, frames)
 
     @jax.jit
-    def rows(params, batch_keys):
+    def rows(params, batch_keys, condition):
         network, reading = bind(experiment, params), experiment.parameterization
-        sampler = experiment.sampler(experiment.process, reading, network, None)
+        sampler = sampler_fn(experiment)(params, condition)
         x_0, path = samplers.sample_path(batch_keys, sampler, start(experiment, batch_keys), times, frames)
 
         def estimate(pair):
             x_t, t = pair
-            return reading.x_0(network(x_t, t, None), x_t, t)
+            return reading.x_0(network(x_t, t, condition), x_t, t)
 
         estimates = jax.lax.map(estimate, (path[:-1], jnp.asarray(shown[:-1])))
-        return to_uint8(jnp.concatenate([estimates, x_0[None]]).swapaxes(0, 1))
+        return experiment.to_bytes(jnp.concatenate([estimates, x_0[None]]).swapaxes(0, 1))
 
-    return np.asarray(rows(run.params, keys(seed, num)))
+    return np.asarray(rows(run.params, keys(seed, num), labels(experiment, num)))
 
 
 def shared(run: Run, num: int = 8, seed: int = 0, times: Sequence[int] | None = None) -> Rows:
@@ -49,15 +61,15 @@ def shared(run: Run, num: int = 8, seed: int = 0, times: Sequence[int] | None = 
 
     The first sample of each row is image 0 of the seed.
     """
-    all_times, walk = _all_times(run), jax.jit(walk_fn(run.experiment))
-    wanted = [_time(run, t) for t in (times or [run_steps(run) * n // 4 for n in (4, 3, 2, 1)])]
+    walk, T = _walk(run), run.experiment.process.schedule.num_steps
     many, one = keys(seed, num), keys(seed, 1)
+    told = labels(run.experiment, 1)  # x_t is of one class, and so are its samples
+    each = None if told is None else np.repeat(told, num)
     rows = []
-    for t in wanted:
-        split = int(np.flatnonzero(all_times == t)[0])
-        x_t = walk(run.params, one, start(run.experiment, one), all_times[: split + 1])
-        ends = walk(run.params, many, jnp.repeat(x_t, num, axis=0), all_times[split:])
-        rows.append(to_uint8(jnp.concatenate([x_t, ends])))
+    for t in _checked(run, times or sorted({max(1, T * n // 4) for n in (1, 2, 3, 4)}, reverse=True)):
+        x_t = walk(run.params, one, start(run.experiment, one), T, t, told)
+        x_0 = walk(run.params, many, jnp.repeat(x_t, num, axis=0), t, 0, each)
+        rows.append(run.experiment.to_bytes(jnp.concatenate([x_t, x_0])))
     return np.stack(rows)
 
 
@@ -67,87 +79,129 @@ def interpolate(
     """Between two images (Figures 8 and 9): a row for each t, the sources at its ends, weights 0 to 1 between them.
 
     Both are diffused to x_t, mixed, and taken back: x_t = (1 - weight) x_t + weight x_t'. The noise is the same for all
-    weights and rows. t = 0 mixes pixels; the larger t, the coarser what is varied.
+    weights and rows. t = 0 mixes pixels; the larger t, the coarser what is varied. A network that knows classes is told
+    none.
     """
-    experiment, walk = run.experiment, jax.jit(walk_fn(run.experiment))
+    experiment, walk = run.experiment, _walk(run)
     x_0 = to_float(jnp.asarray(sources), experiment.data.levels)
     weights = jnp.linspace(0, 1, num).reshape((num,) + (1,) * (x_0.ndim - 1))
     ends, same = to_uint8(x_0), jnp.repeat(keys(seed, 1, start=2), num)
     noise = experiment.process.marginal(x_0, 1).noise(keys(seed, 2))
     rows = []
-    for t in (_time(run, t, least=0) for t in times):
+    for t in _checked(run, times, least=0):
         x_t = experiment.process.marginal(x_0, t).push(noise)
         mixed = (1 - weights) * x_t[:1] + weights * x_t[1:]
-        between = to_uint8(walk(run.params, same, mixed, np.arange(t, -1, -1, dtype=np.int32)) if t else mixed)
+        between = experiment.to_bytes(walk(run.params, same, mixed, t, 0, None))
         rows.append(jnp.concatenate([ends[:1], between, ends[1:]]))
     return np.stack(rows)
 
 
 def neighbours(run: Run, num: int = 8, seed: int = 0, nearest: int = 7) -> Rows:
-    """Samples, each before its nearest training images in pixel space (Figures 12 and 15)."""
-    levels = run.experiment.data.levels
-    train = np.asarray(to_uint8(to_float(jnp.asarray(load(run.experiment.data.open("train"))["image"]), levels)))
-    drawn = np.asarray(jax.jit(sample_fn(run.experiment))(run.params, keys(seed, num)))
-    order = [nearest_to(image, train, nearest) for image in drawn]
-    return np.stack([np.concatenate([image[None], train[rows]]) for image, rows in zip(drawn, order, strict=True)])
+    """Samples, each before its nearest training images in pixel space, nearest first (Figures 12 and 15)."""
+    experiment, train = run.experiment, run.experiment.data.open("train")
+    drawn = np.asarray(jax.jit(sample_fn(experiment))(run.params, keys(seed, num), labels(experiment, num)))
+    chunks = (range(first, min(first + CHUNK, len(train))) for first in range(0, len(train), CHUNK))
+    far = np.concatenate([distances(drawn, _shown(run, load(train, rows)["image"])) for rows in chunks], axis=1)
+    order = np.argsort(far, axis=1, kind="stable")[:, :nearest]
+    return np.stack(
+        [
+            np.concatenate([image[None], _shown(run, load(train, rows.tolist())["image"])])
+            for image, rows in zip(drawn, order, strict=True)
+        ]
+    )
 
 
-def nearest_to(image: np.ndarray, others: np.ndarray, count: int) -> np.ndarray:
-    """The indices of the `count` of the others with the least squared distance to the image, nearest first."""
-    axes = tuple(range(1, others.ndim))
-    return np.argsort(np.square(others.astype(np.float32) - image).sum(axis=axes), kind="stable")[:count]
+CHUNK = 256
+"""Training images that are looked at together: no more of a large data set is in memory at once."""
 
 
-def run_steps(run: Run) -> int:
-    """T."""
-    return run.experiment.process.schedule.num_steps
+def distances(
+    images: Images, others: UInt8[np.ndarray, "others height width channels"]
+) -> Float[np.ndarray, "num others"]:
+    """The squared Euclidean distance of each image to each of the others, in squared levels."""
+    others = others.reshape(len(others), -1).astype(np.float32)
+    return np.stack([np.square(others - image.ravel()).sum(axis=1) for image in images])
+
+
+def _shown(run: Run, images: Images) -> Images:
+    """The data's images as bytes, whatever their levels."""
+    return np.asarray(to_uint8(to_float(jnp.asarray(images), run.experiment.data.levels)))
 
 
 def _all_times(run: Run) -> np.ndarray:
-    return samplers.times(run_steps(run), run_steps(run))
+    T = run.experiment.process.schedule.num_steps
+    return samplers.times(T, T)
 
 
-def _time(run: Run, t: int, least: int = 1) -> int:
-    if not least <= t <= run_steps(run):
-        raise ValueError(f"--times {t}: choose from {least} to {run_steps(run)}")
-    return t
+def _walk(run: Run) -> Callable[..., Array]:
+    """``(params, keys, x, t, s, condition)`` -> the sampler's x at time s, from x at time t; one compilation for all.
+
+    The randomness of each step comes from the key and the time alone: a walk cut in two is the same walk.
+    """
+    times, make = _all_times(run), sampler_fn(run.experiment)
+    T = len(times) - 1
+
+    def walk(params, batch_keys, x, t, s, condition):
+        return samplers.stretch(batch_keys, make(params, condition), x, times, T - t, T - s)
+
+    return jax.jit(walk)
 
 
-def _between_test_images(run: Run, num: int, seed: int, times: Sequence[int] | None) -> Rows:
-    """`interpolate` between two test images that the seed chooses, from pixels to the coarsest."""
-    test = run.experiment.data.open("test")
-    pair = np.random.default_rng(seed).choice(len(test), 2, replace=False)
-    sources = np.stack([test[int(row)]["image"] for row in pair])
-    return interpolate(run, sources, times or [run_steps(run) * n // 8 for n in range(9)], num, seed)
+def _checked(run: Run, times: Sequence[int], least: int = 1) -> Sequence[int]:
+    T = run.experiment.process.schedule.num_steps
+    for t in times:
+        if not least <= t <= T:
+            raise ValueError(f"--times {t}: choose from {least} to {T}")
+    return times
 
 
-STUDIES: dict[str, Callable[..., Rows]] = {
-    "progressive": lambda run, num, seed, times: progressive(run, num, seed),
-    "shared": shared,
-    "interpolate": _between_test_images,
-    "neighbours": lambda run, num, seed, times: neighbours(run, num, seed),
+class Study(NamedTuple):
+    """Which study: all that decides the picture, apart from the run."""
+
+    kind: str
+    num: int = 8
+    seed: int = 0
+    times: Sequence[int] | None = None
+    split: str = "test"
+
+
+def _between_images(run: Run, study: Study) -> Rows:
+    """`interpolate` between two images that the seed chooses, from pixels to the coarsest."""
+    T = run.experiment.process.schedule.num_steps
+    source = run.experiment.data.open(study.split)
+    if len(source) < 2:
+        raise ValueError(f"the {study.split} split has {len(source)} image: interpolation is between two")
+    pair = np.random.default_rng(study.seed).choice(len(source), 2, replace=False)
+    sources = load(source, pair.tolist())["image"]
+    return interpolate(run, sources, study.times or [T * n // 8 for n in range(9)], study.num, study.seed)
+
+
+STUDIES: dict[str, Callable[[Run, Study], Rows]] = {
+    "progressive": lambda run, study: progressive(run, study.num, study.seed),
+    "shared": lambda run, study: shared(run, study.num, study.seed, study.times),
+    "interpolate": _between_images,
+    "neighbours": lambda run, study: neighbours(run, study.num, study.seed),
 }
 
 
-def study_to_file(
-    kind: str, folder: Path, num: int, seed: int, times: Sequence[int] | None, out: Path | None, overwrite: bool
-) -> str:
+def study_to_file(folder: Path, study: Study, out: Path | None, overwrite: bool) -> str:
     """Makes the study of the run in `folder`, writes it as a grid, and says so in a line.
 
     Raises ValueError for numbers that mean nothing or an `out` that exists.
     """
-    if num < 1:
-        raise ValueError(f"--num must be at least 1, got {num}")
-    if times and kind not in ("shared", "interpolate"):
-        raise ValueError(f"--times: the study {kind} shows all of them")
+    if study.num < 1:
+        raise ValueError(f"--num must be at least 1, got {study.num}")
+    if study.times and study.kind not in ("shared", "interpolate"):
+        raise ValueError(f"--times: the study {study.kind} shows all of them")
+    check_seed(study.seed)
     run = workdir.load(folder)
-    out = out or folder / "studies" / f"{kind}_seed{seed}_at{run.step}.png"
+    out = out or folder / "studies" / f"{study.kind}_seed{study.seed}_at{run.step}.png"
     if out.suffix != ".png":
         raise ValueError(f"--out {out}: a study is a picture, end it in .png")
     if out.exists() and not overwrite:
         raise ValueError(f"{out} exists: choose another name with --out, or --overwrite")
-    rows = STUDIES[kind](run, num, seed, times)
+    rows = STUDIES[study.kind](run, study)
     out.parent.mkdir(parents=True, exist_ok=True)
-    made_by = {"study": kind, "num": num, "seed": seed, "times": times, "checkpoint": run.step}
+    made_by = workdir.provenance(folder, run, study=study._asdict())
     figures.save_png(out, figures.grid(rows.reshape(-1, *rows.shape[2:]), columns=rows.shape[1]), made_by)
     return f"{rows.shape[0]} rows of {rows.shape[1]} in {out}"

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ddpm_jax import figures
 from ddpm_jax.data import indices, load, stream
-from ddpm_jax.experiment import Experiment, init_fn, keys, loss_fn, sample_fn
+from ddpm_jax.experiment import Experiment, init_fn, keys, labels, loss_fn, sample_fn, shapes
 from ddpm_jax.training import (
     Action,
     Log,
@@ -91,14 +91,16 @@ def _hurry() -> dict[str, int] | None:
 
 def abstract_state(experiment: Experiment, mesh: Mesh) -> TrainState:
     """The shapes, types and places of the state's arrays, without the arrays."""
-    shapes = jax.eval_shape(lambda key: create(init_fn(experiment)(key), experiment.optimizer), jax.random.key(0))
+    state = jax.eval_shape(lambda params: create(params, experiment.optimizer), shapes(experiment))
     place = sharding.replicated(mesh)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state)
 
 
 def train_step(experiment: Experiment):
     """``(state, batch)`` -> (state, metrics); the batch holds uint8 images and labels."""
-    return make_train_step(loss_fn(experiment), experiment.optimizer, experiment.ema_decay, experiment.seed)
+    return make_train_step(
+        loss_fn(experiment), experiment.optimizer, experiment.ema_decay, experiment.seed, experiment.gradient
+    )
 
 
 def make_advance(experiment: Experiment, mesh: Mesh, source: Sequence):
@@ -171,18 +173,12 @@ def preview(experiment: Experiment, log: Log, folder: Path):
     steps = min(PREVIEW_STEPS, experiment.process.schedule.num_steps)
     sample = jax.jit(sample_fn(experiment, steps, eta=0.0))
     preview_keys = keys(experiment.seed, PREVIEW_IMAGES)
-    labels = preview_labels(experiment)
+    condition = labels(experiment, PREVIEW_IMAGES)
 
     def do(step: int, state: TrainState, _: dict[str, Any]) -> None:
-        picture = figures.grid(np.asarray(sample(state.ema, preview_keys, labels)))
+        picture = figures.grid(np.asarray(sample(state.ema, preview_keys, condition)))
         folder.mkdir(exist_ok=True)
         figures.save_png(folder / f"step_{step:08d}.png", picture)
         log.picture(step, "samples", picture)
 
     return do
-
-
-def preview_labels(experiment: Experiment) -> np.ndarray | None:
-    """Each class in turn; None where the network is not told."""
-    classes = experiment.num_classes
-    return None if classes is None else np.arange(PREVIEW_IMAGES, dtype=np.int32) % classes

@@ -1,7 +1,6 @@
 """What `verify` does: a run's figures beside those its paper states, line by line, without training."""
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.experiment import Experiment, init_fn
+from ddpm_jax.data import flip
+from ddpm_jax.diffusion.distributions import Normal
+from ddpm_jax.experiment import Experiment, shapes
 
 TOLERANCE = 1e-4
 """Relative, for what is not measured: float32 tables against the paper's decimals."""
@@ -39,18 +40,29 @@ def verify(experiment: Experiment, folder: Path | None = None) -> list[Row]:
     rows = []
     for claim in experiment.claims:
         if claim.what in FIGURES:
-            here = float(FIGURES[claim.what](experiment))
-            agrees = abs(here - claim.value) <= TOLERANCE * abs(claim.value)
+            here = FIGURES[claim.what](experiment)
+            agrees = here is not None and bool(abs(here - claim.value) <= TOLERANCE * abs(claim.value))
             rows.append(Row(claim.what, claim.value, here, agrees, claim.source))
-        else:
+        elif claim.what in MEASURED:
             here, protocol = _measured(claim.what, folder)
             rows.append(Row(claim.what, claim.value, here, None, claim.source, protocol))
+        else:
+            raise ValueError(f"a claim on {claim.what!r}: choose one of {', '.join((*FIGURES, *MEASURED))}")
     return rows
 
 
 def _parameters(experiment: Experiment) -> int:
-    shapes = jax.eval_shape(init_fn(experiment), jax.random.key(0))
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes(experiment)))
+
+
+def _kernel(experiment: Experiment, size: float) -> Normal:
+    """p(x_1 | x_2) of a pixel whose x_2 is zero, where the network's output has this value."""
+    x_t = jnp.zeros((1, 1, 1, experiment.data.image_shape[-1]))
+    return experiment.parameterization.kernel(jnp.full_like(x_t, size), x_t, 2, 1)
+
+
+def _is_clipped(experiment: Experiment) -> bool:
+    return bool((_kernel(experiment, 1e6).mean == _kernel(experiment, 2e6).mean).all())
 
 
 def _beta(experiment: Experiment, t: int) -> float:
@@ -68,22 +80,25 @@ def learning_rates(experiment: Experiment, last: int) -> jax.Array:
     return jax.lax.scan(move, experiment.optimizer.init(params), length=last + 1)[1]
 
 
-FIGURES: dict[str, Callable[[Experiment], float]] = {
+FIGURES: dict[str, Callable[[Experiment], float | None]] = {
     "parameters": _parameters,
     "T": lambda experiment: experiment.process.schedule.num_steps,
     "beta_1": lambda experiment: _beta(experiment, 1),
     "beta_T": lambda experiment: _beta(experiment, experiment.process.schedule.num_steps),
     "batch size": lambda experiment: experiment.batch_size,
     "training steps": lambda experiment: experiment.num_steps,
-    "EMA decay": lambda experiment: math.nan if callable(experiment.ema_decay) else float(experiment.ema_decay),
-    "dropout": lambda experiment: experiment.network.dropout,  # type: ignore[attr-defined]
-    "flips": lambda experiment: experiment.augment is not None,
+    "EMA decay": lambda experiment: None if callable(experiment.ema_decay) else float(experiment.ema_decay),
+    "dropout": lambda experiment: getattr(experiment.network, "dropout", None),
+    "flips": lambda experiment: experiment.augment is flip,
+    "variance at t = 2": lambda experiment: float(_kernel(experiment, 0.0).variance.ravel()[0]),
+    "x_0 is clipped": _is_clipped,
     "learning rate at step 2500": lambda experiment: float(learning_rates(experiment, 2500)[-1]),
     "learning rate after step 5000": lambda experiment: float(learning_rates(experiment, 5001)[-1]),
 }
-"""What is read off an experiment that has not been trained."""
+"""What is read off an experiment that has not been trained; None where it has no such number."""
 
 BITS = "bits/dim"
+MEASURED = (BITS, "FID", "IS")
 
 
 def _measured(what: str, folder: Path | None) -> tuple[float | None, str]:

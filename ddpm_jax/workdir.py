@@ -1,7 +1,7 @@
 """A workdir: the folder of one run, which is all that sampling and evaluation need.
 
 It holds ``experiment.py`` (a copy), ``experiment.json`` (knobs, versions, commit), ``checkpoints/``, ``metrics.jsonl``,
-``events/``, ``samples/`` and ``evaluation.json``.
+``events/``, ``samples/``, ``studies/``, ``evaluation.json``, ``rate_distortion.png``, and ``damaged/`` where one was.
 """
 
 import importlib.metadata
@@ -17,7 +17,7 @@ from jax.sharding import SingleDeviceSharding
 
 import ddpm_jax
 from ddpm_jax import recipes
-from ddpm_jax.experiment import Experiment, Run, init_fn
+from ddpm_jax.experiment import Experiment, Run, shapes
 from ddpm_jax.training import checkpoints
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -31,7 +31,7 @@ def prepare(folder: Path, recipe: Path, knobs: dict[str, Any]) -> bool:
     Raises ValueError if it belongs to another experiment or other knobs, is a folder of something else, or if a knob is
     nothing that JSON can keep.
     """
-    record = {"experiment": recipe.name, "knobs": _plain(knobs), "versions": _versions(), "commit": _commit()}
+    check_knobs(knobs)
     if (folder / "experiment.json").is_file():
         check_owner(folder, recipe, knobs)
         return False
@@ -41,6 +41,7 @@ def prepare(folder: Path, recipe: Path, knobs: dict[str, Any]) -> bool:
         raise ValueError(f"--workdir {folder} is not empty and holds no run: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(recipe, folder / "experiment.py")
+    record = {"experiment": recipe.name, "knobs": knobs, "versions": _versions(), "commit": _commit()}
     write_json(folder / "experiment.json", record)  # last: a folder without it is no workdir yet
     return True
 
@@ -71,8 +72,8 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _plain(knobs: dict[str, Any]) -> dict[str, Any]:
-    """The knobs as JSON gives them back. Raises ValueError for one that would come back as something else."""
+def check_knobs(knobs: dict[str, Any]) -> None:
+    """Raises ValueError for a knob that JSON would give back as something else."""
     for name, value in knobs.items():
         kept = _tuples(json.loads(json.dumps(value, default=str)))
         if repr(kept) != repr(value):  # by text: nan is like nan, and 1 not like 1.0 or True
@@ -80,7 +81,6 @@ def _plain(knobs: dict[str, Any]) -> dict[str, Any]:
                 f"the knob {name} = {value!r} cannot be kept with the run: a knob is a number, a string, "
                 "a truth value, None or a tuple of such"
             )
-    return knobs
 
 
 def check_workdir(folder: Path) -> None:
@@ -102,14 +102,24 @@ def load(folder: str | Path) -> Run:
     """
     folder = Path(folder).expanduser()
     experiment = read(folder)
-    shapes = jax.eval_shape(init_fn(experiment), jax.random.key(0))
     here = SingleDeviceSharding(jax.devices()[0])  # wherever it was trained
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes(experiment))
     with checkpoints.reader(folder / "checkpoints") as manager:
         found = checkpoints.restore_ema(manager, like)
     if found is None:
         raise FileNotFoundError(f"{folder} holds no checkpoint yet: let its training reach one")
     return Run(experiment, *found)
+
+
+def weights(folder: Path, step: int) -> str:
+    """Which parameters a checkpoint's are: "ema", or what a converted run of other origin was said to hold."""
+    return "ema" if step else json.loads((folder / "experiment.json").read_text()).get("weights", "ema")
+
+
+def provenance(folder: Path, run: Run, **asked: Any) -> dict[str, Any]:
+    """What decides a file made from the run: experiment, knobs, checkpoint, and what was asked for."""
+    record = json.loads((folder / "experiment.json").read_text())
+    return {"experiment": record["experiment"], "knobs": record["knobs"], "checkpoint": run.step, **asked}
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -131,8 +141,11 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree the library runs from, if it is one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """The commit of the source tree the library runs from, if it is one and not some project it is installed in."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -33,7 +33,7 @@ def experiment(
     """scikit-learn's 8x8 handwritten digits.
 
     Args:
-        timesteps: T, the steps of the diffusion, at least 20; the betas are those of T = 1000 times 1000 / T.
+        timesteps: T, the steps of the diffusion, at least 21; the betas are those of T = 1000 times 1000 / T.
         width: channels of the U-Net at full resolution, a multiple of 8.
         num_steps: training steps; the learning rate falls to zero over them.
         batch_size: images a step, over all devices.
@@ -46,9 +46,7 @@ def experiment(
         save_every: steps between checkpoints.
     """
     data = digits()
-    process = gaussian.process(
-        schedules.linear(timesteps, 0.1 / timesteps, 20 / timesteps), gaussian.discretized(data.levels)
-    )
+    process = gaussian.process(schedules.linear_scaled(timesteps), gaussian.discretized(data.levels))
     eps = parameterizations.eps(process, parameterizations.fixed_large)
     rise = min(100, num_steps // 10)
     fall = optax.cosine_decay_schedule(learning_rate, max(1, num_steps - rise))

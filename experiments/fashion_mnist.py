@@ -33,7 +33,7 @@ def experiment(
     """Fashion-MNIST through TFDS.
 
     Args:
-        timesteps: T, the steps of the diffusion, at least 20; the betas are those of T = 1000 times 1000 / T.
+        timesteps: T, the steps of the diffusion, at least 21; the betas are those of T = 1000 times 1000 / T.
         width: channels of the U-Net at full resolution, a multiple of 16.
         num_steps: training steps.
         batch_size: images a step, over all devices.
@@ -46,7 +46,7 @@ def experiment(
         sample_every: steps between sample grids.
         save_every: steps between checkpoints.
     """
-    process = gaussian.process(schedules.linear(timesteps, 0.1 / timesteps, 20 / timesteps))
+    process = gaussian.process(schedules.linear_scaled(timesteps))
     eps = parameterizations.eps(process, parameterizations.fixed_large)
     rate = optax.linear_schedule(0.0, learning_rate, warmup)
     return Experiment(

@@ -12,7 +12,7 @@ from flax import linen as nn
 from ddpm_jax.cli import main
 from ddpm_jax.data import Data
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
-from ddpm_jax.evaluate import add_record, bits_per_dim
+from ddpm_jax.evaluate import add_record, bits_per_dim, coding_table
 from ddpm_jax.experiment import Experiment, Run
 
 
@@ -67,6 +67,42 @@ def test_the_last_batch_may_be_smaller():
     whole, parts = (bits_per_dim(run(), images(10), batch_size=size) for size in (10, 4))
     np.testing.assert_allclose(whole.total, parts.total, rtol=1e-5)
     np.testing.assert_allclose(whole.distortion, parts.distortion, rtol=1e-5)
+
+
+def test_an_interrupted_measurement_goes_on_where_it_stood(tmp_path):
+    """To the same figures, and without looking again at what it has seen."""
+
+    def until(batch: int):
+        def progress(batches):
+            for number, first in enumerate(batches):
+                if number == batch:
+                    raise KeyboardInterrupt
+                yield first
+
+        return progress
+
+    keep, seen = tmp_path / "part.npz", []
+    with pytest.raises(KeyboardInterrupt):
+        bits_per_dim(run(), images(10), batch_size=4, keep=keep, progress=until(2))
+    rest = bits_per_dim(run(), images(10), batch_size=4, keep=keep, progress=lambda it: seen.extend(it) or it)
+    whole = bits_per_dim(run(), images(10), batch_size=4)
+    assert seen == [8]
+    np.testing.assert_equal(rest._asdict(), whole._asdict())
+
+
+def test_a_finished_measurement_leaves_nothing_unfinished(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    assert main(["evaluate", str(run), "--num", "8"]) == 0
+    assert not list(run.glob("evaluation_*"))
+    told = json.loads((run / "evaluation.json").read_text())
+    assert told[-1]["weights"] == "ema"
+
+
+def test_the_coding_table_has_ten_rows_and_the_papers_order():
+    rate, distortion = np.linspace(0, 2, 1000), np.linspace(70, 1, 1000)
+    rows = [line.split() for line in coding_table(rate, distortion).split("\n")[1:]]
+    assert [row[0] for row in rows] == [str(n) for n in range(1000, 0, -100)]
+    assert rows[0] == ["1000", "2.00000", "1.00000"]
 
 
 def test_a_single_step_has_no_chain():

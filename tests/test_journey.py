@@ -159,7 +159,7 @@ def test_evaluation_adds_up_and_is_written(finished, tmp_path, capsys):
     assert np.all(np.diff(measured["rate"]) >= 0)
     assert measured["rate"][-1] == pytest.approx(measured["prior"][0] + measured["chain"][0])
     assert measured["distortion"][-1] < measured["distortion"][0]
-    assert Image.open(run / "progressive.png").size[0] > 500
+    assert Image.open(run / "rate_distortion.png").size[0] > 500
 
 
 def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(finished, train, tmp_path):

@@ -9,10 +9,10 @@ from flax import linen as nn
 from PIL import Image
 
 from ddpm_jax.cli import main
-from ddpm_jax.data import digits
+from ddpm_jax.data import digits, load
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
-from ddpm_jax.experiment import Experiment, Run, keys, to_float, to_uint8
-from ddpm_jax.studies import interpolate, nearest_to, neighbours, progressive, shared
+from ddpm_jax.experiment import Experiment, Run, keys, start, to_float, to_uint8
+from ddpm_jax.studies import distances, interpolate, neighbours, progressive, shared
 
 
 class Shrinking(nn.Module):
@@ -57,6 +57,11 @@ def test_progressive_generation_ends_in_the_sample(run, samples):
     np.testing.assert_array_equal(rows[:, -1], samples)
     errors = np.square(rows.astype(float) - rows[:, -1:]).mean(axis=(0, 2, 3, 4))
     assert (np.diff(errors) < 0).all()
+    # the first estimate is made of x_T alone: E[x_0 | x_T] for data N(0, 1/4)
+    alpha_bar, one_minus = run.experiment.process.schedule.at(16, 0)
+    x_T = start(run.experiment, keys(3, 4))
+    expected = to_uint8(x_T * jnp.sqrt(alpha_bar) / 4 / (alpha_bar / 4 + one_minus))
+    np.testing.assert_allclose(rows[:, 0].astype(int), np.asarray(expected, int), atol=1)
 
 
 def test_samples_share_the_more_the_smaller_t(run, samples):
@@ -64,6 +69,7 @@ def test_samples_share_the_more_the_smaller_t(run, samples):
     assert rows.shape == (4, 5, 8, 8, 1)
     for row in rows:
         np.testing.assert_array_equal(row[1], samples[0])  # the walk cut at t is the walk
+    np.testing.assert_array_equal(rows[0, 0], to_uint8(start(run.experiment, keys(3, 1)))[0])  # x_t itself, at t = T
     spreads = [spread(row[1:]) for row in rows]
     assert (np.diff(spreads) < 0).all() and spreads[-1] > 0
 
@@ -81,13 +87,29 @@ def test_interpolation_has_its_sources_at_the_ends_and_mixes_pixels_at_0(run):
     assert not np.array_equal(rows[1][1], rows[1][-2])
 
 
+def test_all_weights_and_both_ends_share_their_noise(run):
+    """Between an image and itself, (1 - weight) x_t + weight x_t of the same noise is that of two draws otherwise."""
+    image = digits().open("test")[0]["image"]
+    row = interpolate(run, np.stack([image, 16 - image]), [8], num=3, seed=3)[0]
+    swapped = interpolate(run, np.stack([16 - image, image]), [8], num=3, seed=3)[0]
+    alone = interpolate(run, np.stack([image, image]), [8], num=3, seed=3)[0]
+    np.testing.assert_array_equal(row[1], alone[1])  # weight 0 sees its own end alone, with the same noise
+    np.testing.assert_array_equal(swapped[3], alone[3])
+    assert not np.array_equal(row[2], row[1])
+
+
 def test_a_training_image_is_its_own_nearest_neighbour(run, samples):
     train = np.stack([digits().open("train")[i]["image"] for i in range(50)])
-    assert nearest_to(train[17], train, 3)[0] == 17
+    assert distances(train[17:18], train).argmin() == 17
+    assert distances(train[:1], train[:1] + np.uint8(2)) == 4 * 64
     rows = neighbours(run, num=4, seed=3, nearest=3)
     np.testing.assert_array_equal(rows[:, 0], samples)
     distance = np.square(rows[:, 1:].astype(float) - rows[:, :1]).sum(axis=(2, 3, 4))
     assert (np.diff(distance, axis=1) >= 0).all()
+    everything = load(digits().open("train"))["image"]
+    shown = np.round(everything * 15.9375).astype(np.uint8)  # 0 .. 16 as 0 .. 255
+    np.testing.assert_allclose(distance[0], np.sort(distances(rows[0, :1], shown)[0])[:3], rtol=1e-2)
+    assert rows[:, 1:].max() == 255
 
 
 def test_a_study_is_a_picture_never_overwritten(finished, tmp_path, capsys):

@@ -1,18 +1,29 @@
 """The ledger: what agrees, what differs, what is measured and what is not."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from flax import linen as nn
 
 from ddpm_jax import recipes
 from ddpm_jax.cli import main
+from ddpm_jax.diffusion import parameterizations
 from ddpm_jax.experiment import Claim
+from ddpm_jax.training import ema_ramp
 from ddpm_jax.verify import FIGURES, verify
 
 RUNS = [name for name in recipes.shipped() if name.startswith("ho_2020")]
 TINY = Path(__file__).parent / "experiments" / "tiny.py"
+
+
+class Identity(nn.Module):
+    """A network without dropout, or anything else."""
+
+    def __call__(self, x, index, label=None, train=False):
+        return x
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -57,8 +68,7 @@ def test_a_difference_is_an_exit_status(capsys, tmp_path):
 
 
 def test_what_was_measured_in_full_is_shown(finished, tmp_path):
-    experiment = recipes.read(TINY)()
-    object.__setattr__(experiment, "claims", (Claim("bits/dim", 3.0, "none"),))
+    experiment = dataclasses.replace(recipes.read(TINY)(), claims=(Claim("bits/dim", 3.0, "none"),))
     run = shutil.copytree(finished, tmp_path / "run")
     quick = {
         "step": 12,
@@ -72,6 +82,37 @@ def test_what_was_measured_in_full_is_shown(finished, tmp_path):
     (run / "evaluation.json").write_text(json.dumps([quick, whole]))
     row = verify(experiment, run)[0]
     assert row.here == 4.5 and "+- 0.1" in row.protocol and row.agrees is None
+
+
+def test_only_a_whole_measurement_of_the_newest_step_counts(finished, tmp_path):
+    experiment = dataclasses.replace(recipes.read(TINY)(), claims=(Claim("bits/dim", 3.0, "none"),))
+    run = shutil.copytree(finished, tmp_path / "run")
+    protocol = {"split": "test", "num": None, "times": None, "clip": True}
+    partly = [{"split": "train"}, {"num": 9}, {"times": 9}, {"clip": False}]
+    records = [
+        {"step": step, "weights": "ema", "protocol": protocol | other, "bpd": {"total": [float(step), 0.1], "num_examples": 9}}
+        for step, other in [(8, {}), (12, {}), (4, {}), *((99, other) for other in partly)]
+    ]
+    (run / "evaluation.json").write_text(json.dumps(records))
+    assert verify(experiment, run)[0].here == 12
+
+
+def test_what_differs_is_found():
+    experiment = recipes.read(recipes.find("ho_2020/cifar10"))()
+    process = experiment.process
+    changes = {
+        "variance at t = 2": {"parameterization": parameterizations.eps(process)},
+        "x_0 is clipped": {"parameterization": parameterizations.eps(process, parameterizations.fixed_large)},
+        "EMA decay": {"ema_decay": ema_ramp(0.9999)},
+        "flips": {"augment": lambda key, images: images},
+        "dropout": {"network": Identity()},
+    }
+    for what, change in changes.items():
+        rows = {row.what: row for row in verify(dataclasses.replace(experiment, **change))}
+        assert rows[what].agrees is False, what
+        json.dumps([row._asdict() for row in rows.values()], allow_nan=False)
+    with pytest.raises(ValueError, match="a claim on 'batchsize'"):
+        verify(dataclasses.replace(experiment, claims=(Claim("batchsize", 1, "none"),)))
 
 
 def test_mistakes_are_told(finished, capsys):

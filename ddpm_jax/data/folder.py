@@ -30,7 +30,7 @@ def _open(path: str, image_shape: tuple[int, int, int], test_percent: int, split
     chosen = [name for name in _names(root) if (zlib.crc32(name.encode()) % 100 < test_percent) == (split == "test")]
     if not chosen:
         raise ValueError(f"{path} holds no picture for {split} ({test_percent} % are for test): {', '.join(ENDINGS)}")
-    return _Pictures(root, tuple(chosen), image_shape)
+    return _Pictures(root, tuple(chosen), image_shape, packed=root.is_file())
 
 
 def _names(root: Path) -> list[str]:
@@ -58,14 +58,16 @@ class _Pictures(Sequence):
     root: Path
     names: tuple[str, ...]
     image_shape: tuple[int, int, int]
+    packed: bool
+    """Whether the root is a zip."""
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Example:
         name = self.names[index]
-        packed = (self.root / name).read_bytes() if self.root.is_dir() else _archive(self.root).read(name)
         try:
+            packed = _archive(self.root).read(name) if self.packed else (self.root / name).read_bytes()
             return {"image": decode(packed, self.image_shape, fit=True)}
-        except OSError as error:
-            raise ValueError(f"{self.root / name} cannot be read as a picture: {error}") from None
+        except (ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"{self.root / name} {error}") from None

@@ -4,7 +4,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Key
 
 
 @runtime_checkable
@@ -71,6 +72,11 @@ class Normal(NamedTuple):
     def tilt(self, gradient: Float[Array, "..."]) -> "Normal":
         """The distribution times ``exp(gradient * x)``, normalised: the mean moves by ``variance * gradient``."""
         return self._replace(mean=self.mean + self.variance * gradient)
+
+
+def fold(keys: Key[Array, " batch"], t: Int[ArrayLike, "..."]) -> Key[Array, " batch"]:
+    """Each example's key for what happens at t, a scalar or one per example."""
+    return jax.vmap(jax.random.fold_in)(keys, jnp.broadcast_to(jnp.asarray(t), keys.shape))
 
 
 def _standard_normal(shape, dtype):

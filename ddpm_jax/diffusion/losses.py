@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
+from ddpm_jax.diffusion.distributions import fold
 from ddpm_jax.diffusion.parameterizations import Parameterization
 from ddpm_jax.diffusion.process import Process
 
@@ -67,8 +68,8 @@ def _diffuse(key: Array, process: Process, x_0: Float[Array, "batch *shape"]) ->
 class Bound(NamedTuple):
     """The terms of the variational bound, nats per example (Ho et al. 2020, Eq. 5), and what the model sees on the way.
 
-    `chain` is ordered by falling t. The terms are weighted so that the sum over the times that were asked for estimates
-    the sum over all t in 2..T without bias; with all of them the weight is one.
+    `chain` is in the order of the times, from T down where they are all. Its terms are weighted so that their sum
+    estimates the sum over all t in 2..T without bias; with all of them each weight is one.
     """
 
     prior: Float[Array, " batch"]
@@ -93,28 +94,31 @@ def bound(
     x_0: Float[Array, "batch *shape"],
     condition: Array | None = None,
     times: Int[Array, "count *batch"] | None = None,
+    weights: Float[Array, "count *batch"] | None = None,
 ) -> Bound:
     """The bound on -log p(x_0), each term with one draw of x_t: one network call a term, in one `lax.scan`.
 
-    `times` are the t of the chain terms, in 2..T, [count] or [count, batch]: uniform ones estimate the whole; the
-    default is all of them, from T down. Each example's noise comes from its own key.
+    `times` are the t of the chain terms, in 2..T, [count] or [count, batch]; the default is all of them, from T down.
+    `weights` are what their terms are multiplied with, by default what estimates the whole from uniform times. Each
+    example's noise comes from its own key.
     """
     steps = process.schedule.num_steps
-    weight = 1.0 if times is None else (steps - 1) / times.shape[0]
     times = jnp.arange(steps, 1, -1) if times is None else times
+    weights = jnp.full(times.shape, (steps - 1) / max(1, len(times))) if weights is None else weights
 
     def look(t):
-        x_t = process.marginal(x_0, t).sample(jax.vmap(jax.random.fold_in)(keys, jnp.broadcast_to(t, keys.shape)))
+        x_t = process.marginal(x_0, t).sample(fold(keys, t))
         output = network(x_t, t, condition)
         distortion = _per_example(jnp.mean, jnp.square(parameterization.x_0(output, x_t, t) - x_0))
         return x_t, parameterization.kernel(output, x_t, t, t - 1), distortion
 
-    def term(_, t):
+    def term(_, at):
+        t, weight = at
         x_t, kernel, distortion = look(t)
         kl = process.posterior(x_t, x_0, t, t - 1).kl(kernel)
         return None, (weight * _per_example(jnp.sum, kl), distortion)
 
-    _, (chain, distortion) = jax.lax.scan(term, None, times)
+    _, (chain, distortion) = jax.lax.scan(term, None, (times, weights))
     _, kernel, last = look(jnp.ones((), times.dtype))
     return Bound(
         prior=_per_example(jnp.sum, process.marginal(x_0, steps).kl(process.prior(x_0.shape))),

@@ -119,7 +119,8 @@ def learned(process: Process, parameterization: Parameterization) -> Parameteriz
     def variance(output, x_t, t, s):
         return jnp.exp(jnp.split(output, 2, axis=-1)[1])
 
-    return Parameterization(error, x_0, _kernel(process, x_0, variance))
+    unclipped = parameterization.unclipped and learned(process, parameterization.unclipped)
+    return Parameterization(error, x_0, _kernel(process, x_0, variance), unclipped)
 
 
 def _gaussian(process: Process, target: Callable, x_0: Callable, variance: Variance) -> Parameterization:

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
-from ddpm_jax.diffusion.distributions import Distribution
+from ddpm_jax.diffusion.distributions import Distribution, fold
 from ddpm_jax.diffusion.losses import Network
 from ddpm_jax.diffusion.parameterizations import Parameterization
 from ddpm_jax.diffusion.process import Process
@@ -105,6 +105,23 @@ def sample(
     return x_0
 
 
+def stretch(
+    keys: Key[Array, " batch"],
+    sampler: Sampler,
+    x: Float[Array, "batch *shape"],
+    times: Int[ArrayLike, " visits"],
+    first: ArrayLike,
+    last: ArrayLike,
+) -> Float[Array, "batch *shape"]:
+    """The part of `sample` from x at ``times[first]`` down to ``times[last]``; both ends may be traced."""
+    times = jnp.asarray(times)
+
+    def body(i, carry):
+        return _walk(keys, sampler, carry, times[i], times[i + 1])
+
+    return jax.lax.fori_loop(first, last, body, (x, sampler.init(x)))[0]
+
+
 def sample_path(
     keys: Key[Array, " batch"],
     sampler: Sampler,
@@ -157,4 +174,4 @@ def _pairs(times: ArrayLike) -> tuple[Array, Array]:
 
 def _walk(keys: Array, sampler: Sampler, carry: tuple[Array, Any], t: Array, s: Array) -> tuple[Array, Any]:
     x_t, memory = carry
-    return sampler.step(jax.vmap(jax.random.fold_in, (0, None))(keys, t), x_t, memory, t, s)
+    return sampler.step(fold(keys, t), x_t, memory, t, s)

@@ -68,9 +68,19 @@ def from_betas(betas: Sequence[float] | np.ndarray, dtype: DTypeLike = np.float3
 def linear(num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02, dtype: DTypeLike = np.float32) -> Schedule:
     """Betas in a straight line (Ho et al. 2020, Section 4, for T = 1000).
 
-    Nichol & Dhariwal 2021 scale both ends by 1000 / T: ``linear(4000, 2.5e-5, 0.005)``.
+    Nichol & Dhariwal 2021 scale both ends by 1000 / T: `linear_scaled`.
     """
     return from_betas(np.linspace(beta_1, beta_T, num_steps), dtype)
+
+
+def linear_scaled(num_steps: int, dtype: DTypeLike = np.float32) -> Schedule:
+    """The betas of Ho et al. 2020 times 1000 / T, so that any T ends in about the same noise (Nichol & Dhariwal 2021).
+
+    Raises ValueError for T < 21, where the last beta would be one or more: nothing of x_0 could be read from eps.
+    """
+    if num_steps < 21:
+        raise ValueError(f"timesteps must be at least 21, got {num_steps}: the last beta is 20 / timesteps")
+    return linear(num_steps, 0.1 / num_steps, 20 / num_steps, dtype)
 
 
 def quadratic(num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02, dtype: DTypeLike = np.float32) -> Schedule:

@@ -4,7 +4,7 @@ from ddpm_jax.training import checkpoints, sharding
 from ddpm_jax.training.log import Log
 from ddpm_jax.training.loop import Action, StopRequest, fit
 from ddpm_jax.training.state import TrainState, create
-from ddpm_jax.training.step import ema_ramp, gather_steps, make_train_step
+from ddpm_jax.training.step import clip_in_parts, ema_ramp, gather_steps, make_train_step
 
 __all__ = [
     "Action",
@@ -12,6 +12,7 @@ __all__ = [
     "StopRequest",
     "TrainState",
     "checkpoints",
+    "clip_in_parts",
     "create",
     "ema_ramp",
     "fit",

@@ -14,18 +14,22 @@ The paper flips images at random except for bedroom, the released code's instruc
 of --flips is the paper's. Of the large model the paper tells the number of parameters, "approximately 256 million":
 width 192 gives 255,677,955.
 
-Not as in the released code: gradients are clipped by their global norm, not within each replica before they are
-averaged; samples become bytes by rounding, not by truncation.
+Where the released code does otherwise than one would expect, the default is what depends on nothing but the run:
+gradients are clipped by the norm of the whole batch's (released: of each of 8 replicas' 8 images, before they are
+averaged; --replicas 8), and samples are rounded to bytes (released: the fraction is dropped, which makes them half a
+level darker; --truncate).
 """
 
 from typing import Literal
 
+import jax
 import optax
 
 from ddpm_jax.data import flip, folder, tfds_images
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
-from ddpm_jax.experiment import Claim, Every, Experiment
+from ddpm_jax.experiment import Claim, Every, Experiment, to_uint8, truncated
 from ddpm_jax.networks import UNet
+from ddpm_jax.training import clip_in_parts
 
 STEPS = {"bedroom": 2_400_000, "church_outdoor": 1_200_000, "cat": 1_800_000}
 LARGE_STEPS = 1_150_000
@@ -40,6 +44,8 @@ CLAIMS = (
     Claim("learning rate after step 5000", 2e-5, "Appendix B"),
     Claim("EMA decay", 0.9999, "Appendix B"),
     Claim("dropout", 0, "Appendix B"),
+    Claim("variance at t = 2", 5.4531877e-5, "released code: fixed_small"),
+    Claim("x_0 is clipped", 1, "released code"),
 )
 
 
@@ -70,6 +76,8 @@ def experiment(
     ema_decay: float = 0.9999,
     flips: bool | None = None,
     remat: bool = False,
+    replicas: int = 1,
+    truncate: bool = False,
     seed: int = 0,
     log_every: int = 100,
     sample_every: int = 10_000,
@@ -81,7 +89,7 @@ def experiment(
         category: of LSUN.
         large: the model of 256 million parameters, in the paper for bedroom alone.
         folder_of_images: a folder or zip of pictures instead of TFDS's data set.
-        timesteps: T, the steps of the diffusion, at least 20; the betas are those of T = 1000 times 1000 / T.
+        timesteps: T, the steps of the diffusion, at least 21; the betas are those of T = 1000 times 1000 / T.
         width: channels of the U-Net at full resolution, a multiple of 32; by default 128, large 192.
         dropout: in the residual blocks.
         num_steps: training steps; by default the paper's for the category.
@@ -91,6 +99,8 @@ def experiment(
         ema_decay: of the average of the parameters that is sampled from.
         flips: mirror each training image with probability one half; by default the paper's for the category.
         remat: compute the blocks again in the backward pass, for less memory and a third more time.
+        replicas: clip the gradients of each of so many parts of the batch, 8 as the released code; 1 is the whole.
+        truncate: make bytes of samples by dropping the fraction, as the released code, not by rounding.
         seed: of the parameters, the order of the data and the noise.
         log_every: steps between rows of metrics.jsonl.
         sample_every: steps between sample grids.
@@ -99,8 +109,10 @@ def experiment(
     if large and category != "bedroom":
         raise ValueError(f"--large --category {category}: the paper's large model is of bedroom")
     shape = (256, 256, 3)
+    width = (192 if large else 128) if width is None else width
+    num_steps = (LARGE_STEPS if large else STEPS[category]) if num_steps is None else num_steps
     flips = category != "bedroom" if flips is None else flips
-    process = gaussian.process(schedules.linear(timesteps, 0.1 / timesteps, 20 / timesteps))
+    process = gaussian.process(schedules.linear_scaled(timesteps))
     rate = optax.linear_schedule(0.0, learning_rate, warmup)
     if folder_of_images is None:
         data = tfds_images(f"lsun/{category}", shape, test="validation", fit=True)
@@ -110,11 +122,13 @@ def experiment(
         data=data,
         process=process,
         parameterization=parameterizations.clipped(process, parameterizations.eps(process)),
-        network=UNet(width or (192 if large else 128), (1, 1, 2, 2, 4, 4), dropout=dropout, remat=remat),
+        network=UNet(width, (1, 1, 2, 2, 4, 4), dropout=dropout, remat=remat),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
+        gradient=clip_in_parts(replicas) if replicas > 1 else jax.value_and_grad,
+        to_bytes=truncated if truncate else to_uint8,
         augment=flip if flips else None,
         batch_size=batch_size,
-        num_steps=num_steps or (LARGE_STEPS if large else STEPS[category]),
+        num_steps=num_steps,
         ema_decay=ema_decay,
         seed=seed,
         every=Every(log=log_every, sample=sample_every, save=save_every),

@@ -9,6 +9,7 @@ digits experiment at random weights is timed: the time does not depend on them.
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +20,8 @@ import tyro
 import ddpm_jax
 from ddpm_jax import recipes
 from ddpm_jax.diffusion import samplers
-from ddpm_jax.experiment import Experiment, bind, init_fn, keys, to_uint8
+from ddpm_jax.diffusion.distributions import fold
+from ddpm_jax.experiment import Experiment, bind, init_fn, keys, start, to_uint8
 
 
 def loop(experiment: Experiment, params, times) -> Callable:
@@ -28,16 +30,12 @@ def loop(experiment: Experiment, params, times) -> Callable:
     @jax.jit
     def step(params, batch_keys, x, t, s):
         sampler = experiment.sampler(experiment.process, experiment.parameterization, bind(experiment, params), None)
-        step_keys = jax.vmap(jax.random.fold_in, (0, None))(batch_keys, t)
-        return sampler.step(step_keys, x, None, t, s)[0]
+        return sampler.step(fold(batch_keys, t), x, None, t, s)[0]
 
-    @jax.jit
-    def start(batch_keys):
-        first = jax.vmap(jax.random.fold_in, (0, None))(batch_keys, 0)
-        return experiment.process.prior((len(batch_keys), *experiment.data.image_shape)).sample(first)
+    first = jax.jit(partial(start, experiment))
 
     def sample(batch_keys):
-        x = start(batch_keys)
+        x = first(batch_keys)
         for t, s in pairwise(times):
             x = step(params, batch_keys, x, t, s)
         return to_uint8(x)
@@ -47,9 +45,9 @@ def loop(experiment: Experiment, params, times) -> Callable:
 
 def seconds(sample: Callable, batch_keys) -> float:
     """Of one call, to the last image."""
-    start = time.perf_counter()
+    began = time.perf_counter()
     jax.block_until_ready(sample(batch_keys))
-    return time.perf_counter() - start
+    return time.perf_counter() - began
 
 
 def main(workdir: Path | None = None, num: tuple[int, ...] = (1, 64), steps: int = 1000, rounds: int = 3) -> None:

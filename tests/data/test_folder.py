@@ -72,6 +72,30 @@ def test_mistakes_are_told(pictures, tmp_path):
         folder(str(pictures), (8, 8, 3)).open("train")[0]
 
 
+def test_a_picture_is_turned_upright_and_keeps_its_high_bits(tmp_path):
+    wide = np.zeros((4, 8, 3), np.uint8)
+    wide[:, :4] = 250
+    sideways = Image.Exif()
+    sideways[0x0112] = 6  # the camera was turned a quarter: the left edge is the top
+    Image.fromarray(wide).save(tmp_path / "a.png", exif=sideways)
+    Image.fromarray(np.full((8, 4), 0x8000, np.uint16)).save(tmp_path / "b.png")
+    source = folder(str(tmp_path), (8, 4, 1)).open("train")
+    assert source[0]["image"][0].min() == 250 and source[0]["image"][-1].max() == 0
+    assert (source[1]["image"] == 0x80).all()
+
+
+def test_a_damaged_zip_is_told(pictures, tmp_path):
+    packed = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", pictures))
+    content = bytearray(packed.read_bytes())
+    start = content.index(b".png") + 4
+    content[start : start + 40] = bytes(40)
+    packed.write_bytes(content)
+    source = folder(str(packed), (8, 8, 3)).open("train")
+    with pytest.raises(ValueError, match=r"packed\.zip/part_1/15\.png"):
+        for index in range(len(source)):
+            source[index]
+
+
 def test_half_of_the_images_are_mirrored_and_none_is_changed_otherwise():
     images = jnp.arange(400 * 2 * 3, dtype=jnp.int32).reshape(400, 2, 3, 1)
     flipped = np.asarray(flip(jax.random.key(0), images))

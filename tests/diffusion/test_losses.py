@@ -52,7 +52,7 @@ def seeing(process, given):
 
 @cache  # compiled once for all variances of the data and of the kernels
 def compiled_bound(num_steps, parameterize, predictor, log_likelihood):
-    schedule = schedules.linear(num_steps, 0.1 / num_steps, 20 / num_steps, np.float64)
+    schedule = schedules.linear_scaled(num_steps, np.float64)
 
     @jax.jit
     def bound(x_0, noise, data_variance, variances):
@@ -172,7 +172,7 @@ def test_bound_of_the_best_predictor_of_two_clusters(num_steps, variance, whole,
 @pytest.mark.parametrize(("num_steps", "whole"), [(100, -0.1555002), (1000, -0.1871753)])
 def test_the_best_variance_is_that_of_the_reverse_step(num_steps, whole, x64):
     """Var(x_s | x_t) by the law of total variance: no other kernel variance has a lower bound."""
-    schedule = schedules.linear(num_steps, 0.1 / num_steps, 20 / num_steps, np.float64)
+    schedule = schedules.linear_scaled(num_steps, np.float64)
     t = np.arange(1, num_steps + 1)
     given_x_0 = jax.jit(gaussian.posterior)(schedule, np.zeros(num_steps), np.ones(num_steps), t, t - 1)
     unknown = mixture_bound(num_steps, fixed_small).distortion[::-1]

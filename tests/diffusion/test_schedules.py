@@ -35,7 +35,7 @@ ALPHA_BARS = [
     (partial(schedules.cosine, 1000), 1000, 2.42876690703e-9),
     (partial(schedules.cosine, 4000), 2000, 0.493843590441),
     (partial(schedules.cosine, 4000), 4000, 1.51798046885e-10),
-    (partial(schedules.linear, 4000, 2.5e-5, 0.005), 4000, 4.246652275802249e-05),
+    (partial(schedules.linear_scaled, 4000), 4000, 4.246652275802249e-05),
     (partial(schedules.quadratic, 1000), 500, 0.3331877673563),
     (partial(schedules.quadratic, 1000), 1000, 7.334124595808e-4),
     (partial(schedules.constant, 1000), 1000, 1.6829673572e-9),
@@ -200,3 +200,11 @@ def test_signal_to_noise():
     """SNR(1) = 9999 and SNR(1000) by a float64 recursion; the data themselves have no noise."""
     snr = schedules.signal_to_noise(schedules.linear(1000), jnp.array([0, 1, 1000]))
     np.testing.assert_allclose(snr, [np.inf, 9999, 4.03599265117e-5], rtol=3e-7)
+
+
+def test_the_betas_of_any_length_end_in_the_same_noise_or_are_refused():
+    np.testing.assert_array_equal(schedules.linear_scaled(1000).alpha_bar, schedules.linear(1000).alpha_bar)
+    last = [schedules.linear_scaled(num_steps, np.float64).alpha_bar[-1] for num_steps in (21, 100, 4000)]
+    assert 0 < last[0] < last[1] < last[2] < 5e-5
+    with pytest.raises(ValueError, match="timesteps must be at least 21, got 20"):
+        schedules.linear_scaled(20)

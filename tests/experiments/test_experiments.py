@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 from ddpm_jax import recipes
-from ddpm_jax.experiment import Experiment, init_fn, loss_fn
+from ddpm_jax.experiment import Experiment, init_fn, loss_fn, to_uint8, truncated
 from ddpm_jax.train import abstract_state
 from ddpm_jax.training import sharding
 from ddpm_jax.verify import learning_rates
@@ -92,6 +92,19 @@ def test_the_rows_of_table_2_have_finite_losses_and_gradients(knobs):
     loss, grads = jax.jit(jax.value_and_grad(loss_fn(experiment)))(params, jax.random.key(1), batch)
     assert np.isfinite(loss)
     assert all(np.isfinite(leaf).all() and np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
+
+
+def test_where_the_released_code_differs_is_a_knob():
+    plain, released = build(CIFAR), build(CIFAR, replicas=8, truncate=True)
+    assert plain.gradient is jax.value_and_grad and released.gradient is not jax.value_and_grad
+    assert (plain.to_bytes, released.to_bytes) == (to_uint8, truncated)
+
+
+@pytest.mark.parametrize("knob", ["width", "num_steps"])
+def test_zero_is_not_the_default(knob):
+    with pytest.raises(ValueError, match=f"{knob} must be at least 1"):
+        experiment = build(LSUN, **{knob: 0})
+        init_fn(experiment)(jax.random.key(0))
 
 
 def test_the_simple_loss_does_not_see_a_variance():

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from ddpm_jax.training import Log, checkpoints, create, ema_ramp, gather_steps, make_train_step, sharding
+from ddpm_jax.training import Log, checkpoints, clip_in_parts, create, ema_ramp, gather_steps, make_train_step, sharding
 
 OPTIMIZER = optax.sgd(0.1)
 
@@ -77,6 +77,31 @@ def test_one_device_is_eight():
     spread = sharding.put(DATA, sharding.split(mesh))
     many, _ = step(sharding.put(state(), sharding.replicated(mesh)), spread)
     assert len(spread["x"].sharding.device_set) == 8
+    np.testing.assert_allclose(alone.params["w"], many.params["w"], rtol=1e-6)
+
+
+def test_gradients_clipped_in_parts_are_the_mean_of_the_parts_own():
+    """With a bound no part reaches they are the plain gradient; with a small one, each part counts by its direction."""
+
+    def quiet(params, key, batch):
+        return jnp.square(batch["x"] @ params["w"]).mean()
+
+    params, key = state().params, jax.random.key(0)
+    loss, plain = jax.value_and_grad(quiet)(params, key, DATA)
+    same_loss, wide = clip_in_parts(4, max_norm=1e6)(quiet)(params, key, DATA)
+    np.testing.assert_allclose([same_loss, *wide["w"]], [loss, *plain["w"]], rtol=1e-5)
+    parts = [jax.grad(quiet)(params, key, {"x": DATA["x"][4 * i : 4 * i + 4]})["w"] for i in range(4)]
+    expected = np.mean([0.1 * part / np.linalg.norm(part) for part in parts], axis=0)
+    np.testing.assert_allclose(clip_in_parts(4, max_norm=0.1)(quiet)(params, key, DATA)[1]["w"], expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="a batch of 16 does not divide into 5 parts"):
+        clip_in_parts(5)(quiet)(params, key, DATA)
+
+
+def test_parts_lie_on_the_devices_as_the_batch_does():
+    step = jax.jit(make_train_step(loss_fn, OPTIMIZER, 0.9, 1, clip_in_parts(8)))
+    alone, _ = step(state(), DATA)
+    mesh = sharding.make_mesh()
+    many, _ = step(sharding.put(state(), sharding.replicated(mesh)), sharding.put(DATA, sharding.split(mesh)))
     np.testing.assert_allclose(alone.params["w"], many.params["w"], rtol=1e-6)
 
 
