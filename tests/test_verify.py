@@ -90,7 +90,12 @@ def test_only_a_whole_measurement_of_the_newest_step_counts(finished, tmp_path):
     protocol = {"split": "test", "num": None, "times": None, "clip": True}
     partly = [{"split": "train"}, {"num": 9}, {"times": 9}, {"clip": False}]
     records = [
-        {"step": step, "weights": "ema", "protocol": protocol | other, "bpd": {"total": [float(step), 0.1], "num_examples": 9}}
+        {
+            "step": step,
+            "weights": "ema",
+            "protocol": protocol | other,
+            "bpd": {"total": [float(step), 0.1], "num_examples": 9},
+        }
         for step, other in [(8, {}), (12, {}), (4, {}), *((99, other) for other in partly)]
     ]
     (run / "evaluation.json").write_text(json.dumps(records))

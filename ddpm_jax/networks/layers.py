@@ -15,15 +15,19 @@ def initializer(scale: float = 1.0):
     return nn.initializers.variance_scaling(scale, "fan_avg", "uniform")
 
 
-def timestep_embedding(index: Num[Array, " batch"], width: int) -> Float[Array, "batch width"]:
+def timestep_embedding(
+    index: Num[Array, " batch"], width: int, cos_first: bool = False, frequency_shift: int = 1
+) -> Float[Array, "batch width"]:
     """``[sin(index f), cos(index f)]``, f falling geometrically from 1 to 1/10000; odd widths end in a zero.
 
-    Ho et al. 2020, Section 4 and released code; Vaswani et al. 2017. The index is 0..T-1 and not rescaled.
+    Ho et al. 2020, Section 4 and released code; Vaswani et al. 2017. The index is 0..T-1 and not rescaled. Other
+    libraries have the cosines first, or a `frequency_shift` of 0, where the last f is one ratio above 1/10000.
     """
     half = width // 2
-    frequencies = jnp.exp(-jnp.log(10000.0) * jnp.arange(half) / max(half - 1, 1))
+    frequencies = jnp.exp(-jnp.log(10000.0) * jnp.arange(half) / max(half - frequency_shift, 1))
     angles = index.astype(jnp.float32)[:, None] * frequencies[None]
-    return jnp.pad(jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1), ((0, 0), (0, width % 2)))
+    waves = [jnp.cos(angles), jnp.sin(angles)] if cos_first else [jnp.sin(angles), jnp.cos(angles)]
+    return jnp.pad(jnp.concatenate(waves, axis=1), ((0, 0), (0, width % 2)))
 
 
 class TimeEmbedding(nn.Module):
@@ -35,10 +39,12 @@ class TimeEmbedding(nn.Module):
     width: int
     num_classes: int | None = None
     dtype: DTypeLike = jnp.float32
+    cos_first: bool = False
+    frequency_shift: int = 1
 
     @nn.compact
     def __call__(self, index: Array, label: Array | None) -> Array:
-        x = timestep_embedding(index, self.width).astype(self.dtype)
+        x = timestep_embedding(index, self.width, self.cos_first, self.frequency_shift).astype(self.dtype)
         x = dense(4 * self.width, self.dtype, "dense_in")(x)
         x = dense(4 * self.width, self.dtype, "dense_out")(nn.swish(x))
         if self.num_classes is None:
@@ -52,16 +58,20 @@ def dense(features: int, dtype: DTypeLike, name: str, scale: float = 1.0) -> nn.
     return nn.Dense(features, dtype=dtype, kernel_init=initializer(scale), name=name)
 
 
-def conv3x3(features: int, dtype: DTypeLike, name: str, scale: float = 1.0, stride: int = 1) -> nn.Conv:
-    """A 3x3 convolution, "SAME" padded: at stride 2 on an even size, one row below and one column to the right."""
-    return nn.Conv(
-        features, (3, 3), (stride, stride), padding="SAME", dtype=dtype, kernel_init=initializer(scale), name=name
-    )
+def conv3x3(features: int, dtype: DTypeLike, name: str, scale: float = 1.0) -> nn.Conv:
+    """A 3x3 convolution that keeps height and width."""
+    return nn.Conv(features, (3, 3), padding="SAME", dtype=dtype, kernel_init=initializer(scale), name=name)
 
 
-def norm(groups: int, dtype: DTypeLike, name: str) -> nn.GroupNorm:
-    """Group normalisation, epsilon 1e-6; the statistics are in float32 whatever the dtype."""
-    return nn.GroupNorm(groups, epsilon=1e-6, dtype=dtype, name=name)
+def downsample(features: int, dtype: DTypeLike, name: str, padding: int = 0) -> nn.Conv:
+    """A 3x3 convolution at every other pixel, zeros added to the right and below, and `padding` of them before."""
+    sides = (padding, 1)
+    return nn.Conv(features, (3, 3), (2, 2), (sides, sides), dtype=dtype, kernel_init=initializer(), name=name)
+
+
+def norm(groups: int, dtype: DTypeLike, name: str, epsilon: float = 1e-6) -> nn.GroupNorm:
+    """Group normalisation; the statistics are in float32 whatever the dtype."""
+    return nn.GroupNorm(groups, epsilon=epsilon, dtype=dtype, name=name)
 
 
 class ResBlock(nn.Module):
@@ -71,13 +81,14 @@ class ResBlock(nn.Module):
     groups: int
     dropout: float
     dtype: DTypeLike
+    epsilon: float
 
     @nn.compact
     def __call__(self, x: Array, emb: Array, train: bool) -> Array:
-        h = nn.swish(norm(self.groups, self.dtype, "norm_in")(x))
+        h = nn.swish(norm(self.groups, self.dtype, "norm_in", self.epsilon)(x))
         h = conv3x3(self.features, self.dtype, "conv_in")(h)
         h = h + dense(self.features, self.dtype, "time")(nn.swish(emb))[:, None, None, :]
-        h = nn.swish(norm(self.groups, self.dtype, "norm_out")(h))
+        h = nn.swish(norm(self.groups, self.dtype, "norm_out", self.epsilon)(h))
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         h = conv3x3(self.features, self.dtype, "conv_out", scale=TINY)(h)
         if x.shape[-1] != self.features:
@@ -91,11 +102,12 @@ class Attention(nn.Module):
     heads: int
     groups: int
     dtype: DTypeLike
+    epsilon: float
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         batch, height, width, channels = x.shape
-        h = norm(self.groups, self.dtype, "norm")(x)
+        h = norm(self.groups, self.dtype, "norm", self.epsilon)(x)
         split = (batch, height * width, self.heads, channels // self.heads)
         query, key, value = (dense(channels, self.dtype, name)(h).reshape(split) for name in ("query", "key", "value"))
         h = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)

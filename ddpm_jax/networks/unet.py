@@ -1,13 +1,14 @@
 """The U-Net of DDPM (Ho et al. 2020, Appendix B), exact to the parameter: 35,746,307 at its CIFAR-10 setting."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from ddpm_jax.networks.layers import TINY, Attention, ResBlock, TimeEmbedding, conv3x3, norm, upsample
+from ddpm_jax.networks.layers import TINY, Attention, ResBlock, TimeEmbedding, conv3x3, downsample, norm, upsample
 
 
 class UNet(nn.Module):
@@ -18,14 +19,24 @@ class UNet(nn.Module):
     """
 
     width: int = 128  # channels at full resolution
-    multipliers: Sequence[int] = (1, 2, 2, 2)  # channels of each level, in widths; each level halves the resolution
+    multipliers: Sequence[int | float] = (
+        1,
+        2,
+        2,
+        2,
+    )  # channels of each level, in widths; each level halves the resolution
     num_blocks: int = 2  # residual blocks a level, on the way down
     attention: Sequence[int] = (16,)  # heights, in pixels, at which blocks are followed by attention
-    heads: int = 1
+    heads: int = 1  # of the attention
+    head_dim: int | None = None  # channels of a head; where it is given, as many heads as that makes
     dropout: float = 0.1
     out_channels: int | None = None  # None: as many as the input; twice that where the variance is learned
     num_classes: int | None = None
     groups: int = 32  # of the group normalisation
+    norm_eps: float = 1e-6
+    down_padding: Literal[0, 1] = 0  # zeros before the first row and column where the resolution is halved
+    cos_first: bool = False  # in the timestep embedding; see `layers.timestep_embedding`
+    frequency_shift: int = 1
     dtype: DTypeLike = jnp.float32  # of the computation; parameters and output are float32
     remat: bool = False  # recompute the blocks in the backward pass: less memory, a third more time
 
@@ -39,32 +50,35 @@ class UNet(nn.Module):
     ) -> Float[Array, "batch height width out"]:
         """The output at timestep index 0..T-1; `train` turns dropout on (and needs an rng named "dropout")."""
         self._check(x)
-        emb = TimeEmbedding(self.width, self.num_classes, self.dtype, name="time")(index, label)
+        told = TimeEmbedding(
+            self.width, self.num_classes, self.dtype, self.cos_first, self.frequency_shift, name="time"
+        )
+        emb = told(index, label)
         h = conv3x3(self.width, self.dtype, "conv_in")(x.astype(self.dtype))
         h, skips = self._down(h, emb, train)
         h = self._block(h, emb, train, h.shape[-1], "mid_0", attend=True)
         h = self._block(h, emb, train, h.shape[-1], "mid_1", attend=False)
         h = self._up(h, skips, emb, train)
-        h = nn.swish(norm(self.groups, self.dtype, "norm_out")(h))
+        h = nn.swish(norm(self.groups, self.dtype, "norm_out", self.norm_eps)(h))
         out = conv3x3(self.out_channels or x.shape[-1], self.dtype, "conv_out", scale=TINY)(h)
         return out.astype(jnp.float32)
 
     def _down(self, h: Array, emb: Array, train: bool) -> tuple[Array, list[Array]]:
         skips = [h]
-        for level, multiplier in enumerate(self.multipliers):
+        for level, features in enumerate(self._features()):
             for block in range(self.num_blocks):
-                h = self._block(h, emb, train, self.width * multiplier, f"down_{level}_{block}")
+                h = self._block(h, emb, train, features, f"down_{level}_{block}")
                 skips.append(h)
             if level < len(self.multipliers) - 1:
-                h = conv3x3(h.shape[-1], self.dtype, f"down_{level}", stride=2)(h)
+                h = downsample(h.shape[-1], self.dtype, f"down_{level}", self.down_padding)(h)
                 skips.append(h)
         return h, skips
 
     def _up(self, h: Array, skips: list[Array], emb: Array, train: bool) -> Array:
-        for level, multiplier in reversed(list(enumerate(self.multipliers))):
+        for level, features in reversed(list(enumerate(self._features()))):
             for block in range(self.num_blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = self._block(h, emb, train, self.width * multiplier, f"up_{level}_{block}")
+                h = self._block(h, emb, train, features, f"up_{level}_{block}")
             if level > 0:
                 h = conv3x3(h.shape[-1], self.dtype, f"up_{level}")(upsample(h))
         return h
@@ -72,11 +86,16 @@ class UNet(nn.Module):
     def _block(self, h: Array, emb: Array, train: bool, features: int, name: str, attend: bool | None = None) -> Array:
         """A residual block, and attention after it where asked, or at the heights of `attention` when not said."""
         block = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
-        h = block(features, self.groups, self.dropout, self.dtype, name=name)(h, emb, train)
+        h = block(features, self.groups, self.dropout, self.dtype, self.norm_eps, name=name)(h, emb, train)
         if h.shape[1] in self.attention if attend is None else attend:
             attention = nn.remat(Attention) if self.remat else Attention
-            h = attention(self.heads, self.groups, self.dtype, name=f"{name}_attention")(h)
+            heads = self.heads if self.head_dim is None else features // self.head_dim
+            h = attention(heads, self.groups, self.dtype, self.norm_eps, name=f"{name}_attention")(h)
         return h
+
+    def _features(self) -> list[int]:
+        """The channels of each level."""
+        return [round(self.width * multiplier) for multiplier in self.multipliers]
 
     def _check(self, x: Array) -> None:
         factor = 2 ** (len(self.multipliers) - 1)
@@ -87,9 +106,10 @@ class UNet(nn.Module):
             )
         if self.width < 1 or not 0 <= self.dropout < 1:
             raise ValueError(f"width must be at least 1 and dropout in [0, 1), got {self.width} and {self.dropout}")
-        for channels in {self.width * multiplier for multiplier in self.multipliers} | {self.width}:
-            if channels % self.groups or channels % self.heads:
+        split = f"heads={self.heads}" if self.head_dim is None else f"heads of head_dim={self.head_dim}"
+        for channels in {self.width, *self._features()}:
+            if channels % self.groups or channels % (self.head_dim or self.heads):
                 raise ValueError(
                     f"{channels} channels (width {self.width}) do not divide into groups={self.groups} of the group "
-                    f"normalisation and heads={self.heads} of the attention"
+                    f"normalisation and {split} of the attention"
                 )

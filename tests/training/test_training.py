@@ -86,15 +86,17 @@ def test_gradients_clipped_in_parts_are_the_mean_of_the_parts_own():
     def quiet(params, key, batch):
         return jnp.square(batch["x"] @ params["w"]).mean()
 
-    params, key = state().params, jax.random.key(0)
-    loss, plain = jax.value_and_grad(quiet)(params, key, DATA)
-    same_loss, wide = clip_in_parts(4, max_norm=1e6)(quiet)(params, key, DATA)
+    params = state().params
+    loss, plain = jax.value_and_grad(quiet)(params, jax.random.key(0), DATA)
+    same_loss, wide = clip_in_parts(4, max_norm=1e6)(quiet)(params, jax.random.key(0), DATA)
     np.testing.assert_allclose([same_loss, *wide["w"]], [loss, *plain["w"]], rtol=1e-5)
-    parts = [jax.grad(quiet)(params, key, {"x": DATA["x"][4 * i : 4 * i + 4]})["w"] for i in range(4)]
+    parts = [jax.grad(quiet)(params, jax.random.key(0), {"x": DATA["x"][4 * i : 4 * i + 4]})["w"] for i in range(4)]
     expected = np.mean([0.1 * part / np.linalg.norm(part) for part in parts], axis=0)
-    np.testing.assert_allclose(clip_in_parts(4, max_norm=0.1)(quiet)(params, key, DATA)[1]["w"], expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        clip_in_parts(4, max_norm=0.1)(quiet)(params, jax.random.key(0), DATA)[1]["w"], expected, rtol=1e-5
+    )
     with pytest.raises(ValueError, match="a batch of 16 does not divide into 5 parts"):
-        clip_in_parts(5)(quiet)(params, key, DATA)
+        clip_in_parts(5)(quiet)(params, jax.random.key(0), DATA)
 
 
 def test_parts_lie_on_the_devices_as_the_batch_does():
