@@ -313,6 +313,44 @@ def plan(rest: list[str]) -> int:
     return 0
 
 
+def convert(rest: list[str]) -> int:
+    """A diffusers folder into a workdir, or a workdir into such a folder: convert SOURCE TARGET [--weights ema|raw]"""
+    return _parse(_convert, rest, "ddpm-jax convert")
+
+
+def _convert(
+    source: tyro.conf.Positional[Path],
+    target: tyro.conf.Positional[Path],
+    /,
+    weights: Literal["ema", "raw"] | None = None,
+    data: str | None = None,
+    test_split: str | None = None,
+    folder_of_images: str | None = None,
+    test_percent: int | None = None,
+) -> int:
+    """Converts between a workdir and a folder of the diffusers library (UNet2DModel with its scheduler).
+
+    Args:
+        source: a folder with config.json, scheduler_config.json and safetensors, or a pipeline's; or a workdir.
+        target: the workdir, or the pipeline's folder, to be made.
+        weights: which parameters the diffusers folder holds, the average or the optimizer's; asked where it tells none.
+        data: the TFDS data set that evaluate, study and train take; test_split is what it calls its test split.
+        test_split: of that data set; test by default.
+        folder_of_images: a folder or zip of pictures instead.
+        test_percent: of those pictures, for the test split.
+    """
+    from ddpm_jax.convert import convert
+
+    named = {
+        "data": data,
+        "test_split": test_split,
+        "folder_of_images": folder_of_images,
+        "test_percent": test_percent,
+    }
+    print(convert(source, target, weights, named))
+    return 0
+
+
 def verify(rest: list[str]) -> int:
     """Sets an experiment's figures beside its paper's: verify EXPERIMENT [--workdir DIR --json FILE --knob value]"""
     path, recipe, prog = _experiment_first(rest, "verify")
@@ -376,6 +414,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": evaluate,
     "plan": plan,
     "verify": verify,
+    "convert": convert,
     "experiments": experiments,
     "prepare": prepare,
 }

@@ -25,11 +25,11 @@ UNFINISHED = {"experiment.py", "experiment.json.part"}
 """What a workdir holds whose making was interrupted."""
 
 
-def prepare(folder: Path, recipe: Path, knobs: dict[str, Any]) -> bool:
+def prepare(folder: Path, recipe: Path, knobs: dict[str, Any], **more: Any) -> bool:
     """Makes `folder` the workdir of this experiment and knobs; True if it is new, False if the run goes on there.
 
-    Raises ValueError if it belongs to another experiment or other knobs, is a folder of something else, or if a knob is
-    nothing that JSON can keep.
+    `more` is kept with them. Raises ValueError if it belongs to another experiment or other knobs, is a folder of
+    something else, or if a knob is nothing that JSON can keep.
     """
     check_knobs(knobs)
     if (folder / "experiment.json").is_file():
@@ -42,7 +42,7 @@ def prepare(folder: Path, recipe: Path, knobs: dict[str, Any]) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(recipe, folder / "experiment.py")
     record = {"experiment": recipe.name, "knobs": knobs, "versions": _versions(), "commit": _commit()}
-    write_json(folder / "experiment.json", record)  # last: a folder without it is no workdir yet
+    write_json(folder / "experiment.json", record | more)  # last: a folder without it is no workdir yet
     return True
 
 

@@ -122,6 +122,11 @@ def cosine(num_steps: int, offset: float = 0.008, max_beta: float = 0.999, dtype
     return from_betas(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], max_beta), dtype)
 
 
+def sigmoid(num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02, dtype: DTypeLike = np.float32) -> Schedule:
+    """Betas between the two along a logistic curve from -6 to 6 (the "sigmoid" of diffusers' schedulers)."""
+    return from_betas(beta_1 + (beta_T - beta_1) / (1 + np.exp(-np.linspace(-6, 6, num_steps))), dtype)
+
+
 def signal_to_noise(schedule: Schedule, t: Int[Array, "..."]) -> Float[Array, "..."]:
     """``alpha_bar_t / (1 - alpha_bar_t)``; infinite at t = 0."""
     alpha_bar, one_minus = schedule.at(t, jnp.ndim(t))

@@ -24,7 +24,7 @@ class UNet(nn.Module):
         2,
         2,
         2,
-    )  # channels of each level, in widths; each level halves the resolution
+    )  # channels of each level, in widths; each halves the resolution
     num_blocks: int = 2  # residual blocks a level, on the way down
     attention: Sequence[int] = (16,)  # heights, in pixels, at which blocks are followed by attention
     heads: int = 1  # of the attention

@@ -1,0 +1,72 @@
+"""UNet2DModels of every kind that is converted, with tensors that depend on their names alone."""
+
+import zlib
+from typing import Any
+
+import numpy as np
+
+CIFAR = {
+    "sample_size": 32,
+    "block_out_channels": [128, 256, 256, 256],
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "norm_eps": 1e-6,
+    "attention_head_dim": None,
+}
+"""google/ddpm-cifar10-32."""
+
+SMALL: dict[str, dict[str, Any]] = {
+    "cifar": CIFAR | {"sample_size": 16, "block_out_channels": [8, 16, 16, 16], "norm_num_groups": 4},
+    "256": CIFAR
+    | {
+        "sample_size": 32,
+        "block_out_channels": [4, 4, 8, 8, 16, 16],
+        "down_block_types": [*["DownBlock2D"] * 4, "AttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "AttnUpBlock2D", *["UpBlock2D"] * 4],
+        "layers_per_block": 1,
+        "norm_num_groups": 2,
+    },
+    "classes": {
+        "sample_size": 8,
+        "block_out_channels": [16, 24],
+        "down_block_types": ["AttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "AttnUpBlock2D"],
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "num_class_embeds": 5,
+    },
+    "grey": {
+        "sample_size": [12, 20],
+        "in_channels": 1,
+        "out_channels": 1,
+        "block_out_channels": [8, 16],
+        "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+        "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+        "layers_per_block": 1,
+        "attention_head_dim": 4,
+        "norm_num_groups": 4,
+    },
+}
+"""The kinds, small: the papers' way, six levels, class labels, greyscale that is not square with several heads."""
+
+
+def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Of a size that keeps activations near one, none of them zero."""
+    draw = np.random.default_rng(zlib.crc32(name.encode())).normal(size=shape)
+    if len(shape) > 1:
+        return (draw / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+    return ((1.0 if "norm" in name and name.endswith("weight") else 0.0) + 0.1 * draw).astype(np.float32)
+
+
+def inputs(config: dict[str, Any], batch: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Images [batch, height, width, channels], timestep indices and labels."""
+    size = config["sample_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    draw = np.random.default_rng(7)
+    x = draw.normal(size=(batch, height, width, config.get("in_channels", 3))).astype(np.float32)
+    classes = config.get("num_class_embeds")
+    index = draw.integers(0, 1000, batch).astype(np.int32)
+    return x, index, None if classes is None else draw.integers(0, classes, batch).astype(np.int32)

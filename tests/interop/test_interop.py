@@ -1,0 +1,259 @@
+"""Folders of diffusers, in and out, where diffusers is not installed: against what it computed once, and by laws."""
+
+import dataclasses
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from interop.models import SMALL, inputs, tensor
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+import ddpm_jax
+from ddpm_jax import recipes, workdir
+from ddpm_jax.cli import main
+from ddpm_jax.convert import scheduler_knobs
+from ddpm_jax.diffusion import gaussian, parameterizations, schedules
+from ddpm_jax.experiment import bind, keys, shapes
+from ddpm_jax.interop import schedulers, tensors, unets
+from ddpm_jax.networks import MLP, UNet
+
+GOLDEN = Path(__file__).parent / "golden"
+MODEL = "diffusion_pytorch_model.safetensors"
+
+
+def write(folder: Path, name: str = "grey", **scheduler: Any) -> Path:
+    """A model's folder as published ones are: the files side by side."""
+    told = json.loads((GOLDEN / f"{name}.json").read_text())
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel"} | told["config"]))
+    (folder / "scheduler_config.json").write_text(json.dumps({"_class_name": "DDPMScheduler"} | scheduler))
+    save_file({key: tensor(key, tuple(shape)) for key, shape in told["shapes"].items()}, folder / MODEL)
+    return folder
+
+
+def load(folder: Path) -> ddpm_jax.Run:
+    assert main(["convert", str(folder), str(folder.parent / "run"), "--weights", "raw"]) == 0
+    return ddpm_jax.load(folder.parent / "run")
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def converted(request, tmp_path_factory) -> tuple[str, Path, ddpm_jax.Run]:
+    """(name, diffusers' folder, our run of it)."""
+    folder = write(tmp_path_factory.mktemp(request.param) / "theirs", request.param)
+    return request.param, folder, load(folder)
+
+
+def test_outputs_and_gradients_are_those_of_diffusers(converted):
+    name, _, run = converted
+    x, index, label = inputs(SMALL[name])
+    told = None if label is None else jnp.asarray(label)
+
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def ours(x):
+        def mean_square(x):
+            y = bind(run.experiment, run.params)(x, index + 1, told)
+            return jnp.square(y).mean(), y
+
+        return jax.grad(mean_square, has_aux=True)(x)
+
+    golden = np.load(GOLDEN / f"{name}.npz")
+    for mine, theirs in zip(ours(x), (golden["gradient"], golden["output"]), strict=True):
+        assert np.abs(mine - theirs).max() < 1e-4 * np.abs(theirs).max()
+
+
+def test_there_and_back(converted):
+    """Whatever is read is written again: the same tensors to the bit, the same model."""
+    _, folder, _ = converted
+    assert main(["convert", str(folder.parent / "run"), str(folder.parent / "back")]) == 0
+    before, after = load_file(folder / MODEL), load_file(folder.parent / "back" / "unet" / MODEL)
+    assert before.keys() == after.keys()
+    for key in before:
+        np.testing.assert_array_equal(after[key][: len(before[key])], before[key])
+    configs = [
+        json.loads((folder.parent / each).read_text()) for each in ("theirs/config.json", "back/unet/config.json")
+    ]
+    fields, again = map(unets.to_fields, configs)
+    assert again == fields | {
+        "num_classes": fields["num_classes"] and fields["num_classes"] + 1
+    }  # the row for "no label"
+
+
+def test_a_run_written_out_and_read_again_draws_the_same_images(finished, tmp_path):
+    assert main(["convert", str(finished), str(tmp_path / "theirs")]) == 0
+    assert main(["convert", str(tmp_path / "theirs"), str(tmp_path / "run")]) == 0  # it tells itself that it is the EMA
+    one, other = (np.asarray(ddpm_jax.load(each).sampler()(keys(0, 4)), int) for each in (finished, tmp_path / "run"))
+    assert np.abs(one - other).max() <= 1
+    assert json.loads((tmp_path / "run" / "experiment.json").read_text())["weights"] == "ema"
+
+
+def test_a_converted_run_is_sampled_and_measured(tmp_path, capsys):
+    folder, pictures = write(tmp_path / "theirs", "grey", num_train_timesteps=30), tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(6):
+        Image.new("L", (20, 12), 40 * number).save(pictures / f"{number}.png")
+    options = ["--weights", "raw", "--folder-of-images", str(pictures), "--test-percent", "99"]
+    assert main(["convert", str(folder), str(tmp_path / "run"), *options]) == 0
+    assert main(["sample", str(tmp_path / "run"), "--num", "2", "--out", str(tmp_path / "two.npz")]) == 0
+    assert np.load(tmp_path / "two.npz")["arr_0"].shape == (2, 12, 20, 1)
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())[0]["weights"] == "raw"
+    assert main(["convert", str(folder), str(tmp_path / "blind"), "--weights", "raw"]) == 0
+    assert main(["evaluate", str(tmp_path / "blind")]) == 2
+    assert "--data NAME or --folder-of-images" in capsys.readouterr().err
+
+
+def test_averages_that_diffusers_trained_are_known_as_such(tmp_path):
+    """`EMAModel.save_pretrained` writes its own numbers into the model's config."""
+    folder = write(tmp_path / "unet_ema")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"decay": 0.9999, "optimization_step": 7}))
+    assert main(["convert", str(folder), str(tmp_path / "run")]) == 0
+    assert json.loads((tmp_path / "run" / "experiment.json").read_text())["weights"] == "ema"
+
+
+def test_old_names_and_half_precision_are_read(tmp_path):
+    folder = write(tmp_path / "theirs")
+    old = {new: name for name, new in tensors.OLD.items()}
+    content = {}
+    for name, value in load_file(folder / MODEL).items():
+        for new, before in old.items():
+            name = name.replace(new, before) if "attentions" in name else name
+        content[name] = value.astype(np.float16)
+    (folder / MODEL).unlink()
+    save_file(content, folder / MODEL.replace(".safetensors", ".fp16.safetensors"))
+    assert any(".query." in name for name in content)
+    params = load(folder).params
+    assert params["mid_0_attention"]["query"]["kernel"].dtype == jnp.float32
+
+
+def without(folder: Path, name: str) -> None:
+    content = load_file(folder / MODEL)
+    del content[name]
+    save_file(content, folder / MODEL)
+
+
+def with_(folder: Path, name: str, value: np.ndarray) -> None:
+    save_file(load_file(folder / MODEL) | {name: value}, folder / MODEL)
+
+
+def configured(folder: Path, file: str = "config.json", **changed: Any) -> None:
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | changed))
+
+
+def pickled(folder: Path) -> None:
+    (folder / MODEL).rename(folder / "diffusion_pytorch_model.bin")
+
+
+MISTAKES = {
+    "missing tensor mid_block.resnets.0.conv1.weight": lambda f: without(f, "mid_block.resnets.0.conv1.weight"),
+    "unexpected tensor extra.weight": lambda f: with_(f, "extra.weight", np.zeros(3, np.float32)),
+    "the tensor conv_in.bias of shape (3,)": lambda f: with_(f, "conv_in.bias", np.zeros(3, np.float32)),
+    "conv_in.bias holds numbers that are not finite": lambda f: with_(
+        f, "conv_in.bias", np.full(8, np.nan, np.float32)
+    ),
+    "safetensors cannot be read": lambda f: (f / MODEL).write_bytes(b"not a safetensors file at all"),
+    "a .bin is a pickle": pickled,
+    "holds no scheduler_config.json": lambda f: (f / "scheduler_config.json").unlink(),
+    "holds no config.json": lambda f: (f / "config.json").unlink(),
+    "cannot be read as JSON": lambda f: (f / "config.json").write_text("{"),
+    "entries that ddpm_jax does not know: warp": lambda f: configured(f, warp=9),
+    "act_fn 'gelu' is not supported": lambda f: configured(f, act_fn="gelu"),
+    "is of a UNet2DConditionModel": lambda f: configured(f, _class_name="UNet2DConditionModel"),
+    "blocks of type SkipDownBlock2D": lambda f: configured(f, down_block_types=["SkipDownBlock2D", "DownBlock2D"]),
+    "do not match": lambda f: configured(f, up_block_types=["UpBlock2D", "AttnUpBlock2D"]),
+    "has no sample_size": lambda f: configured(f, sample_size=None),
+    "prediction_type 'flow' is not supported": lambda f: configured(f, "scheduler_config.json", prediction_type="flow"),
+    "variance_type 'learned_range'": lambda f: configured(f, "scheduler_config.json", variance_type="learned_range"),
+    "PNDMScheduler is not supported": lambda f: configured(f, "scheduler_config.json", _class_name="PNDMScheduler"),
+    "thresholding True": lambda f: configured(f, "scheduler_config.json", thresholding=True),
+}
+
+
+@pytest.mark.parametrize("told", MISTAKES)
+def test_what_strangers_send_is_told_in_a_line_and_leaves_nothing(told, tmp_path, capsys):
+    folder = write(tmp_path / "theirs")
+    MISTAKES[told](folder)
+    assert main(["convert", str(folder), str(tmp_path / "run"), "--weights", "raw"]) == 2
+    line = capsys.readouterr().err
+    assert told in line and line.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
+
+
+def test_questions_that_only_the_user_can_answer(finished, tmp_path, capsys):
+    folder = write(tmp_path / "theirs")
+    for arguments, told in [
+        ((folder, tmp_path / "run"), "--weights ema for the average, --weights raw"),
+        ((folder, folder, "--weights", "raw"), "exists: choose another name"),
+        ((tmp_path / "nowhere", tmp_path / "run"), "holds no config.json"),
+        ((finished, tmp_path / "out", "--weights", "raw"), "--weights: these are for a folder of diffusers"),
+    ]:
+        assert main(["convert", *map(str, arguments)]) == 2
+        assert told in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
+
+
+MADE = recipes.read(recipes.find("imported"))
+BETAS = tuple(np.geomspace(1e-3, 0.3, 40).tolist())
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"prediction": "eps", "variance": "fixed_large", "clip": 1.0},
+        {"prediction": "eps", "variance": "fixed_small", "clip": None, "timesteps": 60, "beta_1": 1e-3, "beta_T": 0.3},
+        {"prediction": "x0", "variance": "fixed_large", "clip": 0.5, "schedule": "cosine"},
+        {"prediction": "v", "variance": "fixed_small", "clip": 1.0, "schedule": "quadratic"},
+        {"prediction": "v", "variance": "fixed_large", "clip": None, "schedule": "sigmoid", "beta_T": 0.05},
+    ],
+    ids=str,
+)
+def test_a_process_and_its_reading_are_known_by_what_they_do(knobs):
+    found = scheduler_knobs(MADE(**knobs))
+    assert {name: found[name] for name in knobs} == knobs
+    assert schedulers.to_knobs(schedulers.to_config(found)) == found
+
+
+def test_a_schedule_without_a_name_is_known_by_its_betas():
+    found = scheduler_knobs(MADE(schedule="betas", betas=BETAS))
+    assert found["schedule"] == "betas"
+    np.testing.assert_allclose(found["betas"], BETAS, rtol=1e-5)
+
+
+def test_what_diffusers_has_no_scheduler_for_is_refused():
+    process = gaussian.process(schedules.linear(100))
+    experiment = MADE()
+    for reading in (
+        parameterizations.mean(process),
+        parameterizations.eps(process, lambda schedule, t, s, ndim: 2 * schedule.between(s, t, ndim)[1]),
+        parameterizations.clipped(process, parameterizations.eps(process), -1.0, 0.5),
+    ):
+        with pytest.raises(ValueError, match="no scheduler"):
+            scheduler_knobs(dataclasses.replace(experiment, process=process, parameterization=reading))
+
+
+def test_the_paper_s_model_is_the_default():
+    """google/ddpm-cifar10-32 has the parameters of Ho et al. 2020, Appendix B."""
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes(MADE()))) == 35_746_307
+
+
+@pytest.mark.parametrize(
+    "network, told",
+    [
+        (MLP(), "no UNet: diffusers has no MLP"),
+        (UNet(multipliers=(2, 2)), "begins with a multiplier of 1"),
+        (UNet(heads=4), "has one head, or heads of a head_dim"),
+    ],
+    ids=["MLP", "multipliers", "heads"],
+)
+def test_a_network_that_diffusers_does_not_have_is_refused(finished, tmp_path, capsys, monkeypatch, network, told):
+    run = ddpm_jax.load(finished)
+    other = run._replace(experiment=dataclasses.replace(run.experiment, network=network))
+    monkeypatch.setattr(workdir, "load", lambda folder: other)
+    assert main(["convert", str(finished), str(tmp_path / "out")]) == 2
+    assert told in capsys.readouterr().err and not list(tmp_path.iterdir())
