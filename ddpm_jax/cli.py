@@ -359,18 +359,19 @@ def verify(rest: list[str]) -> int:
         knobs: Annotated[dict[str, Any], tyro.conf.arg(constructor=_with_knobs(recipe))],
         workdir: Annotated[Path | None, tyro.conf.arg(help="a run, whose measurements are shown too")] = None,
         json: Annotated[Path | None, tyro.conf.arg(help="also write the lines here")] = None,
-    ) -> tuple[dict[str, Any], Path | None, Path | None]:
-        return knobs, workdir, json
+        markdown: Annotated[bool, tyro.conf.arg(help="print one row of a Markdown table instead")] = False,
+    ) -> tuple[dict[str, Any], Path | None, Path | None, bool]:
+        return knobs, workdir, json, markdown
 
     arguments.__doc__ = inspect.getdoc(recipe)
-    knobs, folder, json = _parse(arguments, rest[1:], prog, recipe)
-    from ddpm_jax.verify import table, verify
+    knobs, folder, json, as_markdown = _parse(arguments, rest[1:], prog, recipe)
+    from ddpm_jax.verify import markdown, table, verify
     from ddpm_jax.workdir import check_owner, write_json
 
     if folder is not None:
         check_owner(folder, path, knobs)
     rows = verify(recipe(**knobs), folder)
-    print(table(rows))
+    print(markdown(" ".join(rest).replace(" --markdown", ""), rows) if as_markdown else table(rows))
     if json is not None:
         write_json(json, [row._asdict() for row in rows])
     return int(any(row.agrees is False for row in rows))

@@ -57,8 +57,9 @@ def _parameters(experiment: Experiment) -> int:
 
 def _kernel(experiment: Experiment, size: float) -> Normal:
     """p(x_1 | x_2) of a pixel whose x_2 is zero, where the network's output has this value."""
-    x_t = jnp.zeros((1, 1, 1, experiment.data.image_shape[-1]))
-    return experiment.parameterization.kernel(jnp.full_like(x_t, size), x_t, 2, 1)
+    channels = experiment.data.image_shape[-1]
+    output = jnp.full((1, 1, 1, getattr(experiment.network, "out_channels", None) or channels), size)
+    return experiment.parameterization.kernel(output, jnp.zeros((1, 1, 1, channels)), 2, 1)
 
 
 def _is_clipped(experiment: Experiment) -> bool:
@@ -129,6 +130,15 @@ def table(rows: list[Row]) -> str:
         lines.append((row.what, _figure(float(row.expected)), here, verdicts[row.agrees] or row.protocol, row.source))
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
     return "\n".join("  ".join((*map(str.ljust, line[:4], widths), line[4])).rstrip() for line in lines)
+
+
+def markdown(command: str, rows: list[Row]) -> str:
+    """The ledger as a row of README's table: run, what agrees without training, the paper's results, and ours."""
+    checked = [row.agrees for row in rows if row.agrees is not None]
+    results = [row for row in rows if row.agrees is None]
+    paper = ", ".join(f"{row.what} {_figure(row.expected)}" for row in results) or "no number"
+    ours = ", ".join(f"{row.what} {_figure(row.here)} ({row.protocol})" for row in results if row.here is not None)
+    return f"| `{command}` | {sum(checked)} of {len(checked)} | {paper} | {ours or 'not measured'} |"
 
 
 def _figure(value: float) -> str:

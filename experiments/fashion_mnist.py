@@ -50,7 +50,7 @@ def experiment(
     eps = parameterizations.eps(process, parameterizations.fixed_large)
     rate = optax.linear_schedule(0.0, learning_rate, warmup)
     return Experiment(
-        data=tfds_images("fashion_mnist", (28, 28, 1), num_classes=10),
+        data=tfds_images("fashion_mnist", (28, 28, 1), num_classes=10, cost="31 MB to download"),
         process=process,
         parameterization=parameterizations.clipped(process, eps),
         network=UNet(width=width, multipliers=(1, 2, 2), attention=(14,), dropout=dropout, groups=16),

@@ -41,6 +41,15 @@ def test_every_language_of_a_block_is_tried():
     assert {language for language, _ in BLOCKS} == {"sh", "python"}
 
 
+ROWS = re.findall(r"^\| `(ho_2020/[^`]*)` \|.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("run", ROWS)
+def test_its_table_of_the_papers_runs_is_what_the_ledger_says(run, capsys):
+    main(["verify", *run.split(), "--markdown"])
+    assert capsys.readouterr().out.strip() in (ROOT / "README.md").read_text()
+
+
 def test_the_files_it_names_are_there():
     named = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text())
     assert named and all((ROOT / name).exists() for name in named)

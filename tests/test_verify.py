@@ -26,9 +26,13 @@ class Identity(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_the_papers_runs_are_as_the_paper_states(name):
-    rows = verify(recipes.read(recipes.find(name))())
+LEARNED = {"variance": "learned", "loss": "bound"}
+ROWS = [*((name, {}) for name in RUNS), *((RUNS[1], {"prediction": each} | LEARNED) for each in ("eps", "mean"))]
+
+
+@pytest.mark.parametrize("name, knobs", ROWS, ids=str)
+def test_the_papers_runs_are_as_the_paper_states(name, knobs):
+    rows = verify(recipes.read(recipes.find(name))(**knobs))
     assert {row.what for row in rows} >= {
         "parameters",
         "T",

@@ -23,6 +23,7 @@ def tfds_images(
     test: str = "test",
     data_dir: str | None = None,
     fit: bool = False,
+    cost: str | None = None,
 ) -> Data:
     """The TFDS data set `name`, prepared beforehand by `ddpm-jax prepare NAME`.
 
@@ -38,9 +39,10 @@ def tfds_images(
         test: what ``open("test")`` reads.
         data_dir: where data sets are kept; TFDS's own default, ~/tensorflow_datasets, if not given.
         fit: crop images of other sizes in the middle and resize them, where they would be refused otherwise.
+        cost: what it takes to prepare it, such as "170 MB to download", for the one who has not.
     """
     splits = {"train": train, "test": test}
-    open_split = partial(_open, name, image_shape, num_classes, data_dir, splits, fit)
+    open_split = partial(_open, name, image_shape, num_classes, data_dir, splits, fit, cost)
     return Data(name=name, image_shape=image_shape, open=open_split, num_classes=num_classes)
 
 
@@ -101,13 +103,14 @@ def _open(
     data_dir: str | None,
     splits: Mapping[str, str],
     fit: bool,
+    cost: str | None,
     split: str,
 ) -> _Images:
     import tensorflow_datasets as tfds
 
     builder = find(name, data_dir)
     if not is_prepared(builder):
-        raise FileNotFoundError(_what_to_type(name, data_dir, builder.data_dir_root))
+        raise FileNotFoundError(_what_to_type(name, data_dir, cost, builder.data_dir_root))
     _check_image(name, builder, image_shape, fit)
     _check_label(name, builder, num_classes)
     # _Images decodes: TFDS takes OpenCV or Pillow, whichever is there, and with Pillow hands out a palette's indices.
@@ -116,9 +119,10 @@ def _open(
     return _Images(name, image_shape, num_classes is not None, fit, rows)
 
 
-def _what_to_type(name: str, data_dir: str | None, root: Any) -> str:
+def _what_to_type(name: str, data_dir: str | None, cost: str | None, root: Any) -> str:
     command = f"ddpm-jax prepare {name}" + (f" --data-dir {data_dir}" if data_dir else "")
-    return f'{name} is not prepared in {root}: type `{command}` (it needs `pip install "ddpm_jax[prepare]"`)'
+    told = "" if cost is None else f"{cost}; "
+    return f'{name} is not prepared in {root}: type `{command}` ({told}it needs `pip install "ddpm_jax[prepare]"`)'
 
 
 def _check_image(name: str, builder: Builder, image_shape: tuple[int, int, int], fit: bool) -> None:

@@ -22,6 +22,7 @@ from ddpm_jax.experiment import Claim, Every, Experiment, to_uint8, truncated
 from ddpm_jax.networks import UNet
 from ddpm_jax.training import clip_in_parts
 
+COST = "of pictures that are made by hand; --folder-of-images takes them as they are"
 CLAIMS = (
     Claim("T", 1000, "Section 4"),
     Claim("beta_1", 1e-4, "Section 4"),
@@ -83,8 +84,9 @@ def experiment(
     shape = (256, 256, 3)
     process = gaussian.process(schedules.linear_scaled(timesteps))
     rate = optax.linear_schedule(0.0, learning_rate, warmup)
+    built = tfds_images("celeb_a_hq/256", shape, cost=COST)
     return Experiment(
-        data=tfds_images("celeb_a_hq/256", shape) if folder_of_images is None else folder(folder_of_images, shape),
+        data=built if folder_of_images is None else folder(folder_of_images, shape),
         process=process,
         parameterization=parameterizations.clipped(process, parameterizations.eps(process)),
         network=UNet(width=width, multipliers=(1, 1, 2, 2, 4, 4), dropout=dropout, remat=remat),

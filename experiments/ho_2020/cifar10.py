@@ -123,7 +123,7 @@ def experiment(
     clipped = parameterizations.clipped(process, reading) if prediction == "eps" else reading
     rate = optax.linear_schedule(0.0, learning_rate, warmup)
     return Experiment(
-        data=tfds_images("cifar10", (32, 32, 3)),
+        data=tfds_images("cifar10", (32, 32, 3), cost="170 MB to download, as much again on disk"),
         process=process,
         parameterization=clipped,
         network=UNet(width=width, dropout=dropout, out_channels=6 if variance == "learned" else 3),
