@@ -18,7 +18,7 @@ from PIL import Image
 import ddpm_jax
 from ddpm_jax import recipes, workdir
 from ddpm_jax.cli import main
-from ddpm_jax.train import abstract_state, initial_state
+from ddpm_jax.train import initial_state
 from ddpm_jax.training import checkpoints, sharding
 from ddpm_jax.workdir import read
 
@@ -291,13 +291,6 @@ def test_help_before_an_experiment_is_named(capsys, command):
     assert not stop.value.code and "EXPERIMENT" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("height, count", [(32, 35_746_307), (256, 113_673_219)])
-def test_the_papers_networks_are_built_at_full_size(height, count):
-    experiment = recipes.read(TINY.with_name("sizes.py"))(height=height)
-    state = abstract_state(experiment, sharding.make_mesh())
-    assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) == count
-
-
 def test_plan_counts_what_it_can_be_held_to(tmp_path):
     assert main(["plan", str(TINY), "--json", str(tmp_path / "plan.json")]) == 0
     costs = json.loads((tmp_path / "plan.json").read_text())
@@ -306,12 +299,11 @@ def test_plan_counts_what_it_can_be_held_to(tmp_path):
     assert costs["flops"] == 12 * costs["flops_per_step"] > 0
 
 
-def test_every_shipped_experiment_is_listed_and_built(capsys):
+def test_every_shipped_experiment_is_listed(capsys):
     assert main(["experiments"]) == 0
     told = capsys.readouterr().out
     for name, path in recipes.shipped().items():
         assert name in told and recipes.headline(path) in told
-        assert recipes.read(path)().num_steps > 0
 
 
 def test_the_front_door_is_a_pure_function_of_keys(finished):
