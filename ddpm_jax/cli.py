@@ -152,6 +152,9 @@ def train(rest: list[str]) -> int:
 
     arguments.__doc__ = inspect.getdoc(recipe)
     folder, knobs = _parse(arguments, rest[1:], prog, recipe)
+    from ddpm_jax.workdir import own_knobs
+
+    knobs = own_knobs(folder, path, knobs)
     return _train(folder, path, recipe(**knobs), knobs)
 
 

@@ -2,8 +2,6 @@
 
 import json
 import math
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import recipes, workdir
-from ddpm_jax.diffusion import parameterizations, schedules
+from ddpm_jax.diffusion import parameterizations, samplers, schedules
 from ddpm_jax.diffusion.parameterizations import Parameterization
 from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.experiment import Experiment, Params, shapes
-from ddpm_jax.interop import folders, tensors, unets
-from ddpm_jax.interop import schedulers as configs
+from ddpm_jax.experiment import Experiment, out_channels, shapes
+from ddpm_jax.interop import folders, schedulers, tensors, unets
 from ddpm_jax.networks import UNet
 from ddpm_jax.training import checkpoints, create
 
@@ -41,50 +38,42 @@ def convert(source: Path, target: Path, weights: str | None, data: dict[str, Any
 def load(source: Path, target: Path, weights: str | None, data: dict[str, Any]) -> str:
     """A folder of diffusers as the workdir `target`, at step 0."""
     content = folders.read(source)
-    weights = weights or _told_weights(content)
-    fields = unets.to_fields(content.unet)
-    told = content.tensors
+    weights = _checked_weights(content, weights)
+    fields, told = unets.to_fields(content.unet), content.tensors
     if content.origin.get("null_class"):
         fields["num_classes"] -= 1
     else:
         told = tensors.with_null_class(told)
-    knobs = fields | configs.to_knobs(content.scheduler) | {name: value for name, value in data.items() if value}
-    recipe = recipes.find("imported")
-    experiment = recipes.read(recipe)(**knobs)
+        if fields["num_classes"] and data["folder_of_images"]:
+            raise ValueError("--folder-of-images: this network is told a class, and a folder has none; see --data")
+    recipe = recipes.shipped()["imported"]
+    make = recipes.read(recipe)
+    named = {name: value for name, value in data.items() if value is not None}
+    knobs = recipes.defaults(make) | fields | schedulers.to_knobs(content.scheduler) | named
+    experiment = make(**knobs)
     params = tensors.to_params(told, shapes(experiment), len(fields["multipliers"]))
-    _write_workdir(target, recipe, experiment, knobs, params, {"weights": weights, "converted": str(source.absolute())})
+    with workdir.whole(target) as part:
+        workdir.prepare(part, recipe, knobs, weights=weights, converted=str(source.absolute()))
+        with checkpoints.manager(part / "checkpoints") as manager:
+            checkpoints.save(manager, create(params, experiment.optimizer))
     return f"the run in {target}: {weights} weights; ddpm-jax sample {target}"
 
 
-def _told_weights(content: folders.Folder) -> str:
-    if "weights" in content.origin:
-        return content.origin["weights"]
-    if content.unet.keys() & unets.AVERAGE:
-        return "ema"
+def _checked_weights(content: folders.Folder, given: str | None) -> str:
+    """Which weights the folder holds, as it says itself or as it is said to."""
+    told = content.origin.get("weights") or ("ema" if content.unet.keys() & unets.AVERAGE else None)
+    if told and given and told != given:
+        raise ValueError(f"--weights {given}: the folder says that it holds the {told} weights")
+    if told or given:
+        return told or given  # type: ignore[return-value]
     raise ValueError(
         "nothing here tells which weights these are: --weights ema for the average, --weights raw for what the "
         "optimizer left (their samples differ: FID 3.2 and 12 for CIFAR-10)"
     )
 
 
-def _write_workdir(
-    target: Path, recipe: Path, experiment: Experiment, knobs: dict[str, Any], params: Params, more: dict[str, Any]
-) -> None:
-    """Whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
-    try:
-        workdir.prepare(part, recipe, knobs, **more)
-        with checkpoints.manager(part / "checkpoints") as manager:
-            checkpoints.save(manager, create(params, experiment.optimizer))
-        part.chmod(0o755)  # mkdtemp's are for the user alone
-        part.rename(target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
 def export(source: Path, target: Path) -> str:
-    """A run's averaged parameters as a folder of diffusers, with a DDPMScheduler that samples as the run does.
+    """A run's averaged parameters as a folder of diffusers, with a scheduler that samples as the run does.
 
     Raises ValueError for a run that diffusers has no model or scheduler for.
     """
@@ -93,17 +82,17 @@ def export(source: Path, target: Path) -> str:
     if not isinstance(network, UNet):
         raise ValueError(f"the network of {source} is no UNet: diffusers has no {type(network).__name__}")
     fields = {name: getattr(network, name) for name in UNet.__dataclass_fields__}
-    config = unets.to_config(fields, run.experiment.data.image_shape)
     origin = json.loads((source / "experiment.json").read_text())
     told = {"weights": workdir.weights(source, run.step), "null_class": fields["num_classes"] is not None}
     content = folders.Folder(
-        unet=config,
-        scheduler=configs.to_config(scheduler_knobs(run.experiment)),
+        unet=unets.to_config(fields, run.experiment.data.image_shape),
+        scheduler=schedulers.to_config(scheduler_knobs(run.experiment)),
         tensors=tensors.from_params(run.params, len(fields["multipliers"])),
         origin=told | {"step": run.step, "experiment": origin["experiment"], "knobs": origin["knobs"]},
     )
-    folders.write(target, content)
-    return f"{target}: DDPMPipeline.from_pretrained reads it; {told['weights']} weights of step {run.step}"
+    with workdir.whole(target) as part:
+        folders.write(part, content)
+    return f"{target}: DiffusionPipeline.from_pretrained reads it; {told['weights']} weights of step {run.step}"
 
 
 def scheduler_knobs(experiment: Experiment) -> dict[str, Any]:
@@ -111,16 +100,21 @@ def scheduler_knobs(experiment: Experiment) -> dict[str, Any]:
 
     Raises ValueError where none of them reads the network as the experiment does.
     """
-    for named, reading in _readings(experiment):
-        if _agree(reading, experiment):
-            return _schedule_knobs(experiment.process.schedule) | named
-    raise ValueError("diffusers has no scheduler that reads this network's output as the experiment does")
+    sampler = next((name for name, kind in SAMPLERS.items() if kind is experiment.sampler), None)
+    if sampler is not None and out_channels(experiment) == experiment.data.image_shape[-1]:
+        for named, reading in _readings(experiment):
+            if _agree(reading, experiment):
+                return _schedule_knobs(experiment.process.schedule) | named | {"sampler": sampler}
+    raise ValueError("diffusers has no scheduler that samples as this experiment does")
+
+
+SAMPLERS = {"ancestral": samplers.ddpm, "ddim": samplers.ddim}
 
 
 def _readings(experiment: Experiment) -> Iterator[tuple[dict[str, Any], Parameterization]]:
     process, clip = experiment.process, _clip(experiment)
-    for prediction in configs.PREDICTIONS.values():
-        for variance in sorted(set(configs.VARIANCES.values())):
+    for prediction in schedulers.PREDICTIONS.values():
+        for variance in sorted(set(schedulers.VARIANCES.values())):
             reading = getattr(parameterizations, prediction)(process, getattr(parameterizations, variance))
             clipped = reading if clip is None else parameterizations.clipped(process, reading, -clip, clip)
             yield {"prediction": prediction, "variance": variance, "clip": clip}, clipped
@@ -130,7 +124,7 @@ def _clip(experiment: Experiment) -> float | None:
     """The largest estimate of x_0 that an output can give, if there is one."""
     T, x_t = experiment.process.schedule.num_steps, jnp.zeros((1, 1, 1, experiment.data.image_shape[-1]))
     highest = max(float(experiment.parameterization.x_0(x_t + size, x_t, T).max()) for size in (-1e6, 1e6))
-    return highest if highest < 1e4 else None
+    return _typed(highest, 6) if highest < 1e5 else None
 
 
 def _agree(reading: Parameterization, experiment: Experiment) -> bool:
@@ -150,27 +144,25 @@ def _schedule_knobs(schedule: Schedule) -> dict[str, Any]:
     T = schedule.num_steps
     t = np.arange(1, T + 1)
     betas = tuple(np.asarray(schedule.between(t - 1, t, 1)[1], float).tolist())
-    ends = _typed(betas[0]), _typed(betas[-1])
-    wider = _sigmoid_ends(betas[0], betas[-1])
-    named = {
-        "linear": (schedules.linear(T, *ends), ends),
-        "quadratic": (schedules.quadratic(T, *ends), ends),
-        "cosine": (schedules.cosine(T), ends),
-        "sigmoid": (schedules.sigmoid(T, *wider), wider),
-    }
-    for name, (each, (beta_1, beta_T)) in named.items():
+    for name, beta_1, beta_T in _names(betas[0], betas[-1]):
+        each = schedules.cosine(T) if name == "cosine" else getattr(schedules, name)(T, beta_1, beta_T)
         if all(np.allclose(ours, theirs, rtol=1e-5, atol=0) for ours, theirs in zip(schedule, each, strict=True)):
             return {"timesteps": T, "schedule": name, "beta_1": beta_1, "beta_T": beta_T, "betas": None}
-    return {"timesteps": T, "schedule": "betas", "beta_1": ends[0], "beta_T": ends[1], "betas": betas}
+    return {"timesteps": T, "schedule": "betas", "beta_1": betas[0], "beta_T": betas[-1], "betas": betas}
 
 
-def _sigmoid_ends(first: float, last: float) -> tuple[float, float]:
-    """The two betas between which a sigmoid schedule runs that begins and ends so: it reaches neither."""
+def _names(first: float, last: float) -> Iterator[tuple[str, float, float]]:
+    """Schedules that begin and end so, with the two betas as they may have been typed.
+
+    float32 has given them other last digits. A sigmoid reaches neither of its own.
+    """
     short = 1 / (1 + math.exp(6))
-    rise = (last - first) / (1 - 2 * short)
-    return _typed(first - rise * short), _typed(last + rise * short)
+    beyond = (last - first) / (1 - 2 * short) * short
+    for digits in (6, 5, 4, 3):
+        for name in ("linear", "quadratic", "cosine"):
+            yield name, _typed(first, digits), _typed(last, digits)
+        yield "sigmoid", _typed(first - beyond, digits), _typed(last + beyond, digits)
 
 
-def _typed(beta: float) -> float:
-    """As it was typed, before float32 gave it other last digits."""
-    return float(f"{beta:.6g}")
+def _typed(number: float, digits: int) -> float:
+    return float(f"{number:.{digits}g}")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import zipfile
 import zlib
 from collections.abc import Sequence
 from functools import partial
@@ -108,8 +109,12 @@ def bits_per_dim(
 def _read_tally(path: Path | None) -> Tally | None:
     if path is None or not path.exists():
         return None
-    with np.load(path) as arrays:
-        return Tally(**arrays)
+    try:
+        with np.load(path) as arrays:
+            return Tally(**arrays)
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+        print(f"{path} cannot be read: measuring from the first example again")
+        return None
 
 
 def _write_tally(path: Path | None, tally: Tally) -> None:
@@ -208,7 +213,9 @@ def evaluate_workdir(folder: Path, protocol: Protocol, batch_size: int = 120, co
     record = {"step": run.step, "weights": weights(folder, run.step), "protocol": protocol._asdict()}
     record["bpd"] = measured.record()
     add_record(folder / "evaluation.json", record)
-    keep.unlink(missing_ok=True)
+    for path in folder.glob("evaluation_*.npz"):  # also what was left of other checkpoints
+        if path == keep or not path.name.startswith(f"evaluation_{run.step}_"):
+            path.unlink()
     if copy_to is not None:
         write_json(copy_to, record)
     if measured.rate is not None and measured.distortion is not None:
@@ -220,7 +227,7 @@ def evaluate_workdir(folder: Path, protocol: Protocol, batch_size: int = 120, co
 def _unfinished(folder: Path, step: int, protocol: Protocol) -> Path:
     """Where this measurement is kept until it is finished: another one, or another checkpoint, has another name."""
     told = json.dumps([step, protocol._asdict()], sort_keys=True)
-    return folder / f"evaluation_{zlib.crc32(told.encode()):08x}.npz"
+    return folder / f"evaluation_{step}_{zlib.crc32(told.encode()):08x}.npz"
 
 
 def _unclipped(run: Run) -> Run:

@@ -125,6 +125,11 @@ def shapes(experiment: Experiment) -> Params:
     return jax.eval_shape(init_fn(experiment), jax.random.key(0))
 
 
+def out_channels(experiment: Experiment) -> int:
+    """Of the network's output: more than the image's where it tells its variance too."""
+    return getattr(experiment.network, "out_channels", None) or experiment.data.image_shape[-1]
+
+
 def init_fn(experiment: Experiment) -> Callable[[Array], Params]:
     """``key`` -> parameters, float32."""
 

@@ -5,6 +5,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ddpm_jax.experiment import Experiment
 
@@ -47,6 +48,11 @@ def read(path: Path) -> Recipe:
     if not callable(getattr(module, "experiment", None)):
         raise ValueError(f"{path} defines no function experiment(*, ...) -> Experiment")
     return module.experiment
+
+
+def defaults(recipe: Recipe) -> dict[str, Any]:
+    """Its knobs, each as it is when none is given."""
+    return {name: parameter.default for name, parameter in inspect.signature(recipe).parameters.items()}
 
 
 def headline(path: Path) -> str:

@@ -1,7 +1,5 @@
 """What `sample` does: images of a trained run into a file, keyed one by one."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,10 +129,6 @@ def _write_grid(out: Path, images: np.ndarray, labels: np.ndarray | None, proven
 
 
 def _write_folder(out: Path, images: np.ndarray, labels: np.ndarray | None, provenance: dict[str, Any]) -> None:
-    part = Path(tempfile.mkdtemp(prefix=f"{out.name}.", dir=out.parent))
-    part.chmod(0o755)  # mkdtemp's are for the user alone
-    for number, image in enumerate(images):
-        figures.save_png(part / f"{number:06d}.png", image, provenance)
-    if out.exists():
-        shutil.rmtree(out)
-    part.rename(out)
+    with workdir.whole(out) as part:
+        for number, image in enumerate(images):
+            figures.save_png(part / f"{number:06d}.png", image, provenance)

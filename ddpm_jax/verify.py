@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ddpm_jax.data import flip
 from ddpm_jax.diffusion.distributions import Normal
-from ddpm_jax.experiment import Experiment, shapes
+from ddpm_jax.experiment import Experiment, out_channels, shapes
 
 TOLERANCE = 1e-4
 """Relative, for what is not measured: float32 tables against the paper's decimals."""
@@ -58,7 +58,7 @@ def _parameters(experiment: Experiment) -> int:
 def _kernel(experiment: Experiment, size: float) -> Normal:
     """p(x_1 | x_2) of a pixel whose x_2 is zero, where the network's output has this value."""
     channels = experiment.data.image_shape[-1]
-    output = jnp.full((1, 1, 1, getattr(experiment.network, "out_channels", None) or channels), size)
+    output = jnp.full((1, 1, 1, out_channels(experiment)), size)
     return experiment.parameterization.kernel(output, jnp.zeros((1, 1, 1, channels)), 2, 1)
 
 
@@ -118,7 +118,12 @@ def _measured(what: str, folder: Path | None) -> tuple[float | None, str]:
 
 def _is_whole(record: dict[str, Any]) -> bool:
     protocol = record["protocol"]
-    return protocol["split"] == "test" and protocol["num"] is None and protocol["times"] is None and protocol["clip"]
+    return (
+        protocol["split"] == "test"
+        and protocol["num"] is None
+        and protocol["times"] is None
+        and protocol.get("clip", True)
+    )
 
 
 def table(rows: list[Row]) -> str:

@@ -9,6 +9,9 @@ import json
 import os
 import shutil
 import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +71,14 @@ def read_knobs(folder: Path) -> dict[str, Any]:
     return {name: _tuples(value) for name, value in record.items()}
 
 
+def own_knobs(folder: Path, recipe: Path, knobs: dict[str, Any]) -> dict[str, Any]:
+    """The knobs to go on with: those the run was started with, where it is named by its own copy and none is given."""
+    own = folder / "experiment.py"
+    if not (folder / "experiment.json").is_file() or recipe.resolve() != own.resolve():
+        return knobs
+    return read_knobs(folder) if knobs == recipes.defaults(recipes.read(recipe)) else knobs
+
+
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
@@ -120,6 +131,21 @@ def provenance(folder: Path, run: Run, **asked: Any) -> dict[str, Any]:
     """What decides a file made from the run: experiment, knobs, checkpoint, and what was asked for."""
     record = json.loads((folder / "experiment.json").read_text())
     return {"experiment": record["experiment"], "knobs": record["knobs"], "checkpoint": run.step, **asked}
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of `target` once all has gone well and leaves nothing otherwise."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
+    part.mkdir()
+    try:
+        yield part
+        if target.exists():
+            shutil.rmtree(target)
+        part.rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Literal
 import optax
 
 from ddpm_jax.data import Data, flip, folder, tfds_images
-from ddpm_jax.diffusion import gaussian, parameterizations, schedules
+from ddpm_jax.diffusion import gaussian, parameterizations, samplers, schedules
 from ddpm_jax.experiment import Every, Experiment
 from ddpm_jax.networks import UNet
 
@@ -51,6 +51,7 @@ def experiment(
     prediction: Literal["eps", "x0", "v"] = "eps",
     variance: Literal["fixed_small", "fixed_large"] = "fixed_large",
     clip: float | None = 1.0,
+    sampler: Literal["ancestral", "ddim"] = "ancestral",
     data: str | None = None,
     test_split: str = "test",
     folder_of_images: str | None = None,
@@ -91,6 +92,7 @@ def experiment(
         prediction: what the network predicts: the noise, the image, or v.
         variance: of the reverse process.
         clip: estimates of x_0 are held between this and minus this.
+        sampler: over all T steps.
         data: a TFDS data set to train on or to measure with.
         test_split: what that data set calls its test split.
         folder_of_images: a folder or zip of pictures in its place.
@@ -131,6 +133,7 @@ def experiment(
             cos_first=cos_first,
             frequency_shift=frequency_shift,
         ),
+        sampler=samplers.ddim if sampler == "ddim" else samplers.ddpm,
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         augment=flip if flips else None,
         batch_size=batch_size,

@@ -90,6 +90,12 @@ def test_an_interrupted_measurement_goes_on_where_it_stood(tmp_path):
     np.testing.assert_equal(rest._asdict(), whole._asdict())
 
 
+def test_a_damaged_unfinished_measurement_begins_again(tmp_path):
+    (tmp_path / "part.npz").write_bytes(b"")
+    damaged = bits_per_dim(run(), images(4), keep=tmp_path / "part.npz")
+    np.testing.assert_equal(damaged.total, bits_per_dim(run(), images(4)).total)
+
+
 def test_a_finished_measurement_leaves_nothing_unfinished(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     assert main(["evaluate", str(run), "--num", "8"]) == 0

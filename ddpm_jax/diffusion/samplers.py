@@ -84,7 +84,11 @@ def ddim(
     condition: Array | None = None,
     eta: ArrayLike = 0.0,
 ) -> Sampler:
-    """The bridges of Song et al. 2021, Eq. 12: deterministic at eta = 0, ancestral with `fixed_small` at eta = 1."""
+    """The bridges of Song et al. 2021, Eq. 12: deterministic at eta = 0, ancestral with `fixed_small` at eta = 1.
+
+    Where x_0 is clipped, the noise that is kept is what leads from the clipped x_0 to x_t (in diffusers:
+    ``use_clipped_model_output=True``).
+    """
 
     def kernel(x_t, t, s):
         x_0 = parameterization.x_0(network(x_t, t, condition), x_t, t)

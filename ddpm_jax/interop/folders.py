@@ -1,8 +1,6 @@
 """A diffusers folder: a pipeline with ``unet/`` and ``scheduler/``, or a model with its files side by side."""
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,37 +68,35 @@ def _tensors(folder: Path) -> dict[str, np.ndarray]:
 
     path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if path is None:
-        raise FileNotFoundError(
-            f"{folder} holds no {WEIGHTS[0]}; a .bin is a pickle, which can run programs, and is not read: let "
-            "diffusers save the model again with safe_serialization=True"
-        )
+        raise FileNotFoundError(f"{folder} holds no {WEIGHTS[0]}{_instead(folder)}")
     try:
         return load_file(path)
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, AttributeError, KeyError, ValueError) as error:  # AttributeError: of a type NumPy lacks
         raise ValueError(f"{path} cannot be read: {error}") from None
 
 
+def _instead(folder: Path) -> str:
+    """What to do about the weights that are there."""
+    if any(folder.glob("*.safetensors.index.json")):
+        return ", but shards of it: let diffusers save the model again with a larger max_shard_size"
+    if any(folder.glob("*.bin")):
+        return "; a .bin is a pickle, which can run programs, and is not read: save it with safe_serialization=True"
+    return ""
+
+
 def write(folder: Path, content: Folder) -> None:
-    """A pipeline's folder, which must not exist yet; written whole or not at all."""
+    """The files of a pipeline into an empty folder."""
     from safetensors.numpy import save_file
 
-    if folder.exists():
-        raise ValueError(f"{folder} exists: choose another name")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    try:
-        part.chmod(0o755)  # mkdtemp's are for the user alone
-        for name in ("unet", "scheduler"):
-            (part / name).mkdir()
-        index = {"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"]}
-        _write_json(part / "model_index.json", index | {"scheduler": ["diffusers", "DDPMScheduler"]})
-        _write_json(part / "unet" / UNET, content.unet)
-        _write_json(part / "scheduler" / SCHEDULER, content.scheduler)
-        _write_json(part / OURS, content.origin)
-        save_file(content.tensors, part / "unet" / WEIGHTS[0], metadata={"format": "pt"})
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    for name in ("unet", "scheduler"):
+        (folder / name).mkdir()
+    kind = content.scheduler["_class_name"]
+    index = {"_class_name": kind.replace("Scheduler", "Pipeline"), "unet": ["diffusers", "UNet2DModel"]}
+    _write_json(folder / "model_index.json", index | {"scheduler": ["diffusers", kind]})
+    _write_json(folder / "unet" / UNET, content.unet)
+    _write_json(folder / "scheduler" / SCHEDULER, content.scheduler)
+    _write_json(folder / OURS, content.origin)
+    save_file(content.tensors, folder / "unet" / WEIGHTS[0], metadata={"format": "pt"})
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -48,7 +48,10 @@ def to_params(tensors: Tensors, like: Params, levels: int) -> dict[str, Any]:
 
     Raises ValueError naming the first tensor that is missing, unexpected, of another shape or not finite.
     """
-    tensors = {_new_name(name): tensor for name, tensor in tensors.items()}
+    renamed = {_new_name(name): tensor for name, tensor in tensors.items()}
+    if len(renamed) < len(tensors):
+        raise ValueError("the layers of attention are there twice, under their old names and their new ones")
+    tensors = renamed
     wanted = {_name(path, levels): path for path, _ in _flat(like)}
     for told, names in (("missing", wanted.keys() - tensors), ("unexpected", tensors.keys() - wanted)):
         if names:

@@ -2,26 +2,27 @@
 
 from typing import Any
 
-from ddpm_jax.interop.configs import check_fixed, check_known, read
+from ddpm_jax.interop import configs
+from ddpm_jax.interop.configs import COUNT, COUNT_OR_NONE, NAMES, Kind
 
-DEFAULTS: dict[str, Any] = {
-    "sample_size": None,
-    "in_channels": 3,
-    "out_channels": 3,
-    "freq_shift": 0,
-    "flip_sin_to_cos": True,
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-    "block_out_channels": (224, 448, 672, 896),
-    "layers_per_block": 2,
-    "downsample_padding": 1,
-    "dropout": 0.0,
-    "attention_head_dim": 8,
-    "norm_num_groups": 32,
-    "norm_eps": 1e-5,
-    "num_class_embeds": None,
+ENTRIES: dict[str, tuple[Any, Kind]] = {
+    "sample_size": (None, configs.SIZE),
+    "in_channels": (3, COUNT),
+    "out_channels": (3, COUNT),
+    "freq_shift": (0, configs.BIT),
+    "flip_sin_to_cos": (True, configs.TRUTH),
+    "down_block_types": (("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"), NAMES),
+    "up_block_types": (("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"), NAMES),
+    "block_out_channels": ((224, 448, 672, 896), configs.COUNTS),
+    "layers_per_block": (2, COUNT),
+    "downsample_padding": (1, configs.BIT),
+    "dropout": (0.0, configs.SHARE),
+    "attention_head_dim": (8, COUNT_OR_NONE),
+    "norm_num_groups": (32, COUNT),
+    "norm_eps": (1e-5, configs.POSITIVE),
+    "num_class_embeds": (None, COUNT_OR_NONE),
 }
-"""What the model takes where its config is silent."""
+"""What the model takes where its config is silent, and what each entry should be."""
 
 FIXED: dict[str, tuple[Any, ...]] = {
     "center_input_sample": (False,),
@@ -53,13 +54,19 @@ def to_fields(config: dict[str, Any]) -> dict[str, Any]:
 
     Raises ValueError naming the first entry that our U-Net cannot follow.
     """
-    check_known("config.json", config, {*DEFAULTS, *FIXED, *IGNORED})
-    check_fixed("config.json", config, FIXED)
-    told = read(config, DEFAULTS)
+    configs.check_known("config.json", config, {*ENTRIES, *FIXED, *IGNORED})
+    configs.check_fixed("config.json", config, FIXED)
+    told = configs.read("config.json", config, ENTRIES)
+    if told["out_channels"] != told["in_channels"]:
+        raise ValueError(
+            f"config.json: out_channels {told['out_channels']} are not in_channels {told['in_channels']}: a network "
+            "that is told more than the image, or tells its variance, is not supported"
+        )
     channels = told["block_out_channels"]
     if config.get("time_embedding_dim") not in (None, 4 * channels[0]):
         raise ValueError(f"config.json: time_embedding_dim {config['time_embedding_dim']} is not 4 * {channels[0]}")
-    height, width = _size(told["sample_size"])
+    size = told["sample_size"]
+    height, width = (size, size) if isinstance(size, int) else size
     return {
         "image_shape": (height, width, told["in_channels"]),
         "width": channels[0],
@@ -72,16 +79,10 @@ def to_fields(config: dict[str, Any]) -> dict[str, Any]:
         "num_classes": told["num_class_embeds"],
         "groups": told["norm_num_groups"],
         "norm_eps": float(told["norm_eps"]),
-        "down_padding": told["downsample_padding"],
+        "down_padding": int(told["downsample_padding"]),
         "cos_first": told["flip_sin_to_cos"],
         "frequency_shift": int(told["freq_shift"]),
     }
-
-
-def _size(sample_size: Any) -> tuple[int, int]:
-    if sample_size is None:
-        raise ValueError('config.json has no sample_size: add the size of the images, such as "sample_size": 32')
-    return (sample_size, sample_size) if isinstance(sample_size, int) else tuple(sample_size)
 
 
 def _attends(told: dict[str, Any]) -> list[bool]:
@@ -105,6 +106,8 @@ def to_config(fields: dict[str, Any], image_shape: tuple[int, int, int]) -> dict
     features = [round(fields["width"] * multiplier) for multiplier in fields["multipliers"]]
     if features[0] != fields["width"]:
         raise ValueError(f"multipliers {fields['multipliers']}: a UNet2DModel begins with a multiplier of 1")
+    if fields["out_channels"] not in (None, channels):
+        raise ValueError(f"out_channels {fields['out_channels']}: a network that tells its variance is not supported")
     if fields["head_dim"] is None and fields["heads"] != 1:
         raise ValueError(f"heads {fields['heads']}: a UNet2DModel has one head, or heads of a head_dim")
     attends = [height // 2**level in fields["attention"] for level in range(len(features))]

@@ -89,9 +89,14 @@ class UNet(nn.Module):
         h = block(features, self.groups, self.dropout, self.dtype, self.norm_eps, name=name)(h, emb, train)
         if h.shape[1] in self.attention if attend is None else attend:
             attention = nn.remat(Attention) if self.remat else Attention
-            heads = self.heads if self.head_dim is None else features // self.head_dim
-            h = attention(heads, self.groups, self.dtype, self.norm_eps, name=f"{name}_attention")(h)
+            h = attention(self._heads(features), self.groups, self.dtype, self.norm_eps, name=f"{name}_attention")(h)
         return h
+
+    def _heads(self, features: int) -> int:
+        if features % (self.head_dim or self.heads):
+            split = f"heads={self.heads}" if self.head_dim is None else f"heads of head_dim={self.head_dim}"
+            raise ValueError(f"{features} channels (width {self.width}) do not divide into {split} of the attention")
+        return self.heads if self.head_dim is None else features // self.head_dim
 
     def _features(self) -> list[int]:
         """The channels of each level."""
@@ -106,10 +111,9 @@ class UNet(nn.Module):
             )
         if self.width < 1 or not 0 <= self.dropout < 1:
             raise ValueError(f"width must be at least 1 and dropout in [0, 1), got {self.width} and {self.dropout}")
-        split = f"heads={self.heads}" if self.head_dim is None else f"heads of head_dim={self.head_dim}"
         for channels in {self.width, *self._features()}:
-            if channels % self.groups or channels % (self.head_dim or self.heads):
+            if channels % self.groups:
                 raise ValueError(
                     f"{channels} channels (width {self.width}) do not divide into groups={self.groups} of the group "
-                    f"normalisation and {split} of the attention"
+                    "normalisation"
                 )

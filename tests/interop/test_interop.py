@@ -18,7 +18,7 @@ import ddpm_jax
 from ddpm_jax import recipes, workdir
 from ddpm_jax.cli import main
 from ddpm_jax.convert import scheduler_knobs
-from ddpm_jax.diffusion import gaussian, parameterizations, schedules
+from ddpm_jax.diffusion import gaussian, parameterizations, samplers, schedules
 from ddpm_jax.experiment import bind, keys, shapes
 from ddpm_jax.interop import schedulers, tensors, unets
 from ddpm_jax.networks import MLP, UNet
@@ -108,6 +108,38 @@ def test_a_converted_run_is_sampled_and_measured(tmp_path, capsys):
     assert "--data NAME or --folder-of-images" in capsys.readouterr().err
 
 
+def test_a_converted_run_goes_on_by_its_own_copy_of_the_experiment(tmp_path):
+    """Whatever its knobs are: none has to be given again."""
+    load(write(tmp_path / "theirs"))
+    own, make = tmp_path / "run" / "experiment.py", recipes.read(tmp_path / "run" / "experiment.py")
+    knobs = workdir.own_knobs(tmp_path / "run", own, recipes.defaults(make))
+    assert knobs["image_shape"] == (12, 20, 1) and not workdir.prepare(tmp_path / "run", own, knobs)
+    other = recipes.defaults(make) | {"seed": 1}
+    assert workdir.own_knobs(tmp_path / "run", own, other) == other
+
+
+def test_schedulers_of_2022_and_of_ddim_are_followed(tmp_path):
+    old = {
+        "_class_name": "DDPMScheduler",
+        "_diffusers_version": "0.1.1",
+        "timestep_values": None,
+        "tensor_format": "np",
+    }
+    told = schedulers.to_knobs(old | {"clip_predicted_image": False, "predict_epsilon": False})
+    assert (told["clip"], told["prediction"]) == (None, "x0")
+    assert load(write(tmp_path / "theirs", _class_name="DDIMScheduler")).experiment.sampler is samplers.ddim
+
+
+def test_a_class_that_nothing_tells_is_not_made_up(tmp_path, capsys):
+    folder = write(tmp_path / "theirs", "classes")
+    load(folder)
+    label = ddpm_jax.load(tmp_path / "run").params["time"]["label"]["embedding"]
+    assert label.shape[0] == 6 and not label[5].any() and label[4].any()  # "no label" adds nothing
+    options = ["--weights", "raw", "--folder-of-images", "pictures"]
+    assert main(["convert", str(folder), str(tmp_path / "other"), *options]) == 2
+    assert "a folder has none" in capsys.readouterr().err
+
+
 def test_averages_that_diffusers_trained_are_known_as_such(tmp_path):
     """`EMAModel.save_pretrained` writes its own numbers into the model's config."""
     folder = write(tmp_path / "unet_ema")
@@ -167,7 +199,18 @@ MISTAKES = {
     "is of a UNet2DConditionModel": lambda f: configured(f, _class_name="UNet2DConditionModel"),
     "blocks of type SkipDownBlock2D": lambda f: configured(f, down_block_types=["SkipDownBlock2D", "DownBlock2D"]),
     "do not match": lambda f: configured(f, up_block_types=["UpBlock2D", "AttnUpBlock2D"]),
-    "has no sample_size": lambda f: configured(f, sample_size=None),
+    "sample_size None should be the size": lambda f: configured(f, sample_size=None),
+    "sample_size (12,) should be": lambda f: configured(f, sample_size=[12]),
+    "block_out_channels ('8',) should be a list": lambda f: configured(f, block_out_channels=["8"]),
+    "attention_head_dim 0 should be": lambda f: configured(f, attention_head_dim=0),
+    "freq_shift 0.5 should be 0 or 1": lambda f: configured(f, freq_shift=0.5),
+    "out_channels 2 are not in_channels 1": lambda f: configured(f, out_channels=2),
+    "num_train_timesteps '9' should be": lambda f: configured(f, "scheduler_config.json", num_train_timesteps="9"),
+    "clip_sample_range -1 should be": lambda f: configured(f, "scheduler_config.json", clip_sample_range=-1),
+    "under their old names and their new ones": lambda f: with_(
+        f, "mid_block.attentions.0.query.weight", np.zeros((16, 16), np.float32)
+    ),
+    "but shards of it": lambda f: (f / MODEL).rename(f / f"{MODEL}.index.json"),
     "prediction_type 'flow' is not supported": lambda f: configured(f, "scheduler_config.json", prediction_type="flow"),
     "variance_type 'learned_range'": lambda f: configured(f, "scheduler_config.json", variance_type="learned_range"),
     "PNDMScheduler is not supported": lambda f: configured(f, "scheduler_config.json", _class_name="PNDMScheduler"),
@@ -208,7 +251,14 @@ BETAS = tuple(np.geomspace(1e-3, 0.3, 40).tolist())
         {"prediction": "eps", "variance": "fixed_large", "clip": 1.0},
         {"prediction": "eps", "variance": "fixed_small", "clip": None, "timesteps": 60, "beta_1": 1e-3, "beta_T": 0.3},
         {"prediction": "x0", "variance": "fixed_large", "clip": 0.5, "schedule": "cosine"},
-        {"prediction": "v", "variance": "fixed_small", "clip": 1.0, "schedule": "quadratic"},
+        {
+            "prediction": "v",
+            "variance": "fixed_small",
+            "clip": 1.0,
+            "schedule": "quadratic",
+            "beta_1": 0.00085,
+            "beta_T": 0.012,
+        },
         {"prediction": "v", "variance": "fixed_large", "clip": None, "schedule": "sigmoid", "beta_T": 0.05},
     ],
     ids=str,
@@ -228,13 +278,16 @@ def test_a_schedule_without_a_name_is_known_by_its_betas():
 def test_what_diffusers_has_no_scheduler_for_is_refused():
     process = gaussian.process(schedules.linear(100))
     experiment = MADE()
-    for reading in (
+    readings = (
         parameterizations.mean(process),
         parameterizations.eps(process, lambda schedule, t, s, ndim: 2 * schedule.between(s, t, ndim)[1]),
         parameterizations.clipped(process, parameterizations.eps(process), -1.0, 0.5),
-    ):
+        parameterizations.learned(process, parameterizations.eps(process)),
+    )
+    for reading in readings:
+        network = UNet(out_channels=6) if reading is readings[-1] else experiment.network
         with pytest.raises(ValueError, match="no scheduler"):
-            scheduler_knobs(dataclasses.replace(experiment, process=process, parameterization=reading))
+            scheduler_knobs(dataclasses.replace(experiment, process=process, parameterization=reading, network=network))
 
 
 def test_the_paper_s_model_is_the_default():
