@@ -1,7 +1,17 @@
 """The mathematics of diffusion: schedules, processes, parameterizations, losses and samplers. Pure functions only."""
 
-from ddpm_jax.diffusion import distributions, gaussian, losses, parameterizations, samplers, schedules
+from ddpm_jax.diffusion import binomial, distributions, gaussian, losses, parameterizations, samplers, schedules
 from ddpm_jax.diffusion.process import Process
 from ddpm_jax.diffusion.schedules import Schedule
 
-__all__ = ["Process", "Schedule", "distributions", "gaussian", "losses", "parameterizations", "samplers", "schedules"]
+__all__ = [
+    "Process",
+    "Schedule",
+    "binomial",
+    "distributions",
+    "gaussian",
+    "losses",
+    "parameterizations",
+    "samplers",
+    "schedules",
+]

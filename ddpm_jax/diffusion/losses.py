@@ -1,7 +1,7 @@
 """What is minimised and what is measured: the simple loss and the variational bound, for any process."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,91 @@ def variational(
     at_data = (t == 1).reshape(t.shape + (1,) * (x_0.ndim - 1))
     term = jnp.where(at_data, -process.log_likelihood(kernel, x_0), kl)
     return _per_example(jnp.mean, term) / jnp.log(2.0)
+
+
+def evidence(
+    key: Key[Array, ""],
+    process: Process,
+    parameterization: Parameterization,
+    network: Network,
+    x_0: Float[Array, "batch *shape"],
+    condition: Array | None = None,
+) -> Float[Array, " batch"]:
+    """Minus the bound K of Sohl-Dickstein et al. 2015, Eq. 14, by one chain term, bits per dimension.
+
+    t is spread evenly over 2..T within the batch. Everything that depends on the schedule is in it, so that its betas
+    can be trained: the noise is held while the loss is differentiated (Section 2.4.1).
+    """
+    steps, count = process.schedule.num_steps, x_0.shape[0]
+    key_t, key_noise = jax.random.split(key)
+    share = (jnp.arange(count) + jax.random.uniform(key_t)) / count
+    t = jnp.minimum(2 + (share * (steps - 1)).astype(jnp.int32), steps)
+    x_t = process.marginal(x_0, t).sample(key_noise)
+    kernel = parameterization.kernel(network(x_t, t, condition), x_t, t, t - 1)
+    chain = (steps - 1) * process.posterior(x_t, x_0, t, t - 1).kl(kernel)
+    prior = process.marginal(x_0, steps).kl(process.prior(x_0.shape))
+    return _per_example(jnp.mean, chain + prior + fixed_decoder(process, x_0)) / jnp.log(2.0)
+
+
+def fixed_decoder(process: Process, x_0: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
+    """L_0 of the last step that 2015 fixes, p(x_0 | x_1) = q(x_1 | x_0) pi(x_0) / pi(x_1): nats, element by element.
+
+    Exact, and without a network: -log pi(x_0) - D_KL(q(x_1 | x_0) || pi) (2015: Eq. 44, whose entropies this becomes).
+    """
+    prior = process.prior(x_0.shape)
+    return -prior.log_prob(x_0) - process.marginal(x_0, 1).kl(prior)
+
+
+def entropies(process: Process, x_0: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
+    """H_q(X^T | X^0) - H_q(X^1 | X^0) - H_p(X^T), the last three terms of 2015's Eq. 14: nats, element by element.
+
+    They stand for -prior - `fixed_decoder` only where -E log pi(x^t) is H_p(X^T) at all t: for Gaussian data of second
+    moment one, for bits whose mean activity is the base rate (2015: Appendix B).
+    """
+    last, first = process.marginal(x_0, process.schedule.num_steps), process.marginal(x_0, 1)
+    return last.entropy() - first.entropy() - process.prior(x_0.shape).entropy()
+
+
+def entropy_bounds(
+    key: Key[Array, ""], process: Process, x_0: Float[Array, "batch *shape"], t: int
+) -> tuple[Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
+    """The lower and the upper bound on H_q(X^{t-1} | X^t), for t in 2..T (2015: Eq. 24): nats, element by element.
+
+    For a Gaussian they are exact, half the logs of 2 pi e times beta tilde and beta; for bits their means are unbiased,
+    by a draw of x^{t-1} from `key`. The upper one holds for data that keep their entropy, as in `entropies`.
+    """
+    before, after = process.marginal(x_0, t - 1), process.marginal(x_0, t)
+    step = process.transition(before.sample(key), t - 1, t).entropy()
+    return step + before.entropy() - after.entropy(), step
+
+
+def log_likelihood(
+    key: Key[Array, ""],
+    process: Process,
+    kernel: Callable[[Array, ArrayLike, ArrayLike], Any],
+    x_0: Float[Array, "batch *shape"],
+    num: int,
+) -> Float[Array, " batch"]:
+    """log p(x_0), nats per example, by importance sampling over `num` forward chains (2015: Eq. 9).
+
+    Its mean is below log p(x_0) and rises to it with `num`; with one chain it is the bound, by other draws. `kernel` is
+    p(x_s | x_t), the last step included: see `parameterizations.fixed_last`.
+    """
+    steps = process.schedule.num_steps
+
+    def chain(key):
+        def forward(carry, t):
+            x, ratio = carry
+            dist = process.transition(x, t - 1, t)
+            y = dist.sample(jax.random.fold_in(key, t))
+            ratio += _per_example(jnp.sum, kernel(y, t, t - 1).log_prob(x) - dist.log_prob(y))
+            return (y, ratio), None
+
+        (x_T, ratio), _ = jax.lax.scan(forward, (x_0, jnp.zeros(x_0.shape[:1])), jnp.arange(1, steps + 1))
+        return ratio + _per_example(jnp.sum, process.prior(x_0.shape).log_prob(x_T))
+
+    ratios = jax.lax.map(chain, jax.random.split(key, num))
+    return jax.nn.logsumexp(ratios, axis=0) - jnp.log(float(num))
 
 
 def _diffuse(key: Array, process: Process, x_0: Float[Array, "batch *shape"]) -> tuple[Array, Array, Array]:

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
+from ddpm_jax.diffusion.distributions import Normal
 from ddpm_jax.diffusion.gaussian import posterior_variance, q_sample
 from ddpm_jax.diffusion.process import Process
 from ddpm_jax.diffusion.schedules import Schedule
@@ -46,8 +48,11 @@ def fixed_large(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Ar
     At s = 0, as in the released code of 2020, the `fixed_small` value of t = 2: "a better decoder log likelihood".
     """
     beta = schedule.between(s, t, ndim)[1]
-    at_data = (jnp.asarray(s) == 0).reshape(jnp.shape(s) + (1,) * (ndim - jnp.ndim(s)))
-    return jnp.where(at_data, fixed_small(schedule, t, s, ndim), beta)
+    return jnp.where(_at_data(s, ndim), fixed_small(schedule, t, s, ndim), beta)
+
+
+def _at_data(s: ArrayLike, ndim: int) -> Array:
+    return (jnp.asarray(s) == 0).reshape(jnp.shape(s) + (1,) * (ndim - jnp.ndim(s)))
 
 
 def _above_the_data(t: ArrayLike, s: ArrayLike) -> tuple[Array, Array]:
@@ -91,13 +96,97 @@ def mean(process: Process, variance: Variance = fixed_small) -> Parameterization
         x_t = q_sample(process.schedule, clean, t, noise)
         return process.posterior(x_t, clean, t, t - 1).mode()
 
-    def x_0(output, x_t, t):
-        # the posterior mean is linear in x_0 and x_t: its two weights are its values at (0, x_t) and at (1, 0)
-        from_x_t = process.posterior(x_t, jnp.zeros_like(x_t), t, t - 1).mode()
-        per_x_0 = process.posterior(jnp.zeros_like(x_t), jnp.ones_like(x_t), t, t - 1).mode()
-        return (output - from_x_t) / per_x_0
+    return _gaussian(process, target, lambda output, x_t, t: _x_0_of_mean(process, output, x_t, t), variance)
 
-    return _gaussian(process, target, x_0, variance)
+
+def _x_0_of_mean(process: Process, mean: Array, x_t: Array, t: ArrayLike) -> Array:
+    # the posterior mean is linear in x_0 and x_t: its two weights are its values at (0, x_t) and at (1, 0)
+    from_x_t = process.posterior(x_t, jnp.zeros_like(x_t), t, t - 1).mode()
+    per_x_0 = process.posterior(jnp.zeros_like(x_t), jnp.ones_like(x_t), t, t - 1).mode()
+    return (mean - from_x_t) / per_x_0
+
+
+def logits(process: Process) -> Parameterization:
+    """For bits: the output is the log odds that a bit of x_0 is one.
+
+    The training error is the cross-entropy with x_0, nats a bit. The kernel is exactly q(x_s | x_t) where the output is
+    right: the posterior is linear in x_0.
+    """
+
+    def error(output, clean, noise, t):
+        return jax.nn.softplus(jnp.where(clean > 0.5, -output, output))
+
+    def x_0(output, x_t, t):
+        return jax.nn.sigmoid(output)
+
+    def kernel(output, x_t, t, s):
+        return process.posterior(x_t, x_0(output, x_t, t), t, s)
+
+    return Parameterization(error, x_0, kernel)
+
+
+def shrinking(process: Process, printed: bool = False) -> Parameterization:
+    """The output's halves are z_mu and z_Sigma; the kernel draws x_t towards z_mu as the forward step draws to zero.
+
+    Sohl-Dickstein et al. 2015, Eqs. 64-65: the variance is ``sigmoid(z_Sigma + logit(beta_t))``, the mean
+    ``(x_t - z_mu) sqrt(1 - variance) + z_mu``. Without the root, as the paper prints it, a network of zeros would not
+    keep unit variance; `printed` leaves it out.
+    """
+
+    def kernel(output, x_t, t, s):
+        centre, shift = jnp.split(output, 2, axis=-1)
+        odds = _log_odds(process.schedule, t, s, x_t.ndim) + shift
+        kept = jax.nn.sigmoid(-odds)
+        return Normal((x_t - centre) * (kept if printed else jnp.sqrt(kept)) + centre, jax.nn.sigmoid(odds))
+
+    return _of_kernel(process, kernel)
+
+
+def shifted(process: Process, num_steps: int) -> Parameterization:
+    """As the released code of 2015 has it: ``x_t sqrt(1 - beta_t) + z_mu sqrt(beta_t)``.
+
+    Its variance is ``sigmoid(z_Sigma / sqrt(num_steps) + logit(beta_t))``.
+    """
+
+    def kernel(output, x_t, t, s):
+        centre, shift = jnp.split(output, 2, axis=-1)
+        alpha, beta = process.schedule.between(s, t, x_t.ndim)
+        odds = _log_odds(process.schedule, t, s, x_t.ndim) + shift / num_steps**0.5
+        return Normal(jnp.sqrt(alpha) * x_t + jnp.sqrt(beta) * centre, jax.nn.sigmoid(odds))
+
+    return _of_kernel(process, kernel)
+
+
+def _log_odds(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Array:
+    alpha, beta = schedule.between(s, t, ndim)
+    return jnp.log(beta) - jnp.log(alpha)
+
+
+def _of_kernel(process: Process, kernel: Callable) -> Parameterization:
+    """The reading whose kernel this is: its estimate of x_0 is what the posterior with the kernel's mean stands for."""
+
+    def error(output, clean, noise, t):
+        x_t = q_sample(process.schedule, clean, t, noise)
+        return jnp.square(kernel(output, x_t, t, t - 1).mean - process.posterior(x_t, clean, t, t - 1).mode())
+
+    def x_0(output, x_t, t):
+        return _x_0_of_mean(process, kernel(output, x_t, t, t - 1).mean, x_t, t)
+
+    return Parameterization(error, x_0, kernel)
+
+
+def fixed_last(process: Process, parameterization: Parameterization) -> Parameterization:
+    """The same reading but for the step to x_0, which is fixed: p(x_0 | x_1) = q(x_1 | x_0) pi(x_0) / pi(x_1).
+
+    Sohl-Dickstein et al. 2015, Eq. 44. The forward chain is reversible, so that this is one more of its own steps.
+    """
+
+    def kernel(output, x_t, t, s):
+        learned = parameterization.kernel(output, x_t, *_above_the_data(t, s))
+        fixed = process.transition(x_t, 0, 1)
+        return jax.tree.map(lambda x, y: jnp.where(_at_data(s, x_t.ndim), x, y), fixed, learned)
+
+    return parameterization._replace(kernel=kernel)
 
 
 def learned(process: Process, parameterization: Parameterization) -> Parameterization:

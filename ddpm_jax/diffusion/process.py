@@ -14,7 +14,7 @@ from ddpm_jax.diffusion.schedules import Schedule
 
 
 class Process(NamedTuple):
-    """What the losses and samplers know of q, Gaussian or binomial. Made by ``gaussian.process``."""
+    """What the losses and samplers know of q, made by ``gaussian.process`` or ``binomial.process``."""
 
     schedule: Schedule
     prior: Callable[[tuple[int, ...]], Any]
@@ -26,6 +26,8 @@ class Process(NamedTuple):
     Song et al. 2021, which share its marginals."""
     log_likelihood: Callable[[Any, Array], Array]
     """``log_likelihood(p(x_0 | x_1), x_0)``: nats, element by element."""
+    low: float = -1.0
+    """Where the range of the data begins; it ends at 1."""
 
     def marginal(self, x_0: Float[Array, "..."], t: ArrayLike) -> Distribution:
         """q(x_t | x_0) (Ho et al. 2020, Eq. 4)."""
