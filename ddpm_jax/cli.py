@@ -265,7 +265,7 @@ def evaluate(rest: list[str]) -> int:
 def _evaluate(
     workdir: tyro.conf.Positional[Path],
     /,
-    metrics: tuple[Literal["bpd"], ...] = ("bpd",),
+    metrics: tuple[Literal["bpd", "K"], ...] | None = None,
     split: Literal["test", "train"] = "test",
     num: int | None = None,
     times: int | None = None,
@@ -279,7 +279,7 @@ def _evaluate(
     Args:
         workdir: the folder of the run.
         metrics: bpd is the bound on the negative log-likelihood in bits per dimension, with its parts, and the
-            progressive-coding curve.
+            progressive-coding curve; K is the bound on the log-likelihood of 2015. The experiment chooses by default.
         split: of the data.
         num: only the first so many examples.
         times: look at so many random t per example instead of all: unbiased, faster, and without the curve.

@@ -38,6 +38,12 @@ class BitsPerDim(NamedTuple):
     num_examples: int
     times: int
     """How many of the T - 1 chain terms were looked at in each example; fewer than all is an unbiased estimate."""
+    K: tuple[float, float | None]
+    """The bound of Sohl-Dickstein et al. 2015 on log p(x_0), the last step fixed: bits per place, more is better."""
+    K_over_null: tuple[float, float | None]
+    """K - L_null: how much better than a model that knows nothing but the prior, bits per place."""
+    places: int
+    """Pixels of an image, whatever its colours; 1 for points and sequences."""
     rate: np.ndarray | None
     """Bits/dim received once t has fallen to T, .., 1, decoder excluded [T]; None unless all times were looked at."""
     distortion: np.ndarray | None
@@ -56,7 +62,7 @@ class Tally(NamedTuple):
     """What is kept of the examples looked at so far, in nats and in units of x_0 squared: little, however many."""
 
     parts: np.ndarray
-    """prior, chain and decoder of each example [n, 3]."""
+    """prior, chain, decoder, fixed decoder and null of each example [n, 5]."""
     chain: np.ndarray
     """The sum over the examples of each chain term, in the order of the times [T - 1]."""
     distortion: np.ndarray
@@ -64,7 +70,7 @@ class Tally(NamedTuple):
 
     def plus(self, terms: Bound) -> "Tally":
         """With the terms of another batch."""
-        parts = np.stack([terms.prior, terms.chain.sum(axis=1), terms.decoder], axis=1)
+        parts = np.stack([terms.prior, terms.chain.sum(axis=1), terms.decoder, terms.fixed, terms.null], axis=1)
         return Tally(
             np.concatenate([self.parts, parts]),
             self.chain + terms.chain.sum(axis=0),
@@ -95,7 +101,7 @@ def bits_per_dim(
     size = min(batch_size, total)
     bound = jax.jit(bound_fn(run.experiment))
     count = num_steps - 1 if times is None else times
-    tally = _read_tally(keep) or Tally(np.zeros((0, 3)), np.zeros(count), np.zeros(count + 1))
+    tally = _read_tally(keep) or Tally(np.zeros((0, 5)), np.zeros(count), np.zeros(count + 1))
     for first in progress(range(len(tally.parts), total, size)):
         rows = np.arange(first, first + size) % total  # the last batch is filled up, so that all have one shape
         batch_keys = keys(seed, size, first)
@@ -141,17 +147,22 @@ def _draw_times(batch_keys: jax.Array, count: int, num_steps: int) -> tuple[jax.
 
 
 def _summarise(experiment: Experiment, tally: Tally, whole: bool) -> BitsPerDim:
-    per_dim = 1 / (math.prod(experiment.data.image_shape) * math.log(2))
-    parts = dict(zip(("prior", "chain", "decoder"), tally.parts.T, strict=True)) | {"total": tally.parts.sum(axis=1)}
-    count = len(tally.parts)
+    shape, count = experiment.data.image_shape, len(tally.parts)
+    per_dim, places = 1 / (math.prod(shape) * math.log(2)), math.prod(shape[:2]) if len(shape) == 3 else 1
+    prior, chain, decoder, fixed, null = tally.parts.T
+    parts = {"total": prior + chain + decoder, "prior": prior, "chain": chain, "decoder": decoder}
+    bound = -(prior + chain + fixed)
     rate = distortion = None
     if whole:
-        received = np.concatenate([parts["prior"].mean(keepdims=True), tally.chain / count])
+        received = np.concatenate([prior.mean(keepdims=True), tally.chain / count])
         rate, distortion = np.cumsum(received) * per_dim, 127.5 * np.sqrt(tally.distortion / count)
     return BitsPerDim(
         **{name: _mean_and_error(values * per_dim) for name, values in parts.items()},
         num_examples=count,
         times=len(tally.chain),
+        K=_mean_and_error(bound / places / math.log(2)),
+        K_over_null=_mean_and_error((bound + null) / places / math.log(2)),
+        places=places,
         rate=rate,
         distortion=distortion,
     )
@@ -165,7 +176,8 @@ def _mean_and_error(values: Any) -> tuple[float, float | None]:
 class Protocol(NamedTuple):
     """What decides the numbers of a measurement, apart from the run."""
 
-    metrics: tuple[str, ...] = ("bpd",)
+    metrics: tuple[str, ...] | None = None
+    """"bpd" or "K", or both; None is what the experiment says."""
     split: str = "test"
     num: int | None = None
     """Only the first so many examples."""
@@ -196,6 +208,8 @@ def evaluate_workdir(folder: Path, protocol: Protocol, batch_size: int = 120, co
             raise ValueError(f"--{name} must be at least 1, got {value}")
     check_seed(protocol.seed)
     run = load_run(folder)
+    metrics = protocol.metrics or run.experiment.metrics
+    protocol = protocol._replace(metrics=metrics)
     source = run.experiment.data.open(protocol.split)
     keep = _unfinished(folder, run.step, protocol)
     bar = partial(tqdm, unit="batch", disable=None, leave=False)
@@ -209,7 +223,7 @@ def evaluate_workdir(folder: Path, protocol: Protocol, batch_size: int = 120, co
         bar,
         keep,
     )
-    print(table(measured))
+    print("\n".join(TABLES[metric](measured) for metric in metrics))
     record = {"step": run.step, "weights": weights(folder, run.step), "protocol": protocol._asdict()}
     record["bpd"] = measured.record()
     add_record(folder / "evaluation.json", record)
@@ -218,7 +232,7 @@ def evaluate_workdir(folder: Path, protocol: Protocol, batch_size: int = 120, co
             path.unlink()
     if copy_to is not None:
         write_json(copy_to, record)
-    if measured.rate is not None and measured.distortion is not None:
+    if measured.rate is not None and measured.distortion is not None and "bpd" in metrics:
         print(coding_table(measured.rate, measured.distortion))
         figures.rate_distortion(measured.rate, measured.distortion, folder / "rate_distortion.png")
         print(f"the whole curve is in {folder / 'rate_distortion.png'}")
@@ -244,6 +258,18 @@ def table(measured: BitsPerDim) -> str:
     ]
     heading = f"bits/dim, mean +- standard error: {measured.num_examples} examples, {measured.times} chain terms each"
     return "\n".join([heading, *rows])
+
+
+def paper_table(measured: BitsPerDim) -> str:
+    """The bound of 2015 and what it is worth, for people."""
+    unit = "bits per pixel" if measured.places > 1 else "bits per example"
+    heading = f"{unit}, mean +- standard error: {measured.num_examples} examples, {measured.times} chain terms each"
+    rows = (("K", measured.K), ("K - L_null", measured.K_over_null))
+    told = [f"{name:10} {mean:9.4f}" + ("" if error is None else f" +- {error:.4f}") for name, (mean, error) in rows]
+    return "\n".join([heading, *told])
+
+
+TABLES = {"bpd": table, "K": paper_table}
 
 
 def coding_table(rate: np.ndarray, distortion: np.ndarray) -> str:

@@ -1,7 +1,7 @@
 """The hall, where the rooms meet: an Experiment, and the pure functions made from one."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key
 
 from ddpm_jax.data import Data
 from ddpm_jax.diffusion import Process, losses, samplers
@@ -18,25 +18,11 @@ from ddpm_jax.diffusion.distributions import fold
 from ddpm_jax.diffusion.losses import Bound, Network
 from ddpm_jax.diffusion.parameterizations import Parameterization
 from ddpm_jax.diffusion.samplers import Sampler
+from ddpm_jax.encodings import Encoding, evenly
 from ddpm_jax.training.step import LossFn, ValueAndGrad
 
 Params = Any
 Batch = dict[str, Array]
-
-
-def to_float(images: UInt8[Array, "*shape"], levels: int) -> Float[Array, "*shape"]:
-    """Values 0 .. levels - 1 to [-1, 1]."""
-    return images.astype(jnp.float32) * (2 / (levels - 1)) - 1
-
-
-def to_uint8(images: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
-    """[-1, 1] to bytes, rounded to the nearest; what lies outside is clipped."""
-    return jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8)
-
-
-def truncated(images: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
-    """`to_uint8` with the fraction dropped, as the released code of Ho et al. 2020 does: half a level darker."""
-    return jnp.clip((images + 1) * 127.5, 0, 255).astype(jnp.uint8)
 
 
 @dataclass(frozen=True)
@@ -55,6 +41,13 @@ class Claim(NamedTuple):
     """One of ``verify.FIGURES``, or something to be measured: "bits/dim", "FID", "IS"."""
     value: float
     source: str
+
+
+class Trainable(NamedTuple):
+    """A process that is made from parameters, inside the loss (2015, Section 2.4.1: the betas)."""
+
+    init: Callable[[], Params]
+    make: Callable[[Params], tuple[Process, Parameterization]]
 
 
 @dataclass(frozen=True)
@@ -78,8 +71,14 @@ class Experiment:
     """``(key, images)`` -> images, for training only, such as ``data.flip``."""
     gradient: Callable[[LossFn], ValueAndGrad] = jax.value_and_grad
     """What is taken of the loss: plain, or as ``training.clip_in_parts(8)`` gives it."""
-    to_bytes: Callable[[Array], Array] = to_uint8
-    """Samples in [-1, 1] to uint8: rounded, or ``experiment.truncated``."""
+    encoding: Encoding | None = None
+    """How stored data become x_0 and back; by default their levels are spread evenly over the range of the process."""
+    trainable: Trainable | None = None
+    """Parameters of the process itself, where it has any."""
+    preview_eta: float | None = 0.0
+    """Of the quick DDIM that draws the pictures in training; None draws them by the sampler, over all T steps."""
+    metrics: tuple[str, ...] = ("bpd",)
+    """What `evaluate` tells unless asked: "bpd", and "K", the bound of 2015."""
     seed: int = 0
     every: Every = field(default_factory=Every)
     claims: tuple[Claim, ...] = ()
@@ -95,6 +94,11 @@ class Experiment:
         levels = getattr(self.process.log_likelihood, "levels", self.data.levels)
         if levels != self.data.levels:
             raise ValueError(f"the data has {self.data.levels} levels, the likelihood of the process {levels}")
+
+    @property
+    def codec(self) -> Encoding:
+        """The encoding, chosen or not."""
+        return self.encoding or evenly(self.data.levels or 256, self.process.low)
 
     @property
     def num_classes(self) -> int | None:
@@ -135,9 +139,19 @@ def init_fn(experiment: Experiment) -> Callable[[Array], Params]:
 
     def init(key: Key[Array, ""]) -> Params:
         x = jnp.zeros((1, *experiment.data.image_shape))
-        return experiment.network.init(key, x, jnp.zeros((1,), jnp.int32), None).get("params", {})
+        network = experiment.network.init(key, x, jnp.zeros((1,), jnp.int32), None).get("params", {})
+        return network if experiment.trainable is None else {"network": network, "process": experiment.trainable.init()}
 
     return init
+
+
+def resolved(experiment: Experiment, params: Params) -> tuple[Experiment, Params]:
+    """With the process that the parameters make, where they do, and the parameters of the network alone."""
+    if experiment.trainable is None:
+        return experiment, params
+    process, parameterization = experiment.trainable.make(params["process"])
+    made = replace(experiment, process=process, parameterization=parameterization, trainable=None)
+    return made, params["network"]
 
 
 def bind(experiment: Experiment, params: Params, dropout_key: Array | None = None) -> Network:
@@ -160,25 +174,26 @@ def loss_fn(experiment: Experiment) -> LossFn:
     """``(params, key, batch)`` -> the mean of the experiment's loss; the batch holds uint8 images and labels."""
 
     def loss(params: Params, key: Array, batch: Batch) -> Float[Array, ""]:
+        made, weights = resolved(experiment, params)
         images = batch["image"]
         if experiment.augment is not None:
             key, key_augment = jax.random.split(key)
             images = experiment.augment(key_augment, images)
         key_loss, key_dropout = jax.random.split(key)
-        x_0 = to_float(images, experiment.data.levels)
-        network = bind(experiment, params, key_dropout)
-        per_example = experiment.loss(
-            key_loss, experiment.process, experiment.parameterization, network, x_0, batch.get("label")
-        )
+        if made.encoding is not None:
+            key_loss, key_encode = jax.random.split(key_loss)
+            x_0 = made.encoding.encode(key_encode, images)
+        else:
+            x_0 = made.codec.encode(key_loss, images)  # which draws nothing
+        network = bind(made, weights, key_dropout)
+        per_example = made.loss(key_loss, made.process, made.parameterization, network, x_0, batch.get("label"))
         return per_example.mean()
 
     return loss
 
 
-def sample_fn(
-    experiment: Experiment, steps: int | None = None, eta: float | None = None
-) -> Callable[..., UInt8[Array, "batch height width channels"]]:
-    """``(params, keys, condition=None)`` -> uint8 images, one per key.
+def sample_fn(experiment: Experiment, steps: int | None = None, eta: float | None = None) -> Callable[..., Array]:
+    """``(params, keys, condition=None)`` -> uint8 images, one per key, or what else the encoding gives.
 
     `steps` walks that many of the T steps, evenly spaced; `eta` takes DDIM with that eta in place of the experiment's
     own sampler. Raises ValueError where steps is not in 1..T or eta not in [0, 1].
@@ -187,7 +202,7 @@ def sample_fn(
 
     def sample(params: Params, keys: Key[Array, " batch"], condition: Array | None = None) -> Array:
         x_0 = samplers.sample(keys, make(params, condition), start(experiment, keys), times)
-        return experiment.to_bytes(x_0)
+        return experiment.codec.decode(x_0)
 
     return sample
 
@@ -199,7 +214,8 @@ def sampler_fn(experiment: Experiment, eta: float | None = None) -> Callable[[Pa
     kind = experiment.sampler if eta is None else partial(samplers.ddim, eta=eta)
 
     def make(params: Params, condition: Array | None) -> Sampler:
-        return kind(experiment.process, experiment.parameterization, bind(experiment, params), condition)
+        made, weights = resolved(experiment, params)
+        return kind(made.process, made.parameterization, bind(made, weights), condition)
 
     return make
 
@@ -214,11 +230,11 @@ def bound_fn(experiment: Experiment) -> Callable[..., Bound]:
         times: Int[Array, "..."] | None = None,
         weights: Float[Array, "..."] | None = None,
     ) -> Bound:
-        x_0 = to_float(batch["image"], experiment.data.levels)
-        network = bind(experiment, params)
-        return losses.bound(
-            keys, experiment.process, experiment.parameterization, network, x_0, batch.get("label"), times, weights
-        )
+        made, network_params = resolved(experiment, params)
+        # bound folds in 1 .. T, and T + 1 is taken by who draws the times
+        x_0 = made.codec.encode(fold(keys, made.process.schedule.num_steps + 2), batch["image"])
+        network = bind(made, network_params)
+        return losses.bound(keys, made.process, made.parameterization, network, x_0, batch.get("label"), times, weights)
 
     return bound
 

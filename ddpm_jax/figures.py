@@ -29,6 +29,26 @@ def grid(images: np.ndarray, columns: int | None = None, smallest: int = 48) -> 
     return np.pad(picture, ((0, GAP), (0, GAP), (0, 0)), constant_values=GAP_LEVEL)
 
 
+def picture(samples: np.ndarray) -> np.ndarray:
+    """What samples look like, uint8 [height, width, channels]: a grid of images, a row for each sequence, or points."""
+    if samples.ndim == 4:
+        return grid(samples)
+    return scatter(samples) if samples.shape[1] == 2 else grid(samples[None, :, :, None], smallest=8 * len(samples))
+
+
+def scatter(points: np.ndarray, limit: float = 2.5) -> np.ndarray:
+    """Points [N, 2] in the square from -limit to limit, as a uint8 [480, 480, 3] picture."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.8, 4.8), dpi=100)
+    axis = figure.add_axes((0, 0, 1, 1), frameon=False, xlim=(-limit, limit), ylim=(-limit, limit))
+    axis.scatter(*points.T, s=3)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
 def save_png(path: Path, picture: np.ndarray, provenance: dict[str, Any] | None = None) -> None:
     """A uint8 [height, width, channels] picture with 1, 3 or 4 channels, written whole or not at all.
 

@@ -63,8 +63,8 @@ def plan(experiment: Experiment) -> Plan:
 
 def abstract_batch(experiment: Experiment, mesh: Any) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes, types and places of one batch."""
-    place = sharding.split(mesh)
-    images = jax.ShapeDtypeStruct((experiment.batch_size, *experiment.data.image_shape), jnp.uint8, sharding=place)
+    place, stored = sharding.split(mesh), jnp.float32 if experiment.data.levels is None else jnp.uint8
+    images = jax.ShapeDtypeStruct((experiment.batch_size, *experiment.data.image_shape), stored, sharding=place)
     if experiment.data.num_classes is None:
         return {"image": images}
     return {"image": images, "label": jax.ShapeDtypeStruct((experiment.batch_size,), jnp.int32, sharding=place)}

@@ -125,10 +125,12 @@ def _writer(out: Path):
 
 
 def _write_grid(out: Path, images: np.ndarray, labels: np.ndarray | None, provenance: dict[str, Any]) -> None:
-    figures.save_png(out, figures.grid(images), provenance)
+    figures.save_png(out, figures.picture(images), provenance)
 
 
 def _write_folder(out: Path, images: np.ndarray, labels: np.ndarray | None, provenance: dict[str, Any]) -> None:
+    if images.ndim != 4:
+        raise ValueError(f"--out {out}: samples of shape {images.shape[1:]} are no pictures, end it in .npz or .png")
     with workdir.whole(out) as part:
         for number, image in enumerate(images):
             figures.save_png(part / f"{number:06d}.png", image, provenance)

@@ -15,17 +15,17 @@ from jaxtyping import Array, Float, UInt8
 from ddpm_jax import figures, workdir
 from ddpm_jax.data import load
 from ddpm_jax.diffusion import samplers
+from ddpm_jax.encodings import shown
 from ddpm_jax.experiment import (
     Run,
     bind,
     check_seed,
     keys,
     labels,
+    resolved,
     sample_fn,
     sampler_fn,
     start,
-    to_float,
-    to_uint8,
 )
 
 Images = UInt8[np.ndarray, "num height width channels"]
@@ -42,7 +42,8 @@ def progressive(run: Run, num: int = 8, seed: int = 0, frames: int = 11) -> Rows
 
     @jax.jit
     def rows(params, batch_keys, condition):
-        network, reading = bind(experiment, params), experiment.parameterization
+        made, weights = resolved(experiment, params)
+        network, reading = bind(made, weights), made.parameterization
         sampler = sampler_fn(experiment)(params, condition)
         x_0, path = samplers.sample_path(batch_keys, sampler, start(experiment, batch_keys), times, frames)
 
@@ -51,7 +52,7 @@ def progressive(run: Run, num: int = 8, seed: int = 0, frames: int = 11) -> Rows
             return reading.x_0(network(x_t, t, condition), x_t, t)
 
         estimates = jax.lax.map(estimate, (path[:-1], jnp.asarray(shown[:-1])))
-        return experiment.to_bytes(jnp.concatenate([estimates, x_0[None]]).swapaxes(0, 1))
+        return experiment.codec.decode(jnp.concatenate([estimates, x_0[None]]).swapaxes(0, 1))
 
     return np.asarray(rows(run.params, keys(seed, num), labels(experiment, num)))
 
@@ -69,7 +70,7 @@ def shared(run: Run, num: int = 8, seed: int = 0, times: Sequence[int] | None = 
     for t in _checked(run, times or sorted({max(1, T * n // 4) for n in (1, 2, 3, 4)}, reverse=True)):
         x_t = walk(run.params, one, start(run.experiment, one), T, t, told)
         x_0 = walk(run.params, many, jnp.repeat(x_t, num, axis=0), t, 0, each)
-        rows.append(run.experiment.to_bytes(jnp.concatenate([x_t, x_0])))
+        rows.append(run.experiment.codec.decode(jnp.concatenate([x_t, x_0])))
     return np.stack(rows)
 
 
@@ -82,16 +83,16 @@ def interpolate(
     weights and rows. t = 0 mixes pixels; the larger t, the coarser what is varied. A network that knows classes is told
     none.
     """
-    experiment, walk = run.experiment, _walk(run)
-    x_0 = to_float(jnp.asarray(sources), experiment.data.levels)
+    (experiment, _), walk = resolved(run.experiment, run.params), _walk(run)
+    x_0 = experiment.codec.encode(keys(seed, 2, start=3), jnp.asarray(sources))
     weights = jnp.linspace(0, 1, num).reshape((num,) + (1,) * (x_0.ndim - 1))
-    ends, same = to_uint8(x_0), jnp.repeat(keys(seed, 1, start=2), num)
+    ends, same = experiment.codec.decode(x_0), jnp.repeat(keys(seed, 1, start=2), num)
     noise = experiment.process.marginal(x_0, 1).noise(keys(seed, 2))
     rows = []
     for t in _checked(run, times, least=0):
         x_t = experiment.process.marginal(x_0, t).push(noise)
         mixed = (1 - weights) * x_t[:1] + weights * x_t[1:]
-        between = experiment.to_bytes(walk(run.params, same, mixed, t, 0, None))
+        between = experiment.codec.decode(walk(run.params, same, mixed, t, 0, None))
         rows.append(jnp.concatenate([ends[:1], between, ends[1:]]))
     return np.stack(rows)
 
@@ -101,14 +102,17 @@ def neighbours(run: Run, num: int = 8, seed: int = 0, nearest: int = 7) -> Rows:
     experiment, train = run.experiment, run.experiment.data.open("train")
     drawn = np.asarray(jax.jit(sample_fn(experiment))(run.params, keys(seed, num), labels(experiment, num)))
     chunks = (range(first, min(first + CHUNK, len(train))) for first in range(0, len(train), CHUNK))
-    far = np.concatenate([distances(drawn, _shown(run, load(train, rows)["image"])) for rows in chunks], axis=1)
+    far = np.concatenate([distances(drawn, _images(run, rows)) for rows in chunks], axis=1)
     order = np.argsort(far, axis=1, kind="stable")[:, :nearest]
     return np.stack(
-        [
-            np.concatenate([image[None], _shown(run, load(train, rows.tolist())["image"])])
-            for image, rows in zip(drawn, order, strict=True)
-        ]
+        [np.concatenate([image[None], _images(run, rows.tolist())]) for image, rows in zip(drawn, order, strict=True)]
     )
+
+
+def _images(run: Run, rows: Sequence[int]) -> Images:
+    """These training images as bytes."""
+    stored = load(run.experiment.data.open("train"), rows)["image"]
+    return np.asarray(shown(jnp.asarray(stored), run.experiment.data.levels))
 
 
 CHUNK = 256
@@ -121,11 +125,6 @@ def distances(
     """The squared Euclidean distance of each image to each of the others, in squared levels."""
     others = others.reshape(len(others), -1).astype(np.float32)
     return np.stack([np.square(others - image.ravel()).sum(axis=1) for image in images])
-
-
-def _shown(run: Run, images: Images) -> Images:
-    """The data's images as bytes, whatever their levels."""
-    return np.asarray(to_uint8(to_float(jnp.asarray(images), run.experiment.data.levels)))
 
 
 def _all_times(run: Run) -> np.ndarray:

@@ -169,14 +169,14 @@ def report(experiment: Experiment, log: Log, bar: tqdm):
 
 
 def preview(experiment: Experiment, log: Log, folder: Path):
-    """The action that draws a quick grid (DDIM) from the averaged parameters: the same noise each time."""
-    steps = min(PREVIEW_STEPS, experiment.process.schedule.num_steps)
-    sample = jax.jit(sample_fn(experiment, steps, eta=0.0))
+    """The action that draws samples from the averaged parameters, quickly: the same noise each time."""
+    few, eta = min(PREVIEW_STEPS, experiment.process.schedule.num_steps), experiment.preview_eta
+    sample = jax.jit(sample_fn(experiment, None if eta is None else few, eta))
     preview_keys = keys(experiment.seed, PREVIEW_IMAGES)
     condition = labels(experiment, PREVIEW_IMAGES)
 
     def do(step: int, state: TrainState, _: dict[str, Any]) -> None:
-        picture = figures.grid(np.asarray(sample(state.ema, preview_keys, condition)))
+        picture = figures.picture(np.asarray(sample(state.ema, preview_keys, condition)))
         folder.mkdir(exist_ok=True)
         figures.save_png(folder / f"step_{step:08d}.png", picture)
         log.picture(step, "samples", picture)

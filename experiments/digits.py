@@ -46,7 +46,7 @@ def experiment(
         save_every: steps between checkpoints.
     """
     data = digits()
-    process = gaussian.process(schedules.linear_scaled(timesteps), gaussian.discretized(data.levels))
+    process = gaussian.process(schedules.linear_scaled(timesteps), gaussian.discretized(17))
     eps = parameterizations.eps(process, parameterizations.fixed_large)
     rise = min(100, num_steps // 10)
     fall = optax.cosine_decay_schedule(learning_rate, max(1, num_steps - rise))

@@ -9,7 +9,8 @@ from flax import linen as nn
 
 from ddpm_jax.data import Data
 from ddpm_jax.diffusion import gaussian, losses, parameterizations, schedules
-from ddpm_jax.experiment import Experiment, bind, bound_fn, keys, sample_fn, to_float, to_uint8, truncated
+from ddpm_jax.encodings import to_float, to_uint8, truncated
+from ddpm_jax.experiment import Experiment, bind, bound_fn, keys, sample_fn
 from ddpm_jax.networks import MLP
 from ddpm_jax.training import create, make_train_step
 
@@ -65,9 +66,9 @@ def test_levels_fill_the_range_evenly(levels):
 def test_truncated_samples_are_half_a_level_darker():
     """Between levels evenly spread values round to the nearest and drop to the lower: the mean falls by one half."""
     images = jnp.linspace(-1, 1, 100_001)
-    lower = to_uint8(images).astype(float).mean() - truncated(images).astype(float).mean()
+    lower = to_uint8(images).astype(float).mean() - truncated().decode(images).astype(float).mean()
     assert lower == pytest.approx(0.5, abs=0.01)
-    assert truncated(jnp.array([-9.0, -1, 1, 9])).tolist() == [0, 0, 255, 255]
+    assert truncated().decode(jnp.array([-9.0, -1, 1, 9])).tolist() == [0, 0, 255, 255]
 
 
 def test_what_lies_outside_the_range_is_clipped_not_wrapped():

@@ -11,7 +11,8 @@ from PIL import Image
 from ddpm_jax.cli import main
 from ddpm_jax.data import digits, load
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
-from ddpm_jax.experiment import Experiment, Run, keys, start, to_float, to_uint8
+from ddpm_jax.encodings import to_float, to_uint8
+from ddpm_jax.experiment import Experiment, Run, keys, start
 from ddpm_jax.studies import distances, interpolate, neighbours, progressive, shared
 
 

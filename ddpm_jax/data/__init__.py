@@ -5,5 +5,6 @@ from ddpm_jax.data.dataset import Data, indices, load, stream
 from ddpm_jax.data.digits import digits
 from ddpm_jax.data.folder import folder
 from ddpm_jax.data.images import tfds_images
+from ddpm_jax.data.toys import heartbeat, swiss_roll
 
-__all__ = ["Data", "digits", "flip", "folder", "indices", "load", "stream", "tfds_images"]
+__all__ = ["Data", "digits", "flip", "folder", "heartbeat", "indices", "load", "stream", "swiss_roll", "tfds_images"]

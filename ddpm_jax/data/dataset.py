@@ -11,7 +11,8 @@ from functools import lru_cache
 import numpy as np
 
 Example = Mapping[str, np.ndarray]
-"""``image``: uint8 [height, width, channels], values 0 .. levels - 1; ``label``: int32 scalar, if there are classes."""
+"""``image``: uint8 [height, width, channels], values 0 .. levels - 1, or of any other shape, or float32 points;
+``label``: int32 scalar, if there are classes."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,12 @@ class Data:
     """A data set by its numbers; its files are opened only when a split is asked for, so that planning needs none."""
 
     name: str
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
+    """(height, width, channels); of points and sequences what shape they have."""
     open: Callable[[str], Sequence[Example]]
     """``open("train")`` or ``open("test")``: a random-access source. Raises FileNotFoundError saying what to type."""
-    levels: int = 256
-    """The number of values a pixel takes; 256 for bytes."""
+    levels: int | None = 256
+    """The number of values a pixel takes; 256 for bytes, None for floats."""
     num_classes: int | None = None
 
 

@@ -165,10 +165,18 @@ class Bound(NamedTuple):
     """L_0 = -log p(x_0 | x_1)."""
     distortion: Float[Array, "batch times+1"]
     """Mean squared error of the estimate of x_0 at each of those t and then at t = 1, in units of x_0 squared."""
+    fixed: Float[Array, " batch"]
+    """`decoder` of the last step that 2015 fixes, see `fixed_decoder`."""
+    null: Float[Array, " batch"]
+    """-log pi(x_0), what a model that knows nothing but the prior needs (minus the L_null of 2015)."""
 
     def total(self) -> Float[Array, " batch"]:
         """The bound on -log p(x_0), nats per example."""
         return self.prior + self.chain.sum(axis=1) + self.decoder
+
+    def K(self) -> Float[Array, " batch"]:
+        """The lower bound on log p(x_0) of Sohl-Dickstein et al. 2015, Eqs. 12 and 14, nats per example."""
+        return -(self.prior + self.chain.sum(axis=1) + self.fixed)
 
 
 def bound(
@@ -210,6 +218,8 @@ def bound(
         chain=chain.T,
         decoder=-_per_example(jnp.sum, process.log_likelihood(kernel, x_0)),
         distortion=jnp.concatenate([distortion, last[None]]).T,
+        fixed=_per_example(jnp.sum, fixed_decoder(process, x_0)),
+        null=-_per_example(jnp.sum, process.prior(x_0.shape).log_prob(x_0)),
     )
 
 

@@ -65,6 +65,12 @@ def from_betas(betas: Sequence[float] | np.ndarray, dtype: DTypeLike = np.float3
     return Schedule(np.exp(log_alpha_bar).astype(dtype), np.abs(np.expm1(log_alpha_bar)).astype(dtype))
 
 
+def of_betas(betas: Float[Array, " T"]) -> Schedule:
+    """`from_betas` for betas in (0, 1) that are traced, and may be differentiated: in float32, on the device."""
+    log_alpha_bar = jnp.concatenate([jnp.zeros(1), jnp.cumsum(jnp.log1p(-betas))])
+    return Schedule(jnp.exp(log_alpha_bar), -jnp.expm1(log_alpha_bar))
+
+
 def linear(num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02, dtype: DTypeLike = np.float32) -> Schedule:
     """Betas in a straight line (Ho et al. 2020, Section 4, for T = 1000).
 

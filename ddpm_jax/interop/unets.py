@@ -97,7 +97,7 @@ def _attends(told: dict[str, Any]) -> list[bool]:
     return down
 
 
-def to_config(fields: dict[str, Any], image_shape: tuple[int, int, int]) -> dict[str, Any]:
+def to_config(fields: dict[str, Any], image_shape: tuple[int, ...]) -> dict[str, Any]:
     """The config of the model that computes what our U-Net with these fields does.
 
     Raises ValueError where diffusers has no such model.

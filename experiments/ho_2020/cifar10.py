@@ -31,7 +31,8 @@ import optax
 
 from ddpm_jax.data import flip, tfds_images
 from ddpm_jax.diffusion import gaussian, losses, parameterizations, schedules
-from ddpm_jax.experiment import Claim, Every, Experiment, to_uint8, truncated
+from ddpm_jax.encodings import truncated
+from ddpm_jax.experiment import Claim, Every, Experiment
 from ddpm_jax.networks import UNet
 from ddpm_jax.training import clip_in_parts
 
@@ -129,7 +130,7 @@ def experiment(
         network=UNet(width=width, dropout=dropout, out_channels=6 if variance == "learned" else 3),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         gradient=clip_in_parts(replicas) if replicas > 1 else jax.value_and_grad,
-        to_bytes=truncated if truncate else to_uint8,
+        encoding=truncated() if truncate else None,
         loss={"simple": losses.simple, "bound": losses.variational}[loss],
         augment=flip if flips else None,
         batch_size=batch_size,

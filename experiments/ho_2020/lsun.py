@@ -28,7 +28,8 @@ import optax
 
 from ddpm_jax.data import flip, folder, tfds_images
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
-from ddpm_jax.experiment import Claim, Every, Experiment, to_uint8, truncated
+from ddpm_jax.encodings import truncated
+from ddpm_jax.experiment import Claim, Every, Experiment
 from ddpm_jax.networks import UNet
 from ddpm_jax.training import clip_in_parts
 
@@ -128,7 +129,7 @@ def experiment(
         network=UNet(width, (1, 1, 2, 2, 4, 4), dropout=dropout, remat=remat),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         gradient=clip_in_parts(replicas) if replicas > 1 else jax.value_and_grad,
-        to_bytes=truncated if truncate else to_uint8,
+        encoding=truncated() if truncate else None,
         augment=flip if flips else None,
         batch_size=batch_size,
         num_steps=num_steps,

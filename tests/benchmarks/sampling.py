@@ -21,7 +21,7 @@ import ddpm_jax
 from ddpm_jax import recipes
 from ddpm_jax.diffusion import samplers
 from ddpm_jax.diffusion.distributions import fold
-from ddpm_jax.experiment import Experiment, bind, init_fn, keys, start, to_uint8
+from ddpm_jax.experiment import Experiment, bind, init_fn, keys, start
 
 
 def loop(experiment: Experiment, params, times) -> Callable:
@@ -38,7 +38,7 @@ def loop(experiment: Experiment, params, times) -> Callable:
         x = first(batch_keys)
         for t, s in pairwise(times):
             x = step(params, batch_keys, x, t, s)
-        return to_uint8(x)
+        return experiment.codec.decode(x)
 
     return sample
 
