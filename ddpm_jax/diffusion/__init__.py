@@ -1,6 +1,15 @@
 """The mathematics of diffusion: schedules, processes, parameterizations, losses and samplers. Pure functions only."""
 
-from ddpm_jax.diffusion import binomial, distributions, gaussian, losses, parameterizations, samplers, schedules
+from ddpm_jax.diffusion import (
+    binomial,
+    distributions,
+    gaussian,
+    guidance,
+    losses,
+    parameterizations,
+    samplers,
+    schedules,
+)
 from ddpm_jax.diffusion.process import Process
 from ddpm_jax.diffusion.schedules import Schedule
 
@@ -10,6 +19,7 @@ __all__ = [
     "binomial",
     "distributions",
     "gaussian",
+    "guidance",
     "losses",
     "parameterizations",
     "samplers",

@@ -41,6 +41,10 @@ class Distribution(Protocol):
         """Of the distribution, nats, element by element; of a density it is the differential one."""
         ...
 
+    def tilt(self, gradient) -> "Distribution":
+        """The distribution times ``exp(gradient * x)``, normalised."""
+        ...
+
 
 class Normal(NamedTuple):
     """A Gaussian with diagonal covariance. `variance` may be of any shape that broadcasts against `mean`, and zero."""

@@ -36,9 +36,9 @@ def experiment(
     train_betas: bool = True,
     noise: float = 0.0,
     hidden: int = 16,
-    num_steps: int = 30_000,
+    num_steps: int = 60_000,
     batch_size: int = 2000,
-    learning_rate: float = 1e-2,
+    learning_rate: float = 5e-2,
     ema_decay: float = 0.999,
     seed: int = 0,
     log_every: int = 200,
@@ -67,7 +67,7 @@ def experiment(
 
     def make(schedule):
         process = gaussian.process(schedule, gaussian.density)
-        return process, parameterizations.fixed_last(process, parameterizations.shrinking(process))
+        return process, parameterizations.fixed_last(process, parameterizations.shifted(process, 1))
 
     def from_parameters(shift):
         odds = jnp.asarray(np.log(betas / (1 - betas)), jnp.float32)

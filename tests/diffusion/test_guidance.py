@@ -1,0 +1,120 @@
+"""Chains times a second distribution: where the product is known, and where the published recipe misses it."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddpm_jax.diffusion import binomial, gaussian, guidance, parameterizations, samplers, schedules
+from ddpm_jax.diffusion.distributions import Bernoulli, Normal
+
+STEPS = 1000
+
+
+def published() -> schedules.Schedule:
+    """The betas of 2015's released code: 1 / linspace(T, 2, T), squeezed between 1e-6 (0.001 at first) and 1 - 1e-5."""
+    least = np.full(STEPS, 1e-6)
+    least[0] += 1e-3
+    return schedules.from_betas(least + (1 - least - 1e-5) / np.linspace(STEPS, 2, STEPS), np.float64)
+
+
+def end_of(schedule, factor) -> tuple[float, float]:
+    """Mean and variance at x_0 of the perturbed chain for data N(0, 1), whose reverse steps are forward ones: exactly.
+
+    Each step is affine in x_t: its values at 0 and 1 tell it.
+    """
+    process = gaussian.process(schedule, gaussian.density)
+    kernel = guidance.multiplied(lambda x_t, t, s: process.transition(x_t, s, t), factor)
+    start = guidance.multiplied(lambda x_t, t, s: Normal(jnp.zeros(1), jnp.ones(1)), factor)(jnp.zeros(1), STEPS, STEPS)
+
+    def step(carry, t):
+        mean, variance = carry
+        at_0, at_1 = (kernel(jnp.full(1, x), t, t - 1) for x in (0.0, 1.0))
+        slope = at_1.mean - at_0.mean
+        return (at_0.mean + slope * mean, slope**2 * variance + at_0.variance), None
+
+    (mean, variance), _ = jax.lax.scan(step, tuple(start), jnp.arange(STEPS, 0, -1))
+    return float(mean[0]), float(variance[0])
+
+
+# r = N(1, tau^2): its variance, where it acts, and the end of the chain by an independent recursion in float64
+ENDS = [
+    (1.0, "constant", (0.666494, 0.333667)),
+    (0.25, "constant", (0.888857, 0.111393)),
+    (1.0, "annealed", (0.462128, 0.432193)),
+    (0.25, "annealed", (0.849419, 0.125077)),
+]
+
+
+@pytest.mark.parametrize("tau2, kind, expected", ENDS)
+def test_the_published_recipe_ends_where_it_ends(x64, tau2, kind, expected):
+    r = Normal(jnp.ones(1), jnp.full(1, tau2))
+    factor = guidance.annealed(r, STEPS) if kind == "annealed" else lambda s: r
+    np.testing.assert_allclose(end_of(published(), factor), expected, atol=2e-4)
+
+
+def test_and_not_at_the_posterior_but_near_that_of_the_square(x64):
+    """p r is N(0.5, 0.5) here, p r^2 is N(2/3, 1/3)."""
+    mean, variance = end_of(published(), lambda s: Normal(jnp.ones(1), jnp.ones(1)))
+    assert abs(mean - 2 / 3) < 1e-3 and abs(variance - 1 / 3) < 1e-3
+    exact = exact_end()
+    np.testing.assert_allclose(exact, (0.5, 0.5), atol=1e-6)
+
+
+def exact_end() -> tuple[float, float]:
+    """With r_s(x_s) = E[r(x_0) | x_s], which is a Gaussian in x_s here, the chain ends at the posterior itself."""
+    schedule = published()
+
+    def factor(s):
+        alpha_bar, one_minus = schedule.at(s, 1)
+        # x_0 given x_s is N(sqrt(alpha_bar) x_s, 1 - alpha_bar), so E[r] is a Gaussian around it, wider by 1
+        return Normal(1 / jnp.sqrt(alpha_bar), (1 + one_minus) / alpha_bar)
+
+    # the kernel of the product is p(x_s | x_t) r_s(x_s) / r_t(x_t): the same shape in x_s
+    return end_of(schedule, factor)
+
+
+def test_a_weak_tilt_is_the_product(x64):
+    """Where log r is linear the small-perturbation step is exact; where r is wide it is nearly so."""
+    kernel = lambda x_t, t, s: Normal(x_t, jnp.full_like(x_t, 0.01))  # noqa: E731
+    wide = Normal(jnp.ones(3), jnp.full(3, 50.0))
+    tilted = guidance.tilted(kernel, lambda x, s: (wide.mean - x) / wide.variance)
+    product = guidance.multiplied(kernel, lambda s: wide)
+    x = jnp.array([-1.0, 0.0, 2.0])
+    np.testing.assert_allclose(tilted(x, 2, 1).mean, product(x, 2, 1).mean, atol=1e-6)
+
+
+def test_bits_are_multiplied_exactly(x64):
+    process = binomial.process(schedules.steady(5, np.float64), 0.3)
+    reading = parameterizations.logits(process)
+    kernel = samplers.reverse(reading, lambda x_t, t, condition: jnp.sin(x_t + t))
+    r = np.array([0.2, 0.9])
+    tilted = guidance.tilted(kernel, lambda x, s: jnp.full_like(x, np.log(r[1] / r[0])))
+    x_t = jnp.array([0.0, 1.0])
+    plain, product = kernel(x_t, 3, 2), tilted(x_t, 3, 2)
+    joint = np.stack([plain.zero * r[0], plain.one * r[1]])
+    np.testing.assert_allclose(product.one, joint[1] / joint.sum(axis=0), rtol=1e-12)
+    assert isinstance(product, Bernoulli)
+
+
+@pytest.mark.parametrize("noised", [False, True])
+def test_inpainting_keeps_what_is_known_and_fills_what_follows_from_it(noised):
+    """Two coordinates that are always equal: the one that is known decides the other."""
+    process = gaussian.process(schedules.linear(200, 1e-3, 0.1), gaussian.density)
+
+    def network(x_t, t, condition):
+        """The best eps for x = (z, z), z ~ N(0, 1)."""
+        alpha_bar, one_minus = process.schedule.at(t, x_t.ndim)
+        z = jnp.sqrt(alpha_bar) * x_t.sum(axis=-1, keepdims=True) / (2 * alpha_bar + one_minus)
+        return (x_t - jnp.sqrt(alpha_bar) * z) / jnp.sqrt(one_minus)
+
+    keys = jax.random.split(jax.random.key(0), 500)
+    sampler = samplers.ddpm(process, parameterizations.eps(process), network)
+    known, mask = jnp.full((500, 2), 1.3), jnp.array([True, False])
+    held = guidance.inpaint(sampler, process, known, mask, noised)
+    x_T = jax.random.normal(jax.random.key(1), (500, 2))
+    x_0 = jax.jit(partial(samplers.sample, sampler=held))(keys, x_T=x_T, times=samplers.times(200, 200))
+    np.testing.assert_array_equal(x_0[:, 0], np.float32(1.3))
+    assert np.abs(x_0[:, 1] - 1.3).mean() < 0.3
