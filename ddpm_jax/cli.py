@@ -265,13 +265,14 @@ def evaluate(rest: list[str]) -> int:
 def _evaluate(
     workdir: tyro.conf.Positional[Path],
     /,
-    metrics: tuple[Literal["bpd", "K"], ...] | None = None,
+    metrics: tuple[Literal["bpd", "K", "parzen"], ...] | None = None,
     split: Literal["test", "train"] = "test",
     num: int | None = None,
     times: int | None = None,
     batch_size: int = 120,
     seed: int = 0,
     clip: bool = True,
+    samples: int = 10_000,
     json: Path | None = None,
 ) -> int:
     """Measures a trained run; the table goes to the screen and into evaluation.json in the workdir.
@@ -279,18 +280,20 @@ def _evaluate(
     Args:
         workdir: the folder of the run.
         metrics: bpd is the bound on the negative log-likelihood in bits per dimension, with its parts, and the
-            progressive-coding curve; K is the bound on the log-likelihood of 2015. The experiment chooses by default.
+            progressive-coding curve; K is the bound on the log-likelihood of 2015; parzen the
+            Parzen-window estimate from samples. The experiment chooses by default.
         split: of the data.
         num: only the first so many examples.
         times: look at so many random t per example instead of all: unbiased, faster, and without the curve.
         batch_size: examples looked at together.
         seed: of the noise.
         clip: hold estimates of x_0 in the range of the data where the experiment does, as Ho et al. 2020 did.
+        samples: that parzen draws.
         json: also write the numbers here.
     """
     from ddpm_jax.evaluate import Protocol, evaluate_workdir
 
-    evaluate_workdir(workdir, Protocol(metrics, split, num, times, seed, clip), batch_size, json)
+    evaluate_workdir(workdir, Protocol(metrics, split, num, times, seed, clip, samples), batch_size, json)
     return 0
 
 

@@ -19,7 +19,10 @@ from ddpm_jax import figures
 from ddpm_jax.data import load
 from ddpm_jax.diffusion.distributions import fold
 from ddpm_jax.diffusion.losses import Bound
-from ddpm_jax.experiment import Experiment, Run, bound_fn, check_seed, keys
+from ddpm_jax.encodings import shown
+from ddpm_jax.experiment import Experiment, Run, bound_fn, check_seed, keys, labels
+from ddpm_jax.metrics import parzen
+from ddpm_jax.sample import Request, draw
 from ddpm_jax.workdir import load as load_run
 from ddpm_jax.workdir import read, weights, write_json
 
@@ -177,7 +180,7 @@ class Protocol(NamedTuple):
     """What decides the numbers of a measurement, apart from the run."""
 
     metrics: tuple[str, ...] | None = None
-    """"bpd" or "K", or both; None is what the experiment says."""
+    """Of "bpd", "K" and "parzen"; None is what the experiment says."""
     split: str = "test"
     num: int | None = None
     """Only the first so many examples."""
@@ -185,6 +188,8 @@ class Protocol(NamedTuple):
     seed: int = 0
     clip: bool = True
     """Whether x_0 is clipped where the experiment clips it, as in the released code of Ho et al. 2020."""
+    samples: int = 10_000
+    """That "parzen" draws."""
 
 
 QUICK_TIMES, QUICK_EXAMPLES = 50, 500
@@ -203,39 +208,66 @@ def evaluate_workdir(folder: Path, protocol: Protocol, batch_size: int = 120, co
 
     Interrupted, the same measurement goes on where it stood.
     """
-    for name, value in (("num", protocol.num), ("batch-size", batch_size)):
+    for name, value in (("num", protocol.num), ("batch-size", batch_size), ("samples", protocol.samples)):
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
     check_seed(protocol.seed)
     run = load_run(folder)
     metrics = protocol.metrics or run.experiment.metrics
     protocol = protocol._replace(metrics=metrics)
-    source = run.experiment.data.open(protocol.split)
-    keep = _unfinished(folder, run.step, protocol)
-    bar = partial(tqdm, unit="batch", disable=None, leave=False)
-    measured = bits_per_dim(
-        run if protocol.clip else _unclipped(run),
-        source,
-        protocol.num,
-        protocol.times,
-        batch_size,
-        protocol.seed,
-        bar,
-        keep,
-    )
-    print("\n".join(TABLES[metric](measured) for metric in metrics))
     record = {"step": run.step, "weights": weights(folder, run.step), "protocol": protocol._asdict()}
-    record["bpd"] = measured.record()
+    keep = _unfinished(folder, run.step, protocol)
+    if TABLES.keys() & set(metrics):
+        record["bpd"] = _measure_bound(folder, run, protocol, batch_size, keep, metrics)
+    if "parzen" in metrics:
+        record["parzen"] = _measure_parzen(run, protocol)
     add_record(folder / "evaluation.json", record)
     for path in folder.glob("evaluation_*.npz"):  # also what was left of other checkpoints
         if path == keep or not path.name.startswith(f"evaluation_{run.step}_"):
             path.unlink()
     if copy_to is not None:
         write_json(copy_to, record)
+
+
+def _measure_bound(
+    folder: Path, run: Run, protocol: Protocol, batch_size: int, keep: Path, metrics: Sequence[str]
+) -> dict[str, Any]:
+    measured = bits_per_dim(
+        run if protocol.clip else _unclipped(run),
+        run.experiment.data.open(protocol.split),
+        protocol.num,
+        protocol.times,
+        batch_size,
+        protocol.seed,
+        partial(tqdm, unit="batch", disable=None, leave=False),
+        keep,
+    )
+    print("\n".join(TABLES[metric](measured) for metric in metrics if metric in TABLES))
     if measured.rate is not None and measured.distortion is not None and "bpd" in metrics:
         print(coding_table(measured.rate, measured.distortion))
         figures.rate_distortion(measured.rate, measured.distortion, folder / "rate_distortion.png")
         print(f"the whole curve is in {folder / 'rate_distortion.png'}")
+    return measured.record()
+
+
+HELD_OUT = 1000
+"""Training images on which the width of the Parzen window is chosen."""
+
+
+def _measure_parzen(run: Run, protocol: Protocol) -> dict[str, Any]:
+    """The Parzen-window estimate for images with values 0 to 1; the samples are those of `ddpm-jax sample`."""
+    data = run.experiment.data
+    train, test = data.open("train"), data.open(protocol.split)
+    count = len(test) if protocol.num is None else min(protocol.num, len(test))
+    stored = [load(train, range(min(HELD_OUT, len(train))))["image"], load(test, range(count))["image"]]
+    request = Request(protocol.samples, protocol.seed, "own", None, None, None)
+    drawn = np.concatenate(list(draw(run, request, labels(run.experiment, protocol.samples))))
+    images = [drawn, *(shown(jnp.asarray(each), data.levels) for each in stored)]
+    centres, held_out, tested = (jnp.asarray(each, jnp.float32).reshape(len(each), -1) / 255 for each in images)
+    mean, error, width = parzen(centres, held_out, tested)
+    told = f"{protocol.samples} samples, {count} examples, width {width:.3f} of {len(held_out)} training images"
+    print(f"Parzen window: {mean:.1f} +- {error:.1f} nats, {mean / math.log(2):.1f} bits ({told})")
+    return {"nats": (mean, error), "width": width, "samples": protocol.samples, "num_examples": count}
 
 
 def _unfinished(folder: Path, step: int, protocol: Protocol) -> Path:

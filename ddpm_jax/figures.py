@@ -42,7 +42,8 @@ def scatter(points: np.ndarray, limit: float = 2.5) -> np.ndarray:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.8, 4.8), dpi=100)
-    axis = figure.add_axes((0, 0, 1, 1), frameon=False, xlim=(-limit, limit), ylim=(-limit, limit))
+    axis = figure.add_axes((0, 0, 1, 1), xlim=(-limit, limit), ylim=(-limit, limit))
+    axis.set_axis_off()
     axis.scatter(*points.T, s=3)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

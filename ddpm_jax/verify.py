@@ -98,26 +98,35 @@ FIGURES: dict[str, Callable[[Experiment], float | None]] = {
 }
 """What is read off an experiment that has not been trained; None where it has no such number."""
 
-BITS = "bits/dim"
-MEASURED = (BITS, "FID", "IS")
+MEASURED: dict[str, str | None] = {
+    "bits/dim": "total",
+    "K": "K",
+    "K - L_null": "K_over_null",
+    "FID": None,
+    "IS": None,
+}
+"""What training has to show, and where ``evaluation.json`` has it, if `evaluate` measures it."""
 
 
 def _measured(what: str, folder: Path | None) -> tuple[float | None, str]:
     """The newest measurement of all terms over the whole test split in the workdir, and how it was made."""
     path = None if folder is None else folder / "evaluation.json"
-    if what != BITS or path is None or not path.exists():
+    figure = MEASURED[what]
+    if figure is None or path is None or not path.exists():
         return None, "not measured"
     whole = [record for record in json.loads(path.read_text()) if _is_whole(record)]
     if not whole:
         return None, "not measured in full: ddpm-jax evaluate"
     newest = max(whole, key=lambda record: record["step"])
-    mean, error = newest["bpd"]["total"]
+    mean, error = newest["bpd"][figure]
     told = f"+- {error:.4f}, {newest['bpd']['num_examples']} test examples, all terms, {newest['weights']}, step"
     return mean, f"{told} {newest['step']}"
 
 
 def _is_whole(record: dict[str, Any]) -> bool:
     protocol = record["protocol"]
+    if "bpd" not in record:
+        return False
     return (
         protocol["split"] == "test"
         and protocol["num"] is None

@@ -104,6 +104,18 @@ def test_a_finished_measurement_leaves_nothing_unfinished(finished, tmp_path):
     assert told[-1]["weights"] == "ema"
 
 
+def test_the_parzen_window_of_a_run_s_own_samples(finished, tmp_path, capsys):
+    run = shutil.copytree(finished, tmp_path / "run")
+    before = json.loads((run / "evaluation.json").read_text())
+    assert main(["evaluate", str(run), "--metrics", "parzen", "--samples", "32", "--num", "20"]) == 0
+    assert "32 samples, 20 examples" in capsys.readouterr().out
+    (*others, measured) = json.loads((run / "evaluation.json").read_text())
+    assert others == before and "bpd" not in measured
+    assert (
+        measured["parzen"]["nats"][0] < 64 * 1.5
+    )  # at the least width, one centre on each image: -log(0.1 sqrt(2 pi))
+
+
 def test_the_coding_table_has_ten_rows_and_the_papers_order():
     rate, distortion = np.linspace(0, 2, 1000), np.linspace(70, 1, 1000)
     rows = [line.split() for line in coding_table(rate, distortion).split("\n")[1:]]

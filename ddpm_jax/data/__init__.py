@@ -2,9 +2,22 @@
 
 from ddpm_jax.data.augment import flip
 from ddpm_jax.data.dataset import Data, indices, load, stream
-from ddpm_jax.data.digits import digits
+from ddpm_jax.data.digits import digits, mnist_5000
 from ddpm_jax.data.folder import folder
 from ddpm_jax.data.images import tfds_images
-from ddpm_jax.data.toys import heartbeat, swiss_roll
+from ddpm_jax.data.toys import dead_leaves, heartbeat, swiss_roll
 
-__all__ = ["Data", "digits", "flip", "folder", "heartbeat", "indices", "load", "stream", "swiss_roll", "tfds_images"]
+__all__ = [
+    "Data",
+    "dead_leaves",
+    "digits",
+    "flip",
+    "folder",
+    "heartbeat",
+    "indices",
+    "load",
+    "mnist_5000",
+    "stream",
+    "swiss_roll",
+    "tfds_images",
+]

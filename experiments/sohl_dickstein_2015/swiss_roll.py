@@ -22,7 +22,6 @@ from ddpm_jax.networks import RadialBasis
 
 CLAIMS = (
     Claim("T", 40, "Appendix D.1.1"),
-    Claim("parameters", 2_768, "Appendix D.1.1: 16 radial basis functions, 40 readouts; and ours of the betas"),
     Claim("K", 2.35, "Table 1, bits"),
     Claim("K - L_null", 6.45, "Table 1, bits"),
 )
