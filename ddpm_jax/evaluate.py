@@ -233,7 +233,7 @@ def _measure_bound(
     folder: Path, run: Run, protocol: Protocol, batch_size: int, keep: Path, metrics: Sequence[str]
 ) -> dict[str, Any]:
     measured = bits_per_dim(
-        run if protocol.clip else _unclipped(run),
+        run if protocol.clip else unclipped(run),
         run.experiment.data.open(protocol.split),
         protocol.num,
         protocol.times,
@@ -276,7 +276,8 @@ def _unfinished(folder: Path, step: int, protocol: Protocol) -> Path:
     return folder / f"evaluation_{step}_{zlib.crc32(told.encode()):08x}.npz"
 
 
-def _unclipped(run: Run) -> Run:
+def unclipped(run: Run) -> Run:
+    """The run with its estimates of x_0 as they are, where the experiment holds them in the range of the data."""
     parameterization = run.experiment.parameterization
     reading = parameterization.unclipped or parameterization
     return run._replace(experiment=dataclasses.replace(run.experiment, parameterization=reading))

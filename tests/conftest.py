@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 # Before the first import of jax, which reads it once. Appended, so that the caller's own flags stay.
@@ -42,11 +43,21 @@ def train():
 
 @pytest.fixture(scope="session")
 def finished(train, tmp_path_factory):
-    """The workdir of the tiny run, never stopped. Not to be written to."""
-    workdir = tmp_path_factory.mktemp("runs") / "whole"
-    run = train(workdir)
-    _, errors = run.communicate()
-    assert run.returncode == 0, errors
+    """The workdir of the tiny run, never stopped, made once for all workers. Not to be written to."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    workdir, told = shared / "finished", shared / "finished.txt"
+    try:
+        (shared / "finishing").mkdir()  # the first worker that comes by
+    except FileExistsError:
+        while not told.exists():
+            time.sleep(0.2)
+    else:
+        run = train(workdir)
+        _, errors = run.communicate()
+        told.with_suffix(".part").write_text("" if run.returncode == 0 else errors or "failed")
+        told.with_suffix(".part").rename(told)
+    assert not told.read_text(), told.read_text()
     return workdir
 
 
