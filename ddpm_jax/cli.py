@@ -171,7 +171,8 @@ def _train(folder: Path, path: Path, experiment: Any, knobs: dict[str, Any]) -> 
     if stop.signal is not None and step < experiment.num_steps:
         print(f"stopped and saved at step {step} of {experiment.num_steps}: the same command goes on from there")
         return 0 if stop.signal == signal.SIGTERM else 128 + stop.signal
-    print(f"finished: {step} steps, samples in {folder / 'samples'}")
+    samples = folder / "samples"
+    print(f"finished: {step} steps" + (f", samples in {samples}" if samples.exists() else ""))
     try:
         evaluate.quick(folder)
     except (ValueError, FileNotFoundError) as error:  # data without a test split, say: the run is finished all the same

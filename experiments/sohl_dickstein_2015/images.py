@@ -31,6 +31,7 @@ from ddpm_jax.diffusion import gaussian, losses, parameterizations, schedules
 from ddpm_jax.encodings import standardised
 from ddpm_jax.experiment import Claim, Every, Experiment
 from ddpm_jax.networks import MultiScale
+from ddpm_jax.training import ema_ramp
 
 Name = Literal["dead_leaves", "mnist", "mnist_5000", "cifar10", "bark"]
 MOMENTS = {
@@ -115,7 +116,7 @@ def experiment(
         num_steps: training steps; the learning rate falls to zero over them.
         batch_size: images a step, over all devices.
         learning_rate: of Adam, at the start.
-        ema_decay: of the average of the parameters that is sampled from.
+        ema_decay: of the average of the parameters that is sampled from, once it has ramped up to it.
         seed: of the parameters, the order of the data and the noise.
         log_every: steps between rows of metrics.jsonl.
         sample_every: steps between sample grids.
@@ -136,7 +137,7 @@ def experiment(
         encoding=standardised(*MOMENTS[data]),
         batch_size=batch_size,
         num_steps=num_steps,
-        ema_decay=ema_decay,
+        ema_decay=ema_ramp(ema_decay),
         seed=seed,
         every=Every(log=log_every, sample=sample_every, save=save_every),
         preview_eta=None,
