@@ -6,6 +6,9 @@
 The data have log-likelihood log2(1/5) = -2.3219. No chain of 2000 steps whose bits are drawn independently exceeds
 -2.3683, by counting all states (-2.9737 for T = 100). The paper tells neither batch nor length, and an optimizer that
 nobody else has: Adam is ours, its rate falling to zero, and a batch in which every timestep comes once.
+
+Measured (2 CPU cores, JAX 0.10.2): 5 min 36 s; K -2.3853 +- 0.0011, K - L_null 12.0533, by
+`ddpm-jax evaluate runs/heartbeat --batch-size 2000`.
 """
 
 import optax

@@ -6,7 +6,12 @@
 A curve has no density: K grows without bound as beta_1 falls, by half a bit for each factor of two, and the paper
 tells neither its beta_1 nor the noise of the data. With 1e-5, and betas growing geometrically from it to 0.7, the best
 chain of 40 steps with a diagonal variance reaches about 2.25 on the curve without noise: the paper's number needs a
-beta_1 of that size. Optimizer, batch and length are ours too.
+beta_1 of that size. Optimizer, batch and length are ours too, and that the output is read as the released code reads
+it for images.
+
+Measured (2 CPU cores, JAX 0.10.2): 1 min 30 s; K 0.431 +- 0.024, K - L_null 4.582; with fixed betas 0.417 +- 0.023.
+The 16 basis functions are the limit: with 128 of them, fixed betas, a rate of 0.01 and half the steps K was
+1.90 +- 0.09 on 500 points.
 """
 
 import jax
