@@ -53,7 +53,7 @@ def same_run(one: Path, other: Path, cut: int = 0) -> None:
     assert sum(differing) <= cut
 
 
-@pytest.mark.parametrize("number, step", [(signal.SIGKILL, 6), pytest.param(signal.SIGINT, 6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number, step", [(signal.SIGKILL, 6), (signal.SIGINT, 6)])
 def test_stopped_and_gone_on_is_never_stopped(finished, train, tmp_path, number, step):
     """Ctrl-C saves where it stops; a kill between two checkpoints goes back to the first; both end alike."""
     status = stop_at(train(tmp_path / "run"), step, number)

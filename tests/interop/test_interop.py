@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,22 @@ def converted(request, tmp_path_factory) -> tuple[str, Path, ddpm_jax.Run]:
     return request.param, folder, load(folder)
 
 
-def test_outputs_are_those_of_diffusers(converted):
-    """The gradients too, live: see `test_parity.py`."""
+def test_outputs_and_gradients_are_those_of_diffusers(converted):
     name, _, run = converted
     x, index, label = inputs(SMALL[name])
     told = None if label is None else jnp.asarray(label)
-    theirs = np.load(GOLDEN / f"{name}.npz")["output"]
-    ours = jax.jit(bind(run.experiment, run.params))(x, index + 1, told)
-    assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
+
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def ours(x):
+        def mean_square(x):
+            y = bind(run.experiment, run.params)(x, index + 1, told)
+            return jnp.square(y).mean(), y
+
+        return jax.grad(mean_square, has_aux=True)(x)
+
+    golden = np.load(GOLDEN / f"{name}.npz")
+    for mine, theirs in zip(ours(x), (golden["gradient"], golden["output"]), strict=True):
+        assert np.abs(mine - theirs).max() < 1e-4 * np.abs(theirs).max()
 
 
 def test_there_and_back(converted):

@@ -197,15 +197,15 @@ def test_ten_steps_of_ddim(walk, eta):
 
 
 def write_golden(folder: Path) -> None:
-    """Names and shapes, and the output of each small model, made by diffusers."""
+    """Names and shapes, output and gradient by the input of each small model, made by diffusers."""
     folder.mkdir(exist_ok=True)
     for name, config in SMALL.items():
         made = model(config)
-        output, _, _ = theirs(made, *inputs(config))
+        output, by_input, _ = theirs(made, *inputs(config))
         shapes = {key: list(value.shape) for key, value in made.state_dict().items()}
         told = {"diffusers": diffusers.__version__, "config": config, "shapes": shapes}
         (folder / f"{name}.json").write_text(json.dumps(told) + "\n")
-        np.savez_compressed(folder / f"{name}.npz", output=output)
+        np.savez_compressed(folder / f"{name}.npz", output=output, gradient=by_input)
 
 
 if __name__ == "__main__":
