@@ -235,6 +235,7 @@ def _study(
     num: int = 8,
     seed: int = 0,
     times: tuple[int, ...] | None = None,
+    weights: tuple[float, ...] | None = None,
     split: Literal["test", "train"] = "test",
     out: Path | None = None,
     overwrite: bool = False,
@@ -245,16 +246,17 @@ def _study(
         kind: progressive, the estimates of x_0 as t falls; shared, samples that share x_t; interpolate, between two
             images at several t; neighbours, samples beside the nearest training images.
         workdir: the folder of the run.
-        num: rows of progressive and neighbours; samples of shared; weights of interpolate.
+        num: rows of progressive and neighbours; samples of shared; steps of interpolate.
         seed: of the noise, and of the test images.
         times: the t of the rows of shared and interpolate.
+        weights: of the second image in interpolate, 0 to 1; by default as many as --num, evenly spaced.
         split: whose images interpolate takes.
         out: a .png; without it one in the run's studies/.
         overwrite: replace an --out that exists.
     """
     from ddpm_jax.studies import Study, study_to_file
 
-    print(study_to_file(workdir, Study(kind, num, seed, times, split), out, overwrite))
+    print(study_to_file(workdir, Study(kind, num, seed, times, weights, split), out, overwrite))
     return 0
 
 

@@ -14,6 +14,7 @@ from ddpm_jax.diffusion import parameterizations, samplers, schedules
 from ddpm_jax.diffusion.parameterizations import Parameterization
 from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.experiment import Experiment, out_channels, shapes
+from ddpm_jax.files import whole_folder
 from ddpm_jax.interop import folders, schedulers, tensors, unets
 from ddpm_jax.networks import UNet
 from ddpm_jax.training import checkpoints, create
@@ -52,7 +53,7 @@ def load(source: Path, target: Path, weights: str | None, data: dict[str, Any]) 
     knobs = recipes.defaults(make) | fields | schedulers.to_knobs(content.scheduler) | named
     experiment = make(**knobs)
     params = tensors.to_params(told, shapes(experiment), len(fields["multipliers"]))
-    with workdir.whole(target) as part:
+    with whole_folder(target) as part:
         workdir.prepare(part, recipe, knobs, weights=weights, converted=str(source.absolute()))
         with checkpoints.manager(part / "checkpoints") as manager:
             checkpoints.save(manager, create(params, experiment.optimizer))
@@ -90,7 +91,7 @@ def export(source: Path, target: Path) -> str:
         tensors=tensors.from_params(run.params, len(fields["multipliers"])),
         origin=told | {"step": run.step, "experiment": origin["experiment"], "knobs": origin["knobs"]},
     )
-    with workdir.whole(target) as part:
+    with whole_folder(target) as part:
         folders.write(part, content)
     return f"{target}: DiffusionPipeline.from_pretrained reads it; {told['weights']} weights of step {run.step}"
 

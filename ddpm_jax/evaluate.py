@@ -21,6 +21,7 @@ from ddpm_jax.diffusion.distributions import fold
 from ddpm_jax.diffusion.losses import Bound
 from ddpm_jax.encodings import shown
 from ddpm_jax.experiment import Experiment, Run, bound_fn, check_seed, keys, labels
+from ddpm_jax.files import whole_file
 from ddpm_jax.metrics import parzen
 from ddpm_jax.sample import Request, draw
 from ddpm_jax.workdir import load as load_run
@@ -129,10 +130,8 @@ def _read_tally(path: Path | None) -> Tally | None:
 def _write_tally(path: Path | None, tally: Tally) -> None:
     if path is None:
         return
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with whole_file(path) as part, part.open("wb") as file:
         np.savez(file, **tally._asdict())
-    part.replace(path)
 
 
 def _draw_times(batch_keys: jax.Array, count: int, num_steps: int) -> tuple[jax.Array, jax.Array]:

@@ -2,12 +2,13 @@
 
 import json
 import math
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ddpm_jax.files import whole_file
 
 GAP, GAP_LEVEL = 2, 48
 
@@ -61,18 +62,15 @@ def save_png(path: Path, picture: np.ndarray, provenance: dict[str, Any] | None 
     info = PngInfo()
     if provenance is not None:
         info.add_text("ddpm_jax", json.dumps(provenance, sort_keys=True))
-    part = path.with_name(path.name + ".part")
-    Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(part, "PNG", pnginfo=info)
-    os.replace(part, path)
+    with whole_file(path) as part:
+        Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(part, "PNG", pnginfo=info)
 
 
 def save_npz(path: Path, images: np.ndarray, labels: np.ndarray | None, provenance: dict[str, Any]) -> None:
     """``arr_0`` (uint8 [N, H, W, C]), ``arr_1`` (labels, if any) and ``provenance``; written whole or not at all."""
     arrays = {"arr_0": images} | ({} if labels is None else {"arr_1": labels})
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with whole_file(path) as part, part.open("wb") as file:
         np.savez(file, provenance=np.array(json.dumps(provenance, sort_keys=True)), **arrays)  # type: ignore[arg-type]
-    os.replace(part, path)
 
 
 def provenance_of(path: Path) -> dict[str, Any] | None:
@@ -113,6 +111,5 @@ def rate_distortion(rate: np.ndarray, distortion: np.ndarray, path: Path) -> Non
         axis.set(xlabel=labels[0], ylabel=labels[1])
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, format="png", dpi=120)
-    os.replace(part, path)
+    with whole_file(path) as part:
+        figure.savefig(part, format="png", dpi=120)

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from ddpm_jax import figures, workdir
 from ddpm_jax.experiment import Run, check_seed, keys, labels, sample_fn
+from ddpm_jax.files import whole_folder
 
 
 class Request(NamedTuple):
@@ -131,6 +132,6 @@ def _write_grid(out: Path, images: np.ndarray, labels: np.ndarray | None, proven
 def _write_folder(out: Path, images: np.ndarray, labels: np.ndarray | None, provenance: dict[str, Any]) -> None:
     if images.ndim != 4:
         raise ValueError(f"--out {out}: samples of shape {images.shape[1:]} are no pictures, end it in .npz or .png")
-    with workdir.whole(out) as part:
+    with whole_folder(out) as part:
         for number, image in enumerate(images):
             figures.save_png(part / f"{number:06d}.png", image, provenance)

@@ -75,9 +75,13 @@ def shared(run: Run, num: int = 8, seed: int = 0, times: Sequence[int] | None = 
 
 
 def interpolate(
-    run: Run, sources: UInt8[np.ndarray, "2 height width channels"], times: Sequence[int], num: int = 11, seed: int = 0
+    run: Run,
+    sources: UInt8[np.ndarray, "2 height width channels"],
+    times: Sequence[int],
+    weights: Sequence[float],
+    seed: int = 0,
 ) -> Rows:
-    """Between two images (Figures 8 and 9): a row for each t, the sources at its ends, weights 0 to 1 between them.
+    """Between two images (Figures 8 and 9): a row for each t, the sources at its ends, these weights between them.
 
     Both are diffused to x_t, mixed, and taken back: x_t = (1 - weight) x_t + weight x_t'. The noise is the same for all
     weights and rows. t = 0 mixes pixels; the larger t, the coarser what is varied. A network that knows classes is told
@@ -85,13 +89,13 @@ def interpolate(
     """
     (experiment, _), walk = resolved(run.experiment, run.params), _walk(run)
     x_0 = experiment.codec.encode(keys(seed, 2, start=3), jnp.asarray(sources))
-    weights = jnp.linspace(0, 1, num).reshape((num,) + (1,) * (x_0.ndim - 1))
-    ends, same = experiment.codec.decode(x_0), jnp.repeat(keys(seed, 1, start=2), num)
+    share = jnp.asarray(weights, jnp.float32).reshape((-1,) + (1,) * (x_0.ndim - 1))
+    ends, same = experiment.codec.decode(x_0), jnp.repeat(keys(seed, 1, start=2), len(weights))
     noise = experiment.process.marginal(x_0, 1).noise(keys(seed, 2))
     rows = []
     for t in _checked(run, times, least=0):
         x_t = experiment.process.marginal(x_0, t).push(noise)
-        mixed = (1 - weights) * x_t[:1] + weights * x_t[1:]
+        mixed = (1 - share) * x_t[:1] + share * x_t[1:]
         between = experiment.codec.decode(walk(run.params, same, mixed, t, 0, None))
         rows.append(jnp.concatenate([ends[:1], between, ends[1:]]))
     return np.stack(rows)
@@ -161,6 +165,7 @@ class Study(NamedTuple):
     num: int = 8
     seed: int = 0
     times: Sequence[int] | None = None
+    weights: Sequence[float] | None = None
     split: str = "test"
 
 
@@ -172,7 +177,8 @@ def _between_images(run: Run, study: Study) -> Rows:
         raise ValueError(f"the {study.split} split has {len(source)} image: interpolation is between two")
     pair = np.random.default_rng(study.seed).choice(len(source), 2, replace=False)
     sources = load(source, pair.tolist())["image"]
-    return interpolate(run, sources, study.times or [T * n // 8 for n in range(9)], study.num, study.seed)
+    weights = study.weights or np.linspace(0, 1, study.num).tolist()
+    return interpolate(run, sources, study.times or [T * n // 8 for n in range(9)], weights, study.seed)
 
 
 STUDIES: dict[str, Callable[[Run, Study], Rows]] = {
@@ -192,6 +198,8 @@ def study_to_file(folder: Path, study: Study, out: Path | None, overwrite: bool)
         raise ValueError(f"--num must be at least 1, got {study.num}")
     if study.times and study.kind not in ("shared", "interpolate"):
         raise ValueError(f"--times: the study {study.kind} shows all of them")
+    if study.weights and study.kind != "interpolate":
+        raise ValueError(f"--weights: these are of the study interpolate, not {study.kind}")
     check_seed(study.seed)
     run = workdir.load(folder)
     out = out or folder / "studies" / f"{study.kind}_seed{study.seed}_at{run.step}.png"

@@ -119,8 +119,8 @@ def _measured(what: str, folder: Path | None) -> tuple[float | None, str]:
         return None, "not measured in full: ddpm-jax evaluate"
     newest = max(whole, key=lambda record: record["step"])
     mean, error = newest["bpd"][figure]
-    told = f"+- {error:.4f}, {newest['bpd']['num_examples']} test examples, all terms, {newest['weights']}, step"
-    return mean, f"{told} {newest['step']}"
+    told = f"+- {error:.4f}, {newest['bpd']['num_examples']} test examples, all {newest['bpd']['times']} chain terms"
+    return mean, f"{told}, {newest['weights']} weights, step {newest['step']}"
 
 
 def _is_whole(record: dict[str, Any]) -> bool:

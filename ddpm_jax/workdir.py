@@ -6,12 +6,8 @@ It holds ``experiment.py`` (a copy), ``experiment.json`` (knobs, versions, commi
 
 import importlib.metadata
 import json
-import os
 import shutil
 import subprocess
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +17,7 @@ from jax.sharding import SingleDeviceSharding
 import ddpm_jax
 from ddpm_jax import recipes
 from ddpm_jax.experiment import Experiment, Run, shapes
+from ddpm_jax.files import whole_file
 from ddpm_jax.training import checkpoints
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -133,26 +130,10 @@ def provenance(folder: Path, run: Run, **asked: Any) -> dict[str, Any]:
     return {"experiment": record["experiment"], "knobs": record["knobs"], "checkpoint": run.step, **asked}
 
 
-@contextmanager
-def whole(target: Path) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of `target` once all has gone well and leaves nothing otherwise."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
-    part.mkdir()
-    try:
-        yield part
-        if target.exists():
-            shutil.rmtree(target)
-        part.rename(target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
 def write_json(path: Path, content: Any) -> None:
     """Written whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(part, path)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _versions() -> dict[str, str | None]:

@@ -77,7 +77,7 @@ def test_samples_share_the_more_the_smaller_t(run, samples):
 
 def test_interpolation_has_its_sources_at_the_ends_and_mixes_pixels_at_0(run):
     sources = np.stack([digits().open("test")[i]["image"] for i in (0, 1)])
-    rows = interpolate(run, sources, [0, 4, 16], num=5, seed=3)
+    rows = interpolate(run, sources, [0, 4, 16], [0.0, 0.25, 0.5, 0.75, 1.0], seed=3)
     x_0 = to_float(jnp.asarray(sources), 17)
     for row in rows:
         np.testing.assert_array_equal(row[[0, -1]], to_uint8(x_0))
@@ -88,12 +88,19 @@ def test_interpolation_has_its_sources_at_the_ends_and_mixes_pixels_at_0(run):
     assert not np.array_equal(rows[1][1], rows[1][-2])
 
 
+def test_weights_are_chosen_one_by_one(run):
+    """The same picture at a weight, whichever others are asked for."""
+    sources = np.stack([digits().open("test")[i]["image"] for i in (0, 1)])
+    many, one = (interpolate(run, sources, [6], weights, seed=3)[0] for weights in ([0.0, 0.3, 0.9], [0.3]))
+    np.testing.assert_array_equal(one[1], many[2])
+
+
 def test_all_weights_and_both_ends_share_their_noise(run):
     """Between an image and itself, (1 - weight) x_t + weight x_t of the same noise is that of two draws otherwise."""
     image = digits().open("test")[0]["image"]
-    row = interpolate(run, np.stack([image, 16 - image]), [8], num=3, seed=3)[0]
-    swapped = interpolate(run, np.stack([16 - image, image]), [8], num=3, seed=3)[0]
-    alone = interpolate(run, np.stack([image, image]), [8], num=3, seed=3)[0]
+    row = interpolate(run, np.stack([image, 16 - image]), [8], [0.0, 0.5, 1.0], seed=3)[0]
+    swapped = interpolate(run, np.stack([16 - image, image]), [8], [0.0, 0.5, 1.0], seed=3)[0]
+    alone = interpolate(run, np.stack([image, image]), [8], [0.0, 0.5, 1.0], seed=3)[0]
     np.testing.assert_array_equal(row[1], alone[1])  # weight 0 sees its own end alone, with the same noise
     np.testing.assert_array_equal(swapped[3], alone[3])
     assert not np.array_equal(row[2], row[1])
@@ -127,6 +134,7 @@ def test_a_study_is_a_picture_never_overwritten(finished, tmp_path, capsys):
     "options, told",
     [
         (["shared", "--times", "51"], "--times 51: choose from 1 to 50"),
+        (["shared", "--weights", "0.5"], "these are of the study interpolate"),
         (["neighbours", "--times", "5"], "shows all of them"),
         (["progressive", "--num", "0"], "--num must be at least 1"),
         (["progressive", "--out", "x.npz"], "end it in .png"),

@@ -80,7 +80,10 @@ def test_what_was_measured_in_full_is_shown(finished, tmp_path):
         "protocol": {"split": "test", "num": 500, "times": None, "clip": True},
         "bpd": {},
     }
-    whole = quick | {"protocol": quick["protocol"] | {"num": None}, "bpd": {"total": [4.5, 0.1], "num_examples": 360}}
+    whole = quick | {
+        "protocol": quick["protocol"] | {"num": None},
+        "bpd": {"total": [4.5, 0.1], "num_examples": 360, "times": 49},
+    }
     (run / "evaluation.json").write_text(json.dumps([quick]))
     assert verify(experiment, run)[0].here is None
     (run / "evaluation.json").write_text(json.dumps([quick, whole]))
@@ -98,7 +101,7 @@ def test_only_a_whole_measurement_of_the_newest_step_counts(finished, tmp_path):
             "step": step,
             "weights": "ema",
             "protocol": protocol | other,
-            "bpd": {"total": [float(step), 0.1], "num_examples": 9},
+            "bpd": {"total": [float(step), 0.1], "num_examples": 9, "times": 49},
         }
         for step, other in [(8, {}), (12, {}), (4, {}), *((99, other) for other in partly)]
     ]

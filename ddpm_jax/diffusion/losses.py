@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
 from ddpm_jax.diffusion.distributions import fold
-from ddpm_jax.diffusion.parameterizations import Parameterization
+from ddpm_jax.diffusion.parameterizations import Parameterization, at_data
 from ddpm_jax.diffusion.process import Process
 
 Network = Callable[[Array, ArrayLike, Array | None], Array]
@@ -51,8 +51,7 @@ def variational(
     # at t = 1 the posterior is a point, its divergence infinite: a gradient would see that even in a branch not taken
     above = jnp.maximum(t, 2)
     kl = process.posterior(x_t, x_0, above, above - 1).kl(kernel)
-    at_data = (t == 1).reshape(t.shape + (1,) * (x_0.ndim - 1))
-    term = jnp.where(at_data, -process.log_likelihood(kernel, x_0), kl)
+    term = jnp.where(at_data(t - 1, x_0.ndim), -process.log_likelihood(kernel, x_0), kl)
     return _per_example(jnp.mean, term) / jnp.log(2.0)
 
 
@@ -76,8 +75,12 @@ def evidence(
     x_t = process.marginal(x_0, t).sample(key_noise)
     kernel = parameterization.kernel(network(x_t, t, condition), x_t, t, t - 1)
     chain = (steps - 1) * process.posterior(x_t, x_0, t, t - 1).kl(kernel)
-    prior = process.marginal(x_0, steps).kl(process.prior(x_0.shape))
-    return _per_example(jnp.mean, chain + prior + fixed_decoder(process, x_0)) / jnp.log(2.0)
+    return _per_example(jnp.mean, chain + _prior_term(process, x_0) + fixed_decoder(process, x_0)) / jnp.log(2.0)
+
+
+def _prior_term(process: Process, x_0: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
+    """L_T, nats, element by element."""
+    return process.marginal(x_0, process.schedule.num_steps).kl(process.prior(x_0.shape))
 
 
 def fixed_decoder(process: Process, x_0: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
@@ -214,7 +217,7 @@ def bound(
     _, (chain, distortion) = jax.lax.scan(term, None, (times, weights))
     _, kernel, last = look(jnp.ones((), times.dtype))
     return Bound(
-        prior=_per_example(jnp.sum, process.marginal(x_0, steps).kl(process.prior(x_0.shape))),
+        prior=_per_example(jnp.sum, _prior_term(process, x_0)),
         chain=chain.T,
         decoder=-_per_example(jnp.sum, process.log_likelihood(kernel, x_0)),
         distortion=jnp.concatenate([distortion, last[None]]).T,

@@ -48,16 +48,17 @@ def fixed_large(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Ar
     At s = 0, as in the released code of 2020, the `fixed_small` value of t = 2: "a better decoder log likelihood".
     """
     beta = schedule.between(s, t, ndim)[1]
-    return jnp.where(_at_data(s, ndim), fixed_small(schedule, t, s, ndim), beta)
+    return jnp.where(at_data(s, ndim), fixed_small(schedule, t, s, ndim), beta)
 
 
-def _at_data(s: ArrayLike, ndim: int) -> Array:
+def at_data(s: ArrayLike, ndim: int) -> Array:
+    """Whether s is 0, with trailing axes of size one up to `ndim`."""
     return (jnp.asarray(s) == 0).reshape(jnp.shape(s) + (1,) * (ndim - jnp.ndim(s)))
 
 
 def _above_the_data(t: ArrayLike, s: ArrayLike) -> tuple[Array, Array]:
-    at_data = jnp.asarray(s) == 0
-    return jnp.where(at_data, 2, t), jnp.where(at_data, 1, s)
+    reached = jnp.asarray(s) == 0
+    return jnp.where(reached, 2, t), jnp.where(reached, 1, s)
 
 
 def eps(process: Process, variance: Variance = fixed_small) -> Parameterization:
@@ -184,7 +185,7 @@ def fixed_last(process: Process, parameterization: Parameterization) -> Paramete
     def kernel(output, x_t, t, s):
         learned = parameterization.kernel(output, x_t, *_above_the_data(t, s))
         fixed = process.transition(x_t, 0, 1)
-        return jax.tree.map(lambda x, y: jnp.where(_at_data(s, x_t.ndim), x, y), fixed, learned)
+        return jax.tree.map(lambda x, y: jnp.where(at_data(s, x_t.ndim), x, y), fixed, learned)
 
     return parameterization._replace(kernel=kernel)
 

@@ -9,7 +9,8 @@ BEDROOM is a folder or zip of the category's pictures, of any size. Without the 
 `ddpm-jax prepare lsun/bedroom`: bedroom 46 GB to download, church_outdoor 2.5, cat 45; about three times that
 on disk while they are unpacked and built.
 
-Paper: TPU v3-8, 2.2 steps a second: bedroom 2.4M steps, large 1.15M, church 1.2M, cat 1.8M. Here: not measured.
+Paper: TPU v3-8; at its 2.2 steps a second bedroom's 2.4M steps take 303 hours, church's 1.2M 152, cat's 1.8M 227; the
+large model has 1.15M, of unknown speed. Here: not measured.
 
 The paper flips images at random except for bedroom, the released code's instructions do so except for cat: the default
 of --flips is the paper's. Of the large model the paper tells the number of parameters, "approximately 256 million":
