@@ -224,39 +224,52 @@ def _sample(
 
 
 def study(rest: list[str]) -> int:
-    """Looks into a trained run, in a picture: study progressive|shared|interpolate|neighbours DIR [--num N ...]"""
+    """Looks into a trained run, in a picture: study progressive|shared|interpolate|neighbours|chain|... DIR"""
     return _parse(_study, rest, "ddpm-jax study")
 
 
 def _study(
-    kind: tyro.conf.Positional[Literal["progressive", "shared", "interpolate", "neighbours"]],
+    kind: tyro.conf.Positional[
+        Literal["progressive", "shared", "interpolate", "neighbours", "chain", "denoise", "inpaint"]
+    ],
     workdir: tyro.conf.Positional[Path],
     /,
-    num: int = 8,
+    num: int | None = None,
     seed: int = 0,
     times: tuple[int, ...] | None = None,
     weights: tuple[float, ...] | None = None,
     split: Literal["test", "train"] = "test",
+    noise: float | None = None,
+    annealed: bool = False,
+    missing: Literal["centre", "left", "right", "top", "bottom"] = "centre",
+    noised: bool = False,
     out: Path | None = None,
     overwrite: bool = False,
 ) -> int:
-    """Looks into a trained run, as Ho et al. 2020 do.
+    """Looks into a trained run, as Ho et al. 2020 and Sohl-Dickstein et al. 2015 do.
 
     Args:
         kind: progressive, the estimates of x_0 as t falls; shared, samples that share x_t; interpolate, between two
-            images at several t; neighbours, samples beside the nearest training images.
+            images at several t; neighbours, samples beside the nearest training images; chain, the forward and the
+            reverse chain at several t, of points with the drift; denoise, test examples with noise, and restored;
+            inpaint, test examples without a part, and filled in.
         workdir: the folder of the run.
-        num: rows of progressive and neighbours; samples of shared; steps of interpolate.
-        seed: of the noise, and of the test images.
-        times: the t of the rows of shared and interpolate.
+        num: rows of progressive and neighbours; samples of shared; steps of interpolate; examples of the others.
+        seed: of the noise, and of the test examples.
+        times: the t of shared, interpolate and chain.
         weights: of the second image in interpolate, 0 to 1; by default as many as --num, evenly spaced.
         split: whose images interpolate takes.
+        noise: that denoise adds, its deviation in units of x_0 (1), or the probability of each bit to be flipped (0.1).
+        annealed: denoise multiplies with r to the power (T - s) / T in place of r.
+        missing: what inpaint fills in.
+        noised: inpaint holds what is known at the noise of each t, not clean.
         out: a .png; without it one in the run's studies/.
         overwrite: replace an --out that exists.
     """
     from ddpm_jax.studies import Study, study_to_file
 
-    print(study_to_file(workdir, Study(kind, num, seed, times, weights, split), out, overwrite))
+    asked = Study(kind, num, seed, times, weights, split, noise, annealed, missing, noised)
+    print(study_to_file(workdir, asked, out, overwrite))
     return 0
 
 

@@ -37,15 +37,18 @@ def picture(samples: np.ndarray) -> np.ndarray:
     return scatter(samples) if samples.shape[1] == 2 else grid(samples[None, :, :, None], smallest=8 * len(samples))
 
 
-def scatter(points: np.ndarray, limit: float = 2.5) -> np.ndarray:
-    """Points [N, 2] in the square from -limit to limit, as a uint8 [480, 480, 3] picture."""
+def scatter(points: np.ndarray, arrows: np.ndarray | None = None, limit: float = 2.5) -> np.ndarray:
+    """Points [N, 2] in the square from -limit to limit, or arrows from them, as a uint8 [480, 480, 3] picture."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.8, 4.8), dpi=100)
     axis = figure.add_axes((0, 0, 1, 1), xlim=(-limit, limit), ylim=(-limit, limit))
     axis.set_axis_off()
-    axis.scatter(*points.T, s=3)
+    if arrows is None:
+        axis.scatter(*points.T, s=3)
+    else:
+        axis.quiver(*points.T, *arrows.T, angles="xy", width=0.002)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,175 +1,58 @@
-"""What Ho et al. 2020 look at in a trained model, as rows of pictures: each study is a function of a run.
-
-All return uint8 [rows, columns, height, width, channels]. The samplers are the experiment's own, over all T steps.
-"""
+"""What `study` does: looks into a trained run, in one picture."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
 
-from ddpm_jax import figures, workdir
+from ddpm_jax import figures, generation, restoration, workdir
 from ddpm_jax.data import load
-from ddpm_jax.diffusion import samplers
-from ddpm_jax.encodings import shown
-from ddpm_jax.experiment import (
-    Run,
-    bind,
-    check_seed,
-    keys,
-    labels,
-    resolved,
-    sample_fn,
-    sampler_fn,
-    start,
-)
+from ddpm_jax.experiment import Run, check_seed
 
-Images = UInt8[np.ndarray, "num height width channels"]
-Rows = UInt8[np.ndarray, "rows columns height width channels"]
-
-
-def progressive(run: Run, num: int = 8, seed: int = 0, frames: int = 11) -> Rows:
-    """Progressive generation (Figure 6): each row the estimates of x_0 as t falls from T, and last the sample itself.
-
-    The frames are evenly spaced in t.
-    """
-    experiment, times = run.experiment, _all_times(run)
-    shown = samplers.frame_times(times, frames)
-
-    @jax.jit
-    def rows(params, batch_keys, condition):
-        made, weights = resolved(experiment, params)
-        network, reading = bind(made, weights), made.parameterization
-        sampler = sampler_fn(experiment)(params, condition)
-        x_0, path = samplers.sample_path(batch_keys, sampler, start(experiment, batch_keys), times, frames)
-
-        def estimate(pair):
-            x_t, t = pair
-            return reading.x_0(network(x_t, t, condition), x_t, t)
-
-        estimates = jax.lax.map(estimate, (path[:-1], jnp.asarray(shown[:-1])))
-        return experiment.codec.decode(jnp.concatenate([estimates, x_0[None]]).swapaxes(0, 1))
-
-    return np.asarray(rows(run.params, keys(seed, num), labels(experiment, num)))
-
-
-def shared(run: Run, num: int = 8, seed: int = 0, times: Sequence[int] | None = None) -> Rows:
-    """Samples that share x_t (Figure 7): a row for each t, by default T, 3T/4, T/2, T/4; x_t first, then its samples.
-
-    The first sample of each row is image 0 of the seed.
-    """
-    walk, T = _walk(run), run.experiment.process.schedule.num_steps
-    many, one = keys(seed, num), keys(seed, 1)
-    told = labels(run.experiment, 1)  # x_t is of one class, and so are its samples
-    each = None if told is None else np.repeat(told, num)
-    rows = []
-    for t in _checked(run, times or sorted({max(1, T * n // 4) for n in (1, 2, 3, 4)}, reverse=True)):
-        x_t = walk(run.params, one, start(run.experiment, one), T, t, told)
-        x_0 = walk(run.params, many, jnp.repeat(x_t, num, axis=0), t, 0, each)
-        rows.append(run.experiment.codec.decode(jnp.concatenate([x_t, x_0])))
-    return np.stack(rows)
-
-
-def interpolate(
-    run: Run,
-    sources: UInt8[np.ndarray, "2 height width channels"],
-    times: Sequence[int],
-    weights: Sequence[float],
-    seed: int = 0,
-) -> Rows:
-    """Between two images (Figures 8 and 9): a row for each t, the sources at its ends, these weights between them.
-
-    Both are diffused to x_t, mixed, and taken back: x_t = (1 - weight) x_t + weight x_t'. The noise is the same for all
-    weights and rows. t = 0 mixes pixels; the larger t, the coarser what is varied. A network that knows classes is told
-    none.
-    """
-    (experiment, _), walk = resolved(run.experiment, run.params), _walk(run)
-    x_0 = experiment.codec.encode(keys(seed, 2, start=3), jnp.asarray(sources))
-    share = jnp.asarray(weights, jnp.float32).reshape((-1,) + (1,) * (x_0.ndim - 1))
-    ends, same = experiment.codec.decode(x_0), jnp.repeat(keys(seed, 1, start=2), len(weights))
-    noise = experiment.process.marginal(x_0, 1).noise(keys(seed, 2))
-    rows = []
-    for t in _checked(run, times, least=0):
-        x_t = experiment.process.marginal(x_0, t).push(noise)
-        mixed = (1 - share) * x_t[:1] + share * x_t[1:]
-        between = experiment.codec.decode(walk(run.params, same, mixed, t, 0, None))
-        rows.append(jnp.concatenate([ends[:1], between, ends[1:]]))
-    return np.stack(rows)
-
-
-def neighbours(run: Run, num: int = 8, seed: int = 0, nearest: int = 7) -> Rows:
-    """Samples, each before its nearest training images in pixel space, nearest first (Figures 12 and 15)."""
-    experiment, train = run.experiment, run.experiment.data.open("train")
-    drawn = np.asarray(jax.jit(sample_fn(experiment))(run.params, keys(seed, num), labels(experiment, num)))
-    chunks = (range(first, min(first + CHUNK, len(train))) for first in range(0, len(train), CHUNK))
-    far = np.concatenate([distances(drawn, _images(run, rows)) for rows in chunks], axis=1)
-    order = np.argsort(far, axis=1, kind="stable")[:, :nearest]
-    return np.stack(
-        [np.concatenate([image[None], _images(run, rows.tolist())]) for image, rows in zip(drawn, order, strict=True)]
-    )
-
-
-def _images(run: Run, rows: Sequence[int]) -> Images:
-    """These training images as bytes."""
-    stored = load(run.experiment.data.open("train"), rows)["image"]
-    return np.asarray(shown(jnp.asarray(stored), run.experiment.data.levels))
-
-
-CHUNK = 256
-"""Training images that are looked at together: no more of a large data set is in memory at once."""
-
-
-def distances(
-    images: Images, others: UInt8[np.ndarray, "others height width channels"]
-) -> Float[np.ndarray, "num others"]:
-    """The squared Euclidean distance of each image to each of the others, in squared levels."""
-    others = others.reshape(len(others), -1).astype(np.float32)
-    return np.stack([np.square(others - image.ravel()).sum(axis=1) for image in images])
-
-
-def _all_times(run: Run) -> np.ndarray:
-    T = run.experiment.process.schedule.num_steps
-    return samplers.times(T, T)
-
-
-def _walk(run: Run) -> Callable[..., Array]:
-    """``(params, keys, x, t, s, condition)`` -> the sampler's x at time s, from x at time t; one compilation for all.
-
-    The randomness of each step comes from the key and the time alone: a walk cut in two is the same walk.
-    """
-    times, make = _all_times(run), sampler_fn(run.experiment)
-    T = len(times) - 1
-
-    def walk(params, batch_keys, x, t, s, condition):
-        return samplers.stretch(batch_keys, make(params, condition), x, times, T - t, T - s)
-
-    return jax.jit(walk)
-
-
-def _checked(run: Run, times: Sequence[int], least: int = 1) -> Sequence[int]:
-    T = run.experiment.process.schedule.num_steps
-    for t in times:
-        if not least <= t <= T:
-            raise ValueError(f"--times {t}: choose from {least} to {T}")
-    return times
+Kind = Literal["progressive", "shared", "interpolate", "neighbours", "chain", "denoise", "inpaint"]
 
 
 class Study(NamedTuple):
-    """Which study: all that decides the picture, apart from the run."""
+    """Which study: all that decides the picture, apart from the run. None is each study's own choice."""
 
-    kind: str
-    num: int = 8
+    kind: Kind
+    num: int | None = None
     seed: int = 0
     times: Sequence[int] | None = None
     weights: Sequence[float] | None = None
-    split: str = "test"
+    split: Literal["test", "train"] = "test"
+    noise: float | None = None
+    annealed: bool = False
+    missing: restoration.Missing = "centre"
+    noised: bool = False
 
 
-def _between_images(run: Run, study: Study) -> Rows:
+BELONGS: dict[str, tuple[Kind, ...]] = {
+    "times": ("shared", "interpolate", "chain"),
+    "weights": ("interpolate",),
+    "split": ("interpolate",),
+    "noise": ("denoise",),
+    "annealed": ("denoise",),
+    "missing": ("inpaint",),
+    "noised": ("inpaint",),
+}
+"""The studies that an option is of, where it is not of all."""
+
+Made = tuple[np.ndarray, str]
+"""A picture, and what is seen in it."""
+
+
+def _rows(rows: np.ndarray) -> Made:
+    picture = figures.grid(rows.reshape(-1, *rows.shape[2:]), columns=rows.shape[1])
+    return picture, f"{rows.shape[0]} rows of {rows.shape[1]}"
+
+
+def _shared(run: Run, study: Study) -> Made:
+    return _rows(generation.shared(run, study.num or 8, study.seed, study.times))
+
+
+def _between_images(run: Run, study: Study) -> Made:
     """`interpolate` between two images that the seed chooses, from pixels to the coarsest."""
     T = run.experiment.process.schedule.num_steps
     source = run.experiment.data.open(study.split)
@@ -177,38 +60,79 @@ def _between_images(run: Run, study: Study) -> Rows:
         raise ValueError(f"the {study.split} split has {len(source)} image: interpolation is between two")
     pair = np.random.default_rng(study.seed).choice(len(source), 2, replace=False)
     sources = load(source, pair.tolist())["image"]
-    weights = study.weights or np.linspace(0, 1, study.num).tolist()
-    return interpolate(run, sources, study.times or [T * n // 8 for n in range(9)], weights, study.seed)
+    weights = study.weights or np.linspace(0, 1, study.num or 8).tolist()
+    times = study.times or [T * n // 8 for n in range(9)]
+    return _rows(generation.interpolate(run, sources, times, weights, study.seed))
 
 
-STUDIES: dict[str, Callable[[Run, Study], Rows]] = {
-    "progressive": lambda run, study: progressive(run, study.num, study.seed),
-    "shared": lambda run, study: shared(run, study.num, study.seed, study.times),
+def _chain(run: Run, study: Study) -> Made:
+    T = run.experiment.process.schedule.num_steps
+    times = study.times or (0, T // 2, T)
+    made = restoration.chain(run, times, study.num or _several(run), study.seed)
+    cells = [figures.picture(cell) for row in (made.forward, made.reverse) for cell in row]
+    told = f"forward and reverse chain at t = {', '.join(map(str, times))}"
+    if run.experiment.data.levels is None:
+        cells += [figures.scatter(x, drift) for x, drift in zip(made.reverse, made.drift, strict=True)]
+        told += ", with its drift"
+    return figures.grid(np.stack(cells), columns=len(times)), told
+
+
+def _denoise(run: Run, study: Study) -> Made:
+    made = restoration.denoise(run, study.num or _several(run), study.seed, study.noise, study.annealed)
+    return _sheet(made), "test examples, with noise, restored"
+
+
+def _inpaint(run: Run, study: Study) -> Made:
+    made = restoration.inpaint(run, study.num or _several(run), study.seed, study.missing, study.noised)
+    return _sheet(made), f"test examples, without {study.missing}, filled in"
+
+
+def _several(run: Run) -> int:
+    """How many are looked at: points make a picture only together."""
+    return {3: 8, 1: 20}[len(run.experiment.data.image_shape)] if run.experiment.data.levels else 2000
+
+
+def _sheet(made: restoration.Restored) -> np.ndarray:
+    """Images one above the other; of sequences and points a cell for each kind."""
+    if made.clean.ndim == 4:
+        return figures.grid(np.concatenate(made), columns=len(made.clean))
+    return figures.grid(np.stack([figures.picture(samples) for samples in made]), columns=3)
+
+
+STUDIES: dict[Kind, Callable[[Run, Study], Made]] = {
+    "progressive": lambda run, study: _rows(generation.progressive(run, study.num or 8, study.seed)),
+    "shared": _shared,
     "interpolate": _between_images,
-    "neighbours": lambda run, study: neighbours(run, study.num, study.seed),
+    "neighbours": lambda run, study: _rows(generation.neighbours(run, study.num or 8, study.seed)),
+    "chain": _chain,
+    "denoise": _denoise,
+    "inpaint": _inpaint,
 }
 
 
+def check(study: Study) -> None:
+    """Raises ValueError for numbers that mean nothing, and for options of other studies."""
+    if study.num is not None and study.num < 1:
+        raise ValueError(f"--num must be at least 1, got {study.num}")
+    for name, kinds in BELONGS.items():
+        if getattr(study, name) != Study._field_defaults[name] and study.kind not in kinds:
+            raise ValueError(f"--{name} is of the study {' and '.join(kinds)}, not of {study.kind}")
+    check_seed(study.seed)
+
+
 def study_to_file(folder: Path, study: Study, out: Path | None, overwrite: bool) -> str:
-    """Makes the study of the run in `folder`, writes it as a grid, and says so in a line.
+    """Makes the study of the run in `folder`, writes it as a picture, and says so in a line.
 
     Raises ValueError for numbers that mean nothing or an `out` that exists.
     """
-    if study.num < 1:
-        raise ValueError(f"--num must be at least 1, got {study.num}")
-    if study.times and study.kind not in ("shared", "interpolate"):
-        raise ValueError(f"--times: the study {study.kind} shows all of them")
-    if study.weights and study.kind != "interpolate":
-        raise ValueError(f"--weights: these are of the study interpolate, not {study.kind}")
-    check_seed(study.seed)
+    check(study)
     run = workdir.load(folder)
     out = out or folder / "studies" / f"{study.kind}_seed{study.seed}_at{run.step}.png"
     if out.suffix != ".png":
         raise ValueError(f"--out {out}: a study is a picture, end it in .png")
     if out.exists() and not overwrite:
         raise ValueError(f"{out} exists: choose another name with --out, or --overwrite")
-    rows = STUDIES[study.kind](run, study)
+    picture, told = STUDIES[study.kind](run, study)
     out.parent.mkdir(parents=True, exist_ok=True)
-    made_by = workdir.provenance(folder, run, study=study._asdict())
-    figures.save_png(out, figures.grid(rows.reshape(-1, *rows.shape[2:]), columns=rows.shape[1]), made_by)
-    return f"{rows.shape[0]} rows of {rows.shape[1]} in {out}"
+    figures.save_png(out, picture, workdir.provenance(folder, run, study=study._asdict()))
+    return f"{told} in {out}"

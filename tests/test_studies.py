@@ -13,7 +13,7 @@ from ddpm_jax.data import digits, load
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 from ddpm_jax.encodings import to_float, to_uint8
 from ddpm_jax.experiment import Experiment, Run, keys, start
-from ddpm_jax.studies import distances, interpolate, neighbours, progressive, shared
+from ddpm_jax.generation import distances, interpolate, neighbours, progressive, shared
 
 
 class Shrinking(nn.Module):
@@ -134,8 +134,8 @@ def test_a_study_is_a_picture_never_overwritten(finished, tmp_path, capsys):
     "options, told",
     [
         (["shared", "--times", "51"], "--times 51: choose from 1 to 50"),
-        (["shared", "--weights", "0.5"], "these are of the study interpolate"),
-        (["neighbours", "--times", "5"], "shows all of them"),
+        (["shared", "--weights", "0.5"], "--weights is of the study interpolate, not of shared"),
+        (["neighbours", "--times", "5"], "--times is of the study"),
         (["progressive", "--num", "0"], "--num must be at least 1"),
         (["progressive", "--out", "x.npz"], "end it in .png"),
     ],
