@@ -313,6 +313,26 @@ def _evaluate(
     return 0
 
 
+def tour(rest: list[str]) -> int:
+    """Shows the mathematics in pictures, on one page: tour [DIR or data set] [--out FOLDER]"""
+    return _parse(_tour, rest, "ddpm-jax tour")
+
+
+def _tour(source: tyro.conf.Positional[str] = "digits", /, out: Path = Path("tour"), overwrite: bool = False) -> int:
+    """Shows the mathematics in pictures, on one page, for those who are learning it.
+
+    Args:
+        source: the folder of a run on images, or a data set: digits, mnist_5000, dead_leaves, mnist, fashion_mnist or
+            cifar10.
+        out: the folder for the pictures and index.html.
+        overwrite: replace a tour that is there.
+    """
+    from ddpm_jax.tour import tour
+
+    print(tour(source, out, overwrite))
+    return 0
+
+
 def plan(rest: list[str]) -> int:
     """Tells what an experiment costs, without training: plan EXPERIMENT [--json FILE --knob value ...]"""
     _, recipe, prog = _experiment_first(rest, "plan")
@@ -434,6 +454,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "sample": sample,
     "study": study,
+    "tour": tour,
     "evaluate": evaluate,
     "plan": plan,
     "verify": verify,

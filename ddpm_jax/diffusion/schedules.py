@@ -52,7 +52,8 @@ def _pick(table: Array | np.ndarray, t: ArrayLike, ndim: int) -> Array:
 def from_betas(betas: Sequence[float] | np.ndarray, dtype: DTypeLike = np.float32) -> Schedule:
     """The schedule of forward variances ``beta_1 .. beta_T``, each in (0, 1] (2020: Eq. 2; 2015: Table App. 1).
 
-    Raises ValueError if a beta lies outside (0, 1].
+    Raises ValueError if a beta lies outside (0, 1], or if alpha_bar is too small for `dtype` before the last step: the
+    steps after that could not be told from the table.
     """
     values = np.asarray(betas, np.float64)
     if values.ndim != 1 or values.size == 0:
@@ -61,6 +62,8 @@ def from_betas(betas: Sequence[float] | np.ndarray, dtype: DTypeLike = np.float3
         raise ValueError(f"betas must lie in (0, 1], got {outside}")
     with np.errstate(divide="ignore"):  # beta_T = 1 is allowed: log 0 = -inf forgets the data entirely
         log_alpha_bar = np.concatenate([[0.0], np.cumsum(np.log1p(-values))])
+    if (lost := np.flatnonzero(np.exp(log_alpha_bar[:-1]) < np.finfo(dtype).tiny)).size:
+        raise ValueError(f"nothing is left of the data at t = {lost[0]} of {values.size}: the betas are too large")
     # abs, since -expm1(0.0) is -0.0 and one over it would be -inf
     return Schedule(np.exp(log_alpha_bar).astype(dtype), np.abs(np.expm1(log_alpha_bar)).astype(dtype))
 

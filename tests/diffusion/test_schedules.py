@@ -208,3 +208,11 @@ def test_the_betas_of_any_length_end_in_the_same_noise_or_are_refused():
     assert 0 < last[0] < last[1] < last[2] < 5e-5
     with pytest.raises(ValueError, match="timesteps must be at least 21, got 20"):
         schedules.linear_scaled(20)
+
+
+def test_betas_that_leave_nothing_before_the_end_are_refused():
+    """0.8 ** 391 is the last that float32 holds: the steps after it would be zero over zero."""
+    with pytest.raises(ValueError, match="t = 392 of 1000"):
+        schedules.constant(1000, 0.2)
+    assert np.isfinite(schedules.constant(392, 0.2).between(391, 392, 0)).all()
+    assert schedules.constant(1000, 0.2, np.float64).alpha_bar[-1] > 0
