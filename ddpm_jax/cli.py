@@ -9,12 +9,14 @@ import functools
 import inspect
 import io
 import logging
+import math
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -147,37 +149,79 @@ def train(rest: list[str]) -> int:
     def arguments(
         workdir: Annotated[Path, tyro.conf.arg(help="the folder of the run")],
         knobs: Annotated[dict[str, Any], tyro.conf.arg(constructor=_with_knobs(recipe))],
-    ) -> tuple[Path, dict[str, Any]]:
-        return workdir, knobs
+        how: How,
+    ) -> tuple[Path, dict[str, Any], How]:
+        return workdir, knobs, how
 
     arguments.__doc__ = inspect.getdoc(recipe)
-    folder, knobs = _parse(arguments, rest[1:], prog, recipe)
+    folder, knobs, how = _parse(arguments, rest[1:], prog, recipe, How)
+    from ddpm_jax.training import distributed
     from ddpm_jax.workdir import own_knobs
 
+    distributed.join(how.coordinator, how.num_processes, how.process_id)
     knobs = own_knobs(folder, path, knobs)
-    return _train(folder, path, recipe(**knobs), knobs)
+    return _train(folder, path, recipe(**knobs), knobs, how)
 
 
-def _train(folder: Path, path: Path, experiment: Any, knobs: dict[str, Any]) -> int:
+@dataclass(frozen=True)
+class How:
+    """How a run is carried out, which may differ each time it goes on."""
+
+    mesh: str | None = None
+    """Devices on each axis, as data=4,fsdp=2; all of them on data by default."""
+    accumulate: int = 1
+    """Parts that each batch is computed in, one after the other: less memory, more time."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """At a loss that is not a number: stop, or leave that update out and count it."""
+    workers: int = 16
+    """Threads that read and decode a data set that is streamed."""
+    profile: str | None = None
+    """START:STOP, the steps to write a trace of, for TensorBoard."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where SLURM, Open MPI, Kubernetes or the TPU pod do not tell it."""
+    num_processes: int | None = None
+    """Of the run, with --coordinator."""
+    process_id: int | None = None
+    """Of this one, with --coordinator."""
+
+
+def _train(folder: Path, path: Path, experiment: Any, knobs: dict[str, Any], how: How) -> int:
     from ddpm_jax import evaluate, workdir
+    from ddpm_jax.advance import Setup
     from ddpm_jax.train import check, train
-    from ddpm_jax.training import StopRequest
+    from ddpm_jax.training import StopRequest, distributed, sharding
 
-    check(experiment)  # first: what cannot run leaves no workdir behind
-    new = workdir.prepare(folder, path, knobs)
-    print(f"{'training' if new else 'going on'} in {folder}", flush=True)
+    mesh = None if how.mesh is None else sharding.parse(how.mesh)
+    setup = Setup(mesh, how.accumulate, how.on_nan, how.workers, _span(how.profile))
+    check(experiment, setup)  # first: what cannot run leaves no workdir behind
+    if distributed.leads():
+        new = workdir.prepare(folder, path, knobs)
+        print(f"{'training' if new else 'going on'} in {folder}", flush=True)
+    distributed.wait("the workdir is there")
     with StopRequest() as stop:
-        step = int(train(experiment, folder, stop).step)
+        step = int(train(experiment, folder, stop, setup).step)
     if stop.signal is not None and step < experiment.num_steps:
         print(f"stopped and saved at step {step} of {experiment.num_steps}: the same command goes on from there")
         return 0 if stop.signal == signal.SIGTERM else 128 + stop.signal
-    samples = folder / "samples"
-    print(f"finished: {step} steps" + (f", samples in {samples}" if samples.exists() else ""))
-    try:
-        evaluate.quick(folder)
-    except (ValueError, FileNotFoundError) as error:  # data without a test split, say: the run is finished all the same
-        print(f"bits/dim not measured: {error}")
+    if distributed.leads():
+        samples = folder / "samples"
+        print(f"finished: {step} steps" + (f", samples in {samples}" if samples.exists() else ""))
+    if distributed.alone():
+        try:
+            evaluate.quick(folder)
+        except (ValueError, FileNotFoundError) as error:  # data without a test split, say: the run is finished
+            print(f"bits/dim not measured: {error}")
     return 0
+
+
+def _span(text: str | None) -> tuple[int, int] | None:
+    """START:STOP as two numbers. Raises Usage for anything else."""
+    if text is None:
+        return None
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal()):
+        raise Usage(f"--profile {text}: write it as START:STOP, two steps")
+    return int(first), int(last)
 
 
 def sample(rest: list[str]) -> int:
@@ -334,25 +378,49 @@ def _tour(source: tyro.conf.Positional[str] = "digits", /, out: Path = Path("tou
 
 
 def plan(rest: list[str]) -> int:
-    """Tells what an experiment costs, without training: plan EXPERIMENT [--json FILE --knob value ...]"""
+    """Tells what an experiment costs, without training: plan EXPERIMENT [--mesh data=8,fsdp=4 --accelerator H100]"""
     _, recipe, prog = _experiment_first(rest, "plan")
 
     def arguments(
-        knobs: Annotated[dict[str, Any], tyro.conf.arg(constructor=_with_knobs(recipe))],
-        json: Annotated[Path | None, tyro.conf.arg(help="also write the numbers here")] = None,
-    ) -> tuple[dict[str, Any], Path | None]:
-        return knobs, json
+        knobs: Annotated[dict[str, Any], tyro.conf.arg(constructor=_with_knobs(recipe))], where: Where
+    ) -> tuple[dict[str, Any], Where]:
+        return knobs, where
 
     arguments.__doc__ = inspect.getdoc(recipe)
-    knobs, json = _parse(arguments, rest[1:], prog, recipe)
-    from ddpm_jax.plan import plan, table
+    knobs, where = _parse(arguments, rest[1:], prog, recipe, Where)
+    from ddpm_jax.advance import Setup
+    from ddpm_jax.plan import forecast, forecast_table, plan, table, with_devices
+    from ddpm_jax.training import sharding
     from ddpm_jax.workdir import write_json
 
-    costs = plan(recipe(**knobs))
+    mesh = None if where.mesh is None else sharding.parse(where.mesh)
+    if mesh is not None:
+        with_devices(math.prod(mesh.values()))
+    costs = plan(recipe(**knobs), Setup(mesh, where.accumulate))
     print(table(costs))
-    if json is not None:
-        write_json(json, costs._asdict())
+    told = None
+    if where.accelerator is not None:
+        told = forecast(costs, where.accelerator, where.utilisation)
+        print(forecast_table(told, costs, where.utilisation))
+    if where.json is not None:
+        write_json(where.json, costs._asdict() | ({} if told is None else {"forecast": told._asdict()}))
     return 0
+
+
+@dataclass(frozen=True)
+class Where:
+    """What is planned for."""
+
+    mesh: str | None = None
+    """Devices on each axis, as data=8,fsdp=4, whether they are here or not; by default those that are."""
+    accumulate: int = 1
+    """Parts that each batch is computed in, one after the other."""
+    accelerator: Literal["v4", "v5e", "v5p", "v6e", "A100", "H100", "H200"] | None = None
+    """Tell whether it fits on these, and how long it takes."""
+    utilisation: float = 0.4
+    """Of the accelerator's peak."""
+    json: Path | None = None
+    """Also write the numbers here."""
 
 
 def convert(rest: list[str]) -> int:

@@ -162,7 +162,7 @@ def noising(subject: Subject) -> Lesson:
 
 def moments(subject: Subject) -> Lesson:
     """The second moment of x_t along the chain, with and without the factor."""
-    x_0, times = subject.train[:256], np.unique(np.geomspace(1, T + 1, 40).astype(int)) - 1
+    x_0, times = subject.train[:64], np.unique(np.geomspace(1, T + 1, 40).astype(int)) - 1
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axis = figure.subplots()
     for name, schedule in CHAINS.items():

@@ -1,7 +1,7 @@
 """What `train` does: an experiment and a workdir to a finished run, from the start or from where the workdir stands."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,66 +11,82 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from ddpm_jax import figures
-from ddpm_jax.data import indices, load, stream
-from ddpm_jax.experiment import Experiment, init_fn, keys, labels, loss_fn, sample_fn, shapes
+from ddpm_jax.advance import DEFAULT, Setup, abstract_state, check_batch, make_advance, profiled
+from ddpm_jax.experiment import Experiment, init_fn, keys, labels, sample_fn
 from ddpm_jax.training import (
     Action,
+    Diverged,
     Log,
     StopRequest,
     TrainState,
     checkpoints,
     create,
+    distributed,
     fit,
-    gather_steps,
-    make_train_step,
     sharding,
 )
 
-RESIDENT_BYTES = 2**30
-"""Data sets up to this size, as bytes of pixels, are uploaded once and stay on the device."""
-MAX_STEPS_A_CALL = 64
 PREVIEW_IMAGES, PREVIEW_STEPS = 64, 50
 
 
-def train(experiment: Experiment, folder: Path, stop: StopRequest) -> TrainState:
+def train(experiment: Experiment, folder: Path, stop: StopRequest, setup: Setup = DEFAULT) -> TrainState:
     """Trains, or goes on where `folder` stands, until the end or until `stop`; the state is saved either way.
 
-    Raises ValueError for what `check` finds.
+    Raises ValueError for what `check` finds, and for a loss that is not a number.
     """
-    mesh = sharding.make_mesh()
-    check_batch(experiment, mesh)
+    mesh = sharding.make_mesh(setup.mesh)
+    leads = distributed.leads()
     with checkpoints.manager(folder / "checkpoints") as saved:
         state = checkpoints.restore(saved, abstract_state(experiment, mesh)) or initial_state(experiment, mesh)
         first = int(state.step)
         if first >= experiment.num_steps:
             return state
-        advance = make_advance(experiment, mesh, experiment.data.open("train"))
-        with Log(folder, first) as log, progress_bar(experiment, first) as bar:
+        call = make_advance(experiment, mesh, experiment.data.open("train"), setup)
+        with Log(folder if leads else None, first) as log, progress_bar(experiment, first, leads) as bar:
+            say(bar, told_of(mesh, state))
             actions = [
-                Action(experiment.every.log, report(experiment, log, bar)),
-                Action(experiment.every.sample, preview(experiment, log, folder / "samples")),
+                Action(experiment.every.log, report(experiment, log, bar, call.speed)),
+                Action(experiment.every.sample, preview(experiment, mesh, log, folder / "samples")),
                 Action(experiment.every.save, lambda step, state, _: checkpoints.save(saved, state)),
             ]
-            state = fit(state, advance, experiment.num_steps, actions, stop)
+            advance = profiled(call.advance, folder / "profile", setup.profile)
+            try:
+                state = fit(state, advance, experiment.num_steps, actions, stop)
+            except Diverged as error:
+                raise ValueError(_after_divergence(error, saved.latest_step(), folder)) from None
         checkpoints.save(saved, state)
     return state
 
 
-def check(experiment: Experiment) -> None:
+def _after_divergence(error: Diverged, good: int | None, folder: Path) -> str:
+    kept = "no checkpoint was saved yet" if good is None else f"the last good checkpoint in {folder} is step {good}"
+    return f"{error}: {kept}. A smaller --learning-rate may help; --on-nan skip leaves such updates out"
+
+
+def told_of(mesh: Mesh, state: TrainState) -> str:
+    """What the mesh does with the parameters, in a line."""
+    leaves = jax.tree.leaves(state.params)
+    total, split = (sum(x.size for x in leaves if kind(x)) for kind in (lambda x: True, _is_split))
+    axes = ", ".join(f"{name}={size}" for name, size in mesh.shape.items())
+    shared = f", {split:,} of them split over fsdp" if mesh.shape["fsdp"] > 1 else ""
+    processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    return f"{mesh.size} {jax.devices()[0].device_kind} device(s){processes}, mesh {axes}; {total:,} parameters{shared}"
+
+
+def _is_split(x: jax.Array) -> bool:
+    return not x.sharding.is_fully_replicated
+
+
+def check(experiment: Experiment, setup: Setup = DEFAULT) -> None:
     """Raises ValueError or FileNotFoundError for what cannot run: network, batch or data; nothing is written."""
-    mesh = sharding.make_mesh()
-    check_batch(experiment, mesh)
+    mesh = sharding.make_mesh(setup.mesh)
+    check_batch(experiment, mesh, setup.accumulate)
+    if setup.workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {setup.workers}")
+    if setup.profile and not 0 <= setup.profile[0] < setup.profile[1]:
+        raise ValueError(f"--profile {setup.profile[0]}:{setup.profile[1]}: give the first step and the one to stop at")
     abstract_state(experiment, mesh)
     experiment.data.open("train")
-
-
-def check_batch(experiment: Experiment, mesh: Mesh) -> None:
-    """Raises ValueError where the batch does not divide over the devices of the mesh."""
-    if experiment.batch_size % mesh.shape["data"]:
-        raise ValueError(
-            f"a batch of {experiment.batch_size} does not divide over {mesh.shape['data']} devices: "
-            "choose a multiple of their number"
-        )
 
 
 def initial_state(experiment: Experiment, mesh: Mesh) -> TrainState:
@@ -81,7 +97,8 @@ def initial_state(experiment: Experiment, mesh: Mesh) -> TrainState:
         key = jax.random.fold_in(jax.random.key(experiment.seed), 2**32 - 1)
         return create(init_fn(experiment)(key), experiment.optimizer)
 
-    return jax.jit(make, out_shardings=sharding.replicated(mesh), compiler_options=_hurry())()
+    places = sharding.places(abstract_state(experiment, mesh))
+    return jax.jit(make, out_shardings=places, compiler_options=_hurry())()
 
 
 def _hurry() -> dict[str, int] | None:
@@ -89,96 +106,57 @@ def _hurry() -> dict[str, int] | None:
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
 
-def abstract_state(experiment: Experiment, mesh: Mesh) -> TrainState:
-    """The shapes, types and places of the state's arrays, without the arrays."""
-    state = jax.eval_shape(lambda params: create(params, experiment.optimizer), shapes(experiment))
-    place = sharding.replicated(mesh)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state)
+def progress_bar(experiment: Experiment, first: int, leads: bool = True) -> tqdm:
+    """Steps, loss, images/s and time left; nothing where the output is no terminal, or another process tells it."""
+    hidden = None if leads else True
+    return tqdm(total=experiment.num_steps, initial=first, unit="step", dynamic_ncols=True, disable=hidden)
 
 
-def train_step(experiment: Experiment):
-    """``(state, batch)`` -> (state, metrics); the batch holds uint8 images and labels."""
-    return make_train_step(
-        loss_fn(experiment), experiment.optimizer, experiment.ema_decay, experiment.seed, experiment.gradient
-    )
+def say(bar: tqdm, line: str) -> None:
+    """A line above the bar, or where that would be; by one process."""
+    if not distributed.leads():
+        return
+    if bar.disable:
+        print(line, flush=True)
+    else:
+        bar.write(line)
 
 
-def make_advance(experiment: Experiment, mesh: Mesh, source: Sequence):
-    """``(state, step)`` -> the state after one call: of several steps where the data fit on the device, else of one."""
-    resident = len(source) * math.prod(experiment.data.image_shape) <= RESIDENT_BYTES
-    return (_resident if resident else _streamed)(experiment, mesh, source)
-
-
-def _resident(experiment: Experiment, mesh: Mesh, source: Sequence):
-    count = steps_a_call(experiment, jax.default_backend())
-    data = sharding.put(load(source), sharding.replicated(mesh))
-    rows = indices(len(source), experiment.batch_size, experiment.seed)
-    steps = jax.jit(gather_steps(train_step(experiment)), donate_argnums=0)
-
-    def advance(state: TrainState, step: int):
-        # short of a full call where the run was resumed between the periods that `fit` waits for
-        index = rows(step, min(count - step % count, experiment.num_steps - step))
-        return steps(state, data, sharding.put(index, sharding.split(mesh, axis=1)))
-
-    return advance
-
-
-def _streamed(experiment: Experiment, mesh: Mesh, source: Sequence):
-    one = jax.jit(train_step(experiment), donate_argnums=0)
-    batches = None
-
-    def advance(state: TrainState, step: int):
-        nonlocal batches
-        batches = batches or stream(source, experiment.batch_size, experiment.seed, start=step)
-        state, metrics = one(state, sharding.put(next(batches), sharding.split(mesh)))
-        return state, jax.tree.map(lambda x: x[None], metrics)
-
-    return advance
-
-
-def steps_a_call(experiment: Experiment, backend: str) -> int:
-    """As many steps in one `lax.scan` as the periods of the run allow; one on CPU.
-
-    Inside a loop XLA's CPU backend computes the weight gradient of a convolution many times slower
-    (github.com/jax-ml/jax/issues/12868).
-    """
-    if backend == "cpu":
-        return 1
-    every = experiment.every
-    common = math.gcd(*(period for period in (every.log, every.sample, every.save) if period))
-    return max(n for n in range(1, MAX_STEPS_A_CALL + 1) if common % n == 0)
-
-
-def progress_bar(experiment: Experiment, first: int) -> tqdm:
-    """Steps, loss, images/s and time left; nothing where the output is no terminal."""
-    return tqdm(total=experiment.num_steps, initial=first, unit="step", dynamic_ncols=True, disable=None)
-
-
-def report(experiment: Experiment, log: Log, bar: tqdm):
+def report(experiment: Experiment, log: Log, bar: tqdm, speed: Callable[[float], dict[str, float]]):
     """The action that writes the averages to the log and to the screen."""
 
     def do(step: int, state: TrainState, averages: dict[str, float]) -> None:
-        images = averages.pop("steps_per_second") * experiment.batch_size
-        log.scalars(step, averages | {"images_per_second": images})
+        rate = averages.pop("steps_per_second")
+        images = rate * experiment.batch_size
+        log.scalars(step, averages | {"images_per_second": images} | speed(rate))
         bar.update(step - bar.n)
         bar.set_postfix(loss=f"{averages['loss']:.4f}", img_s=f"{images:.0f}")
-        if bar.disable:
-            print(f"step {step}/{experiment.num_steps}  loss {averages['loss']:.4f}  {images:.0f} images/s", flush=True)
+        skipped = f"  {averages['skipped']:.0f} updates skipped" if "skipped" in averages else ""
+        if bar.disable or skipped:
+            rates = f"{images:.0f} images/s" + "".join(_TOLD[name].format(x) for name, x in speed(rate).items())
+            say(bar, f"step {step}/{experiment.num_steps}  loss {averages['loss']:.4f}  {rates}{skipped}")
 
     return do
 
 
-def preview(experiment: Experiment, log: Log, folder: Path):
+_TOLD = {"tflops_per_second": "  {:.3g} TFLOP/s", "utilisation": " ({:.0%} of peak)"}
+
+
+def preview(experiment: Experiment, mesh: Mesh, log: Log, folder: Path):
     """The action that draws samples from the averaged parameters, quickly: the same noise each time."""
     few, eta = min(PREVIEW_STEPS, experiment.process.schedule.num_steps), experiment.preview_eta
-    sample = jax.jit(sample_fn(experiment, None if eta is None else few, eta))
-    preview_keys = keys(experiment.seed, PREVIEW_IMAGES)
+    draw = sample_fn(experiment, None if eta is None else few, eta)
     condition = labels(experiment, PREVIEW_IMAGES)
 
+    @partial(jax.jit, out_shardings=sharding.replicated(mesh))
+    def sample(params):
+        return draw(params, keys(experiment.seed, PREVIEW_IMAGES), condition)
+
     def do(step: int, state: TrainState, _: dict[str, Any]) -> None:
-        picture = figures.picture(np.asarray(sample(state.ema, preview_keys, condition)))
-        folder.mkdir(exist_ok=True)
-        figures.save_png(folder / f"step_{step:08d}.png", picture)
-        log.picture(step, "samples", picture)
+        picture = figures.picture(np.asarray(sample(state.ema)))
+        if distributed.leads():
+            folder.mkdir(exist_ok=True)
+            figures.save_png(folder / f"step_{step:08d}.png", picture)
+            log.picture(step, "samples", picture)
 
     return do

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddpm_jax import advance as hall
 from ddpm_jax import recipes
-from ddpm_jax import train as hall
 from ddpm_jax.experiment import Every
-from ddpm_jax.training import Action, StopRequest, fit, sharding
+from ddpm_jax.plan import abstract_batch, plan
+from ddpm_jax.train import initial_state
+from ddpm_jax.training import Action, StopRequest, TrainState, fit, sharding
 
 TINY = recipes.read(Path(__file__).parent / "experiments" / "tiny.py")
 
@@ -34,9 +36,10 @@ def test_wherever_it_is_resumed_no_period_is_missed(monkeypatch, start):
     calls, saved = Calls(), []
     monkeypatch.setattr(hall, "steps_a_call", lambda experiment, backend: 4)
     monkeypatch.setattr(hall, "gather_steps", lambda step: calls)
-    monkeypatch.setattr(jax, "jit", lambda function, **_: function)
-    advance = hall.make_advance(experiment, sharding.make_mesh(), experiment.data.open("train"))
-    state = hall.TrainState(jnp.int32(start), None, None, None)
+    monkeypatch.setattr(hall, "compiled", lambda experiment, mesh, step: step)
+    monkeypatch.setattr(hall.Cost, "look", lambda *_: None)
+    advance = hall.make_advance(experiment, sharding.make_mesh(), experiment.data.open("train")).advance
+    state = TrainState(jnp.int32(start), None, None, None)
     fit(state, advance, 20, [Action(8, lambda step, *_: saved.append(step))], StopRequest())
     assert saved == [8, 16, 20]
     assert calls.ends == list(range(4 * (start // 4) + 4, 21, 4))
@@ -59,13 +62,32 @@ def test_streamed_training_resumes_as_if_never_stopped(monkeypatch):
     source = experiment.data.open("train")
 
     def walk(state, steps):
-        advance = hall.make_advance(experiment, mesh, source)
+        advance = hall.make_advance(experiment, mesh, source).advance
         for step in steps:
             state, metrics = advance(state, step)
         return state, metrics
 
-    whole, metrics = walk(hall.initial_state(experiment, mesh), range(4))
-    half, _ = walk(hall.initial_state(experiment, mesh), range(2))
+    whole, metrics = walk(initial_state(experiment, mesh), range(4))
+    half, _ = walk(initial_state(experiment, mesh), range(2))
     resumed, _ = walk(half, range(2, 4))
     assert metrics["loss"].shape == (1,) and int(whole.step) == 4
     jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+
+
+def test_a_data_parallel_step_sums_its_gradients_once_and_says_nothing_else():
+    costs = plan(TINY())
+    assert {kind: count for kind, (count, _) in costs.collectives.items()} == {"all-reduce": 1}
+    _, size = costs.collectives["all-reduce"]
+    assert 4 * costs.parameters <= size <= 4 * costs.parameters + 64  # and a loss
+
+
+def test_it_compiles_once():
+    experiment, mesh = TINY(), sharding.make_mesh()
+    state, batch = (abstract(experiment, mesh) for abstract in (hall.abstract_state, abstract_batch))
+    step = hall.compiled(experiment, mesh, hall.train_step(experiment))
+    run = initial_state(experiment, mesh)
+    images = {name: sharding.put(np.zeros(x.shape, x.dtype), x.sharding) for name, x in batch.items()}
+    for _ in range(3):
+        run, _ = step(run, images)
+    assert step._cache_size() == 1
+    jax.tree.map(lambda x, like: np.testing.assert_equal(x.sharding, like.sharding), run, state)

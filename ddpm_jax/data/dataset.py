@@ -7,6 +7,7 @@ of a run sees the same examples whether or not the run was stopped on the way, a
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -53,9 +54,43 @@ def indices(size: int, batch_size: int, seed: int) -> Callable[[int, int], np.nd
     return at
 
 
-def stream(source: Sequence[Example], batch_size: int, seed: int, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """Batches from step `start` on, without end, in Grain's global shuffle, read ahead by its threads."""
+WORKERS = 16
+"""Threads that read and decode examples."""
+
+
+def stream(
+    source: Sequence[Example],
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    rows: np.ndarray | None = None,
+    workers: int = WORKERS,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Batches from step `start` on, without end, in Grain's global shuffle, read ahead by so many threads.
+
+    With `rows` only these rows of each batch are read: what one of several processes needs.
+    """
     import grain
 
+    rows = np.arange(batch_size) if rows is None else rows
     order = grain.MapDataset.source(source).shuffle(seed=seed).repeat()
-    return iter(order[start * batch_size :].to_iter_dataset().batch(batch_size))
+    share: Any = _Share(order, batch_size, rows)
+    options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=max(500, 2 * len(rows)))
+    examples = grain.MapDataset.source(share)[start * len(rows) :]
+    return iter(examples.to_iter_dataset(options).batch(len(rows)))
+
+
+@dataclass(frozen=True)
+class _Share:
+    """These rows of each batch of an order without end."""
+
+    order: Any
+    batch_size: int
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.order) // self.batch_size * len(self.rows)
+
+    def __getitem__(self, index: int) -> Example:
+        step, place = divmod(index, len(self.rows))
+        return self.order[step * self.batch_size + int(self.rows[place])]

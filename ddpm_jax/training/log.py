@@ -8,12 +8,15 @@ import numpy as np
 
 
 class Log:
-    """Appends to ``metrics.jsonl`` and to TensorBoard events in `folder`. Use as a context manager.
+    """Appends to ``metrics.jsonl`` and to TensorBoard events in `folder`, or to nothing. Use as a context manager.
 
     Opened at step n, it first drops what an earlier start of the run wrote beyond n: that future is computed anew.
     """
 
-    def __init__(self, folder: Path, step: int):
+    def __init__(self, folder: Path | None, step: int):
+        self._lines = self._events = None
+        if folder is None:
+            return
         from tensorboardX import SummaryWriter
 
         self._path = folder / "metrics.jsonl"
@@ -25,18 +28,22 @@ class Log:
         return self
 
     def __exit__(self, *_) -> None:
-        self._lines.close()
-        self._events.close()
+        for opened in (self._lines, self._events):
+            if opened is not None:
+                opened.close()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """One row of numbers."""
+        if self._lines is None or self._events is None:
+            return
         self._lines.write(json.dumps({"step": step, **{name: float(value) for name, value in values.items()}}) + "\n")
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """A uint8 [height, width, channels] picture, for TensorBoard alone."""
-        self._events.add_image(name, image, step, dataformats="HWC")
+        if self._events is not None:
+            self._events.add_image(name, image, step, dataformats="HWC")
 
 
 def _keep_rows(path: Path, step: int) -> None:

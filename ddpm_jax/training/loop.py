@@ -1,5 +1,7 @@
 """The loop: advance, and now and then act. It knows neither data nor model."""
 
+import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -8,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ddpm_jax.training import distributed
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import Metrics
 
@@ -27,17 +30,30 @@ class Action(NamedTuple):
 class StopRequest:
     """Turns the first Ctrl-C or SIGTERM into a request to stop after the current step; a second Ctrl-C interrupts.
 
-    Use as a context manager; `signal` is the number that arrived, or None.
+    Of several processes all stop at the same step, whichever the signal came to. Use as a context manager; `signal` is
+    the number that arrived, or None.
     """
 
     def __init__(self):
         self.signal: int | None = None
-        self._previous = {}
+        self._previous, self._calls = {}, 0
 
     def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        # among several processes JAX's runtime listens for SIGTERM itself, to tell the others
+        listen = (signal.SIGINT, signal.SIGTERM) if distributed.alone() else (signal.SIGINT,)
+        for number in listen:
             self._previous[number] = signal.signal(number, self._request)
         return self
+
+    def reached(self) -> bool:
+        """Whether to stop here. To be asked once a call, by every process."""
+        if distributed.alone():
+            return self.signal is not None
+        self._calls += 1
+        if distributed.told_to_stop(self._calls):
+            self.signal = self.signal or signal.SIGTERM
+            return True
+        return False
 
     def __exit__(self, *_) -> None:
         for number, handler in self._previous.items():
@@ -47,6 +63,12 @@ class StopRequest:
         if self.signal == number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
+        if not distributed.alone():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Diverged(ValueError):
+    """The loss is not a number."""
 
 
 def fit(
@@ -54,11 +76,12 @@ def fit(
 ) -> TrainState:
     """Advances from where `state` stands to `num_steps`, or until `stop`; calls must end on the periods of the actions.
 
-    One call runs ahead of the device, no more: the host prepares call n + 1 while the device computes call n.
+    One call runs ahead of the device, no more: the host prepares call n + 1 while the device computes call n. Raises
+    Diverged before an action sees a state that a loss which is not a number has led to.
     """
-    timers = [(action, _Averages()) for action in actions if action.every]
     step, pending = int(state.step), None
-    while step < num_steps and stop.signal is None:
+    timers = [(action, _Averages(step)) for action in actions if action.every]
+    while step < num_steps and not stop.reached():
         state, metrics = advance(state, step)
         jax.block_until_ready(pending)
         step, pending = step + len(metrics["loss"]), metrics
@@ -70,13 +93,16 @@ def fit(
 
 
 class _Averages:
-    """Means over the steps since the last `take`, with the rate of steps; the metrics stay on the device until then."""
+    """Means over the steps since the last `take`, with the rate of steps; the metrics stay on the device until then.
 
-    def __init__(self):
-        self._reset()
+    Steps that were skipped are counted, and left out of the means.
+    """
 
-    def _reset(self) -> None:
-        self._metrics, self._start = [], time.perf_counter()
+    def __init__(self, step: int):
+        self._reset(step)
+
+    def _reset(self, step: int) -> None:
+        self._step, self._metrics, self._start = step, [], time.perf_counter()
 
     def add(self, metrics: Metrics) -> None:
         self._metrics.append(metrics)
@@ -84,6 +110,12 @@ class _Averages:
     def take(self) -> dict[str, float]:
         rows = jax.device_get(self._metrics)
         values = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-        rate = len(values["loss"]) / (time.perf_counter() - self._start)
-        self._reset()
-        return {name: float(value.mean()) for name, value in values.items()} | {"steps_per_second": rate}
+        count = len(values["loss"])
+        rate = count / (time.perf_counter() - self._start)
+        good = values.pop("skipped", np.zeros(count)) == 0
+        bad = np.flatnonzero(good & ~np.isfinite(values["loss"]))
+        if bad.size:
+            raise Diverged(f"the loss is {values['loss'][bad[0]]} at step {self._step + bad[0] + 1}")
+        self._reset(self._step + count)
+        means = {name: float(value[good].mean()) if good.any() else math.nan for name, value in values.items()}
+        return means | {"steps_per_second": rate} | ({} if good.all() else {"skipped": float((~good).sum())})

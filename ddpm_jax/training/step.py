@@ -41,7 +41,7 @@ def clip_in_parts(parts: int, max_norm: float = 1.0) -> Callable[[LossFn], Value
             return loss, clip.update(grads, optax.EmptyState())[0]
 
         def whole(params: Any, key: Array, batch: Any) -> tuple[Array, Any]:
-            batches = jax.tree.map(lambda x: _parted(x, parts), batch)
+            batches = jax.tree.map(lambda x: x.reshape(parts, _each(x, parts), *x.shape[1:]), batch)
             each = jax.vmap(part, (None, 0, 0))(params, jax.random.split(key, parts), batches)
             return jax.tree.map(lambda x: x.mean(axis=0), each)
 
@@ -50,10 +50,36 @@ def clip_in_parts(parts: int, max_norm: float = 1.0) -> Callable[[LossFn], Value
     return value_and_grad
 
 
-def _parted(x: Array, parts: int) -> Array:
+def _each(x: Array, parts: int) -> int:
+    """The examples in one of so many parts of the batch."""
     if x.shape[0] % parts:
         raise ValueError(f"a batch of {x.shape[0]} does not divide into {parts} parts: choose a multiple of them")
-    return x.reshape(parts, x.shape[0] // parts, *x.shape[1:])
+    return x.shape[0] // parts
+
+
+def accumulate(parts: int, gradient: Callable[[LossFn], ValueAndGrad]) -> Callable[[LossFn], ValueAndGrad]:
+    """`gradient` of the batch in so many equal parts, one after the other, and their mean: less memory, more time.
+
+    Each part is drawn noise of its own, so that the numbers are those of another draw. It takes every so many-th
+    example, which leaves all where they lie. Raises ValueError for a batch that does not divide.
+    """
+
+    def value_and_grad(loss_fn: LossFn) -> ValueAndGrad:
+        one = gradient(loss_fn)
+
+        def whole(params: Any, key: Array, batch: Any) -> tuple[Array, Any]:
+            dealt = jax.tree.map(lambda x: x.reshape(_each(x, parts), parts, *x.shape[1:]).swapaxes(0, 1), batch)
+
+            def body(total, part):
+                return jax.tree.map(jnp.add, total, one(params, *part)), None
+
+            zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+            total, _ = jax.lax.scan(body, zero, (jax.random.split(key, parts), dealt))
+            return jax.tree.map(lambda x: x / parts, total)
+
+        return whole
+
+    return value_and_grad
 
 
 def make_train_step(
@@ -62,11 +88,13 @@ def make_train_step(
     ema_decay: optax.ScalarOrSchedule,
     seed: int,
     gradient: Callable[[LossFn], ValueAndGrad] = jax.value_and_grad,
+    skip_nan: bool = False,
 ) -> Step:
     """``(state, batch)`` -> (state, metrics). The key is ``fold_in(key(seed), step)``: a resumed run is the same run.
 
     `ema_decay` is a number or, as `ema_ramp` gives, a function of the step. The metrics are "loss" and "grad_norm", the
-    global norm of what the optimizer is given, which may clip it.
+    global norm of what the optimizer is given, which may clip it. With `skip_nan` a step whose loss or gradient is not
+    finite changes nothing but the number of the step, and the metric "skipped" is 1 there.
     """
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
@@ -77,7 +105,13 @@ def make_train_step(
         decay = ema_decay(state.step) if callable(ema_decay) else ema_decay
         ema = optax.incremental_update(params, state.ema, 1 - decay)
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
-        return TrainState(state.step + 1, params, ema, opt_state), metrics
+        stepped = TrainState(state.step + 1, params, ema, opt_state)
+        if skip_nan:
+            good = jnp.isfinite(loss) & jnp.isfinite(metrics["grad_norm"])
+            stayed = state._replace(step=stepped.step)
+            stepped = jax.tree.map(lambda new, old: jnp.where(good, new, old), stepped, stayed)
+            metrics["skipped"] = 1.0 - good
+        return stepped, metrics
 
     return step
 

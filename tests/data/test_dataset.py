@@ -53,3 +53,14 @@ def test_digits_are_split_without_overlap_and_keep_their_levels():
     together = {image.tobytes() for image in train["image"]} & {image.tobytes() for image in test["image"]}
     assert not together
     assert set(test["label"]) == set(range(10))
+
+
+@pytest.mark.parametrize("shares", [[[0, 1, 2], [3, 4, 5]], [[0, 4], [1, 2], [3, 5]]])
+def test_processes_read_their_rows_of_the_same_batches(shares):
+    """Put together they are what one process reads, from whichever step on."""
+    whole = stream(rows(20), 6, seed=0, start=2)
+    parts = [stream(rows(20), 6, seed=0, start=2, rows=np.array(share), workers=2) for share in shares]
+    for _ in range(5):
+        batch = next(whole)["label"]
+        for share, part in zip(shares, parts, strict=True):
+            np.testing.assert_array_equal(next(part)["label"], batch[share])

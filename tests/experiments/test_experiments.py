@@ -10,8 +10,8 @@ import pytest
 from flax import linen as nn
 
 from ddpm_jax import recipes
+from ddpm_jax.advance import abstract_state
 from ddpm_jax.experiment import Experiment, init_fn, loss_fn
-from ddpm_jax.train import abstract_state
 from ddpm_jax.training import sharding
 from ddpm_jax.verify import learning_rates
 

@@ -1,0 +1,187 @@
+"""How a run advances: the step over the devices of a mesh, fed from memory or from a stream, and what it costs."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ddpm_jax import hardware
+from ddpm_jax.data import indices, load, stream
+from ddpm_jax.data.dataset import WORKERS
+from ddpm_jax.experiment import Experiment, loss_fn, shapes
+from ddpm_jax.training import TrainState, accumulate, create, gather_steps, make_train_step, sharding
+
+RESIDENT_BYTES = 2**30
+"""Data sets up to this size, as bytes of pixels, are uploaded once and stay on the device."""
+MAX_STEPS_A_CALL = 64
+
+
+class Setup(NamedTuple):
+    """How a run is carried out: it may differ each time the run goes on."""
+
+    mesh: Mapping[str, int] | None = None
+    """Devices on each axis; all of them on data by default."""
+    accumulate: int = 1
+    """Parts that each batch is computed in, one after the other."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    workers: int = WORKERS
+    profile: tuple[int, int] | None = None
+    """The steps that a trace is written of, from the first on and before the second."""
+
+
+DEFAULT = Setup()
+
+
+def check_batch(experiment: Experiment, mesh: Mesh, parts: int = 1) -> None:
+    """Raises ValueError where the batch does not divide over the parts that it is computed in and the devices."""
+    if parts < 1:
+        raise ValueError(f"--accumulate must be at least 1, got {parts}")
+    if experiment.batch_size % (parts * mesh.size):
+        inside = f" in {parts} parts" if parts > 1 else ""
+        raise ValueError(
+            f"a batch of {experiment.batch_size} does not divide over {mesh.size} devices{inside}: "
+            f"choose a multiple of {parts * mesh.size}"
+        )
+
+
+def abstract_state(experiment: Experiment, mesh: Mesh) -> TrainState:
+    """The shapes, types and places of the state's arrays, without the arrays."""
+    return sharding.place(jax.eval_shape(lambda params: create(params, experiment.optimizer), shapes(experiment)), mesh)
+
+
+def train_step(experiment: Experiment, setup: Setup = DEFAULT):
+    """``(state, batch)`` -> (state, metrics); the batch holds uint8 images and labels."""
+    gradient = experiment.gradient
+    return make_train_step(
+        loss_fn(experiment),
+        experiment.optimizer,
+        experiment.ema_decay,
+        experiment.seed,
+        accumulate(setup.accumulate, gradient) if setup.accumulate > 1 else gradient,
+        skip_nan=setup.on_nan == "skip",
+    )
+
+
+def compiled(experiment: Experiment, mesh: Mesh, step: Callable) -> Any:
+    """A step under jit, whose state stays where it is."""
+    places = sharding.places(abstract_state(experiment, mesh))
+    return jax.jit(step, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
+
+
+class Call(NamedTuple):
+    """How a run advances."""
+
+    advance: Callable[[TrainState, int], tuple[TrainState, Any]]
+    """``(state, step)`` -> the state after one call: of several steps where the data fit on the device, else of one."""
+    speed: Callable[[float], dict[str, float]]
+    """Steps a second -> what to tell of it, once there was a call."""
+
+
+def make_advance(experiment: Experiment, mesh: Mesh, source: Sequence, setup: Setup = DEFAULT) -> Call:
+    """Of data that fit on the device, or of a stream."""
+    resident = len(source) * math.prod(experiment.data.image_shape) <= RESIDENT_BYTES
+    return (_resident if resident else _streamed)(experiment, mesh, source, setup)
+
+
+def _resident(experiment: Experiment, mesh: Mesh, source: Sequence, setup: Setup) -> Call:
+    count = steps_a_call(experiment, jax.default_backend())
+    data = sharding.put(load(source), sharding.replicated(mesh))
+    rows = indices(len(source), experiment.batch_size, experiment.seed)
+    steps = compiled(experiment, mesh, gather_steps(train_step(experiment, setup)))
+    cost = Cost(experiment, mesh, setup)
+
+    def advance(state: TrainState, step: int):
+        # short of a full call where the run was resumed between the periods that `fit` waits for
+        index = rows(step, min(count - step % count, experiment.num_steps - step))
+        arguments = (state, data, sharding.put(index, sharding.split(mesh, axis=1)))
+        cost.look(steps, arguments)
+        return steps(*arguments)
+
+    return Call(advance, cost.speed)
+
+
+def _streamed(experiment: Experiment, mesh: Mesh, source: Sequence, setup: Setup) -> Call:
+    one = compiled(experiment, mesh, train_step(experiment, setup))
+    size, place, cost = experiment.batch_size, sharding.split(mesh), Cost(experiment, mesh, setup)
+    rows, batches = sharding.own_rows(size, place), None
+
+    def advance(state: TrainState, step: int):
+        nonlocal batches
+        batches = batches or stream(source, size, experiment.seed, step, rows, setup.workers)
+        arguments = (state, sharding.put_own(next(batches), rows, size, place))
+        cost.look(one, arguments)
+        state, metrics = one(*arguments)
+        return state, jax.tree.map(lambda x: x[None], metrics)
+
+    return Call(advance, cost.speed)
+
+
+class Cost:
+    """The floating-point operations of a step, looked up at the first call."""
+
+    def __init__(self, experiment: Experiment, mesh: Mesh, setup: Setup):
+        self._flops, self._parts, self._devices = None, setup.accumulate, mesh.size
+        device = hardware.of_kind(mesh.devices.flat[0].device_kind)
+        self._peak = None if device is None else device.peak(compute_dtype(experiment))
+
+    def look(self, step: Any, arguments: tuple) -> None:
+        """Counts those of `step`. XLA counts a loop's body once, of steps as of the parts of a batch."""
+        if self._flops is None:
+            self._flops = flops(step.lower(*arguments)) * self._parts
+
+    def speed(self, steps_per_second: float) -> dict[str, float]:
+        """TFLOP/s of all devices, and the share of their peak where that is known."""
+        if not self._flops:
+            return {}
+        rate = self._flops * steps_per_second / 1e12
+        told = {"utilisation": rate / (self._peak * self._devices)} if self._peak else {}
+        return {"tflops_per_second": rate, **told}
+
+
+def compute_dtype(experiment: Experiment) -> Any:
+    """What the network computes in."""
+    return getattr(experiment.network, "dtype", np.float32)
+
+
+def flops(lowered: Any) -> float:
+    """Floating-point operations of a lowered function over all devices, as XLA counts them before optimisation."""
+    cost = lowered.cost_analysis()
+    return float((cost[0] if isinstance(cost, list) else cost)["flops"])
+
+
+def profiled(advance: Callable, folder: Path, span: tuple[int, int] | None) -> Callable:
+    """`advance`, with a trace of the calls that begin within the span written to `folder`, for TensorBoard or XProf."""
+    if span is None:
+        return advance
+    running = False
+
+    def traced(state: TrainState, step: int):
+        nonlocal running
+        if not running and span[0] <= step < span[1]:
+            jax.profiler.start_trace(str(folder))
+            running = True
+        state, metrics = advance(state, step)
+        if running and step + len(metrics["loss"]) >= span[1]:
+            jax.block_until_ready(state)
+            jax.profiler.stop_trace()
+            running = False
+        return state, metrics
+
+    return traced
+
+
+def steps_a_call(experiment: Experiment, backend: str) -> int:
+    """As many steps in one `lax.scan` as the periods of the run allow; one on CPU.
+
+    Inside a loop XLA's CPU backend computes the weight gradient of a convolution many times slower
+    (github.com/jax-ml/jax/issues/12868).
+    """
+    if backend == "cpu":
+        return 1
+    every = experiment.every
+    common = math.gcd(*(period for period in (every.log, every.sample, every.save) if period))
+    return max(n for n in range(1, MAX_STEPS_A_CALL + 1) if common % n == 0)

@@ -1,0 +1,51 @@
+"""What accelerators can do, by their makers' data sheets: for `plan`, and for the utilisation in the log."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+
+class Accelerator(NamedTuple):
+    """One device as JAX counts them; a chip of two cores that act as one is one."""
+
+    name: str
+    kinds: tuple[str, ...]
+    """How ``jax.Device.device_kind`` begins."""
+    memory: float
+    """GB, of 10^9 bytes."""
+    bfloat16: float
+    """Peak TFLOP/s of dense matrix products."""
+    float32: float
+    """The same of float32 products as JAX computes them by default: on a TPU in one bfloat16 pass, on a GPU in TF32."""
+    link: float
+    """GB/s that leave a device for the others of its slice or machine."""
+
+    def peak(self, dtype: DTypeLike) -> float:
+        """TFLOP/s of matrix products of this type."""
+        return self.bfloat16 if jnp.dtype(dtype) == jnp.bfloat16 else self.float32
+
+
+ACCELERATORS = (
+    Accelerator("v4", ("TPU v4",), 32, 275, 275, 300),
+    Accelerator("v5e", ("TPU v5 lite", "TPU v5e"), 16, 197, 197, 200),
+    Accelerator("v5p", ("TPU v5p", "TPU v5"), 95, 459, 459, 600),
+    Accelerator("v6e", ("TPU v6 lite", "TPU v6e"), 32, 918, 918, 448),
+    Accelerator("A100", ("NVIDIA A100",), 80, 312, 156, 300),
+    Accelerator("H100", ("NVIDIA H100",), 80, 989, 495, 450),
+    Accelerator("H200", ("NVIDIA H200",), 141, 989, 495, 450),
+)
+
+
+def named(name: str) -> Accelerator:
+    """The accelerator of this name. Raises ValueError naming those there are."""
+    for each in ACCELERATORS:
+        if each.name.lower() == name.lower():
+            return each
+    raise ValueError(f"--accelerator {name}: choose one of {', '.join(each.name for each in ACCELERATORS)}")
+
+
+def of_kind(kind: str) -> Accelerator | None:
+    """The accelerator that JAX calls so; None for one whose peak is not known here, such as a CPU."""
+    fitting = [(len(start), each) for each in ACCELERATORS for start in each.kinds if kind.startswith(start)]
+    return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
