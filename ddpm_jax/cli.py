@@ -269,7 +269,31 @@ def _sample(
 
 def study(rest: list[str]) -> int:
     """Looks into a trained run, in a picture: study progressive|shared|interpolate|neighbours|chain|... DIR"""
-    return _parse(_study, rest, "ddpm-jax study")
+    return _parse(_study, rest, "ddpm-jax study", Look)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a study looks at; what is not given is each study's own choice."""
+
+    num: int | None = None
+    """Rows of progressive and neighbours; samples of shared; steps of interpolate; examples of the others."""
+    seed: int = 0
+    """Of the noise, and of the test examples."""
+    times: tuple[int, ...] | None = None
+    """The t of shared, interpolate and chain."""
+    weights: tuple[float, ...] | None = None
+    """Of the second image in interpolate, 0 to 1; by default as many as --num, evenly spaced."""
+    split: Literal["test", "train"] = "test"
+    """Whose images interpolate takes."""
+    noise: float | None = None
+    """That denoise adds, its deviation in units of x_0 (1), or the probability of each bit to be flipped (0.1)."""
+    annealed: bool = False
+    """Denoise multiplies with r to the power (T - s) / T in place of r."""
+    missing: Literal["centre", "left", "right", "top", "bottom"] = "centre"
+    """What inpaint fills in."""
+    noised: bool = False
+    """Inpaint holds what is known at the noise of each t, not clean."""
 
 
 def _study(
@@ -278,15 +302,7 @@ def _study(
     ],
     workdir: tyro.conf.Positional[Path],
     /,
-    num: int | None = None,
-    seed: int = 0,
-    times: tuple[int, ...] | None = None,
-    weights: tuple[float, ...] | None = None,
-    split: Literal["test", "train"] = "test",
-    noise: float | None = None,
-    annealed: bool = False,
-    missing: Literal["centre", "left", "right", "top", "bottom"] = "centre",
-    noised: bool = False,
+    look: Look,
     out: Path | None = None,
     overwrite: bool = False,
 ) -> int:
@@ -298,22 +314,13 @@ def _study(
             reverse chain at several t, of points with the drift; denoise, test examples with noise, and restored;
             inpaint, test examples without a part, and filled in.
         workdir: the folder of the run.
-        num: rows of progressive and neighbours; samples of shared; steps of interpolate; examples of the others.
-        seed: of the noise, and of the test examples.
-        times: the t of shared, interpolate and chain.
-        weights: of the second image in interpolate, 0 to 1; by default as many as --num, evenly spaced.
-        split: whose images interpolate takes.
-        noise: that denoise adds, its deviation in units of x_0 (1), or the probability of each bit to be flipped (0.1).
-        annealed: denoise multiplies with r to the power (T - s) / T in place of r.
-        missing: what inpaint fills in.
-        noised: inpaint holds what is known at the noise of each t, not clean.
+        look: what to look at.
         out: a .png; without it one in the run's studies/.
         overwrite: replace an --out that exists.
     """
     from ddpm_jax.studies import Study, study_to_file
 
-    asked = Study(kind, num, seed, times, weights, split, noise, annealed, missing, noised)
-    print(study_to_file(workdir, asked, out, overwrite))
+    print(study_to_file(workdir, Study(kind, **vars(look)), out, overwrite))
     return 0
 
 
@@ -476,9 +483,10 @@ def verify(rest: list[str]) -> int:
     arguments.__doc__ = inspect.getdoc(recipe)
     knobs, folder, json, as_markdown = _parse(arguments, rest[1:], prog, recipe)
     from ddpm_jax.verify import markdown, table, verify
-    from ddpm_jax.workdir import check_owner, write_json
+    from ddpm_jax.workdir import check_owner, own_knobs, write_json
 
     if folder is not None:
+        knobs = own_knobs(folder, path, knobs)
         check_owner(folder, path, knobs)
     rows = verify(recipe(**knobs), folder)
     print(markdown(" ".join(rest).replace(" --markdown", ""), rows) if as_markdown else table(rows))

@@ -44,7 +44,7 @@ def points() -> Encoding:
 
 
 def standardised(mean: float, deviation: float) -> Encoding:
-    """Bytes, made continuous by uniform noise one level wide, less `mean` and over `deviation`, both of values 0 to 1.
+    """Bytes, made continuous by uniform noise one level wide and divided by 256, less `mean` and over `deviation`.
 
     Sohl-Dickstein et al. 2015, Section 3.2: data of unit variance. The noise is added before scaling: one level is
     ``1 / (256 deviation)`` wide then (the released code scales it the other way).
@@ -56,7 +56,10 @@ def standardised(mean: float, deviation: float) -> Encoding:
         noise = jax.vmap(draw)(keys) if keys.ndim else draw(keys)
         return ((stored.astype(jnp.float32) + noise) / 256 - mean) / deviation
 
-    return Encoding(encode, lambda x_0: to_uint8(x_0 * deviation + mean, low=0.0))
+    def decode(x_0: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
+        return jnp.clip(jnp.floor((x_0 * deviation + mean) * 256), 0, 255).astype(jnp.uint8)
+
+    return Encoding(encode, decode)
 
 
 def shown(stored: Shaped[Array, "*shape"], levels: int | None) -> Array:

@@ -78,7 +78,7 @@ class Experiment:
     preview_eta: float | None = 0.0
     """Of the quick DDIM that draws the pictures in training; None draws them by the sampler, over all T steps."""
     metrics: tuple[str, ...] = ("bpd",)
-    """What `evaluate` tells unless asked: "bpd", and "K", the bound of 2015."""
+    """What `evaluate` tells unless asked: "bpd", "K", the bound of 2015, and "parzen"."""
     seed: int = 0
     every: Every = field(default_factory=Every)
     claims: tuple[Claim, ...] = ()
@@ -259,5 +259,8 @@ class Run(NamedTuple):
     """The training step they are from."""
 
     def sampler(self, steps: int | None = None, eta: float | None = None) -> Callable[..., Array]:
-        """``(keys, condition=None)`` -> uint8 [num, height, width, channels]: pure, for `jax.jit`; see `sample_fn`."""
+        """``(keys, condition=None)`` -> uint8 [num, height, width, channels], or points: pure, for `jax.jit`.
+
+        See `sample_fn`.
+        """
         return partial(sample_fn(self.experiment, steps, eta), self.params)

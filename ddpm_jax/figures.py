@@ -38,7 +38,10 @@ def picture(samples: np.ndarray) -> np.ndarray:
 
 
 def scatter(points: np.ndarray, arrows: np.ndarray | None = None, limit: float = 2.5) -> np.ndarray:
-    """Points [N, 2] in the square from -limit to limit, or arrows from them, as a uint8 [480, 480, 3] picture."""
+    """Points [N, 2] in the square from -limit to limit, or arrows from them, as a uint8 [480, 480, 3] picture.
+
+    Arrows are scaled so as to be seen: their lengths compare within a picture only.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -70,7 +73,10 @@ def save_png(path: Path, picture: np.ndarray, provenance: dict[str, Any] | None 
 
 
 def save_npz(path: Path, images: np.ndarray, labels: np.ndarray | None, provenance: dict[str, Any]) -> None:
-    """``arr_0`` (uint8 [N, H, W, C]), ``arr_1`` (labels, if any) and ``provenance``; written whole or not at all."""
+    """``arr_0``, ``arr_1`` (labels, if any) and ``provenance``; written whole or not at all.
+
+    Images are uint8 [N, H, W, C], points float32 [N, 2], sequences of bits 0 or 255, uint8 [N, D].
+    """
     arrays = {"arr_0": images} | ({} if labels is None else {"arr_1": labels})
     with whole_file(path) as part, part.open("wb") as file:
         np.savez(file, provenance=np.array(json.dumps(provenance, sort_keys=True)), **arrays)  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ class Chain(NamedTuple):
     reverse: np.ndarray
     """Samples on their way from x_T to x_0."""
     drift: np.ndarray
-    """f_mu(x_t, t) - x_t of these samples, at t = 1 where x_0 is shown, in units of x_0."""
+    """f_mu(x_t, t) - x_t of these samples, at t = 2 where x_0 is shown, in units of x_0: the last step may be fixed."""
 
 
 def chain(run: Run, times: Sequence[int], num: int = 8, seed: int = 0) -> Chain:
@@ -43,10 +43,11 @@ def chain(run: Run, times: Sequence[int], num: int = 8, seed: int = 0) -> Chain:
     kernel = samplers.reverse(experiment.parameterization, bind(experiment, weights), label)
     noise = process.marginal(x_0, 1).noise(fold(batch_keys, T + 1))
     forward = [x_0 if t == 0 else process.marginal(x_0, t).push(noise) for t in times]
+    low = min(2, T)
     reverse, drift, x, above = {}, {}, start(experiment, batch_keys), T
     for t in (times[place] for place in order):
         x, above = walk(run.params, batch_keys, x, above, t, label), t
-        reverse[t], drift[t] = decode(x), kernel(x, max(t, 1), max(t, 1) - 1).mode() - x
+        reverse[t], drift[t] = decode(x), kernel(x, max(t, low), max(t, low) - 1).mode() - x
     rows = (list(map(decode, forward)), [reverse[t] for t in times], [drift[t] for t in times])
     return Chain(*(np.stack(row) for row in rows))
 

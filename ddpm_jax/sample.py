@@ -44,6 +44,8 @@ def sample_to_file(folder: Path, request: Request, out: Path | None, overwrite: 
     asked = {name: value for name, value in request._asdict().items() if name != "batch_size"}
     provenance = workdir.provenance(folder, run, **asked)
     write = _writer(out)
+    if write is _write_folder and len(run.experiment.data.image_shape) != 3:
+        raise ValueError(f"--out {out}: this run's samples are no pictures, end it in .npz or .png")
     if out.exists():
         if not overwrite and _holds(out, provenance):
             return f"{out} holds these very images already"
@@ -130,8 +132,6 @@ def _write_grid(out: Path, images: np.ndarray, labels: np.ndarray | None, proven
 
 
 def _write_folder(out: Path, images: np.ndarray, labels: np.ndarray | None, provenance: dict[str, Any]) -> None:
-    if images.ndim != 4:
-        raise ValueError(f"--out {out}: samples of shape {images.shape[1:]} are no pictures, end it in .npz or .png")
     with whole_folder(out) as part:
         for number, image in enumerate(images):
             figures.save_png(part / f"{number:06d}.png", image, provenance)

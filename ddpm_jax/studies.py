@@ -42,6 +42,9 @@ BELONGS: dict[str, tuple[Kind, ...]] = {
 Made = tuple[np.ndarray, str]
 """A picture, and what is seen in it."""
 
+OF_ALL: tuple[Kind, ...] = ("chain", "denoise", "inpaint")
+"""The studies that also know sequences and points."""
+
 
 def _rows(rows: np.ndarray) -> Made:
     picture = figures.grid(rows.reshape(-1, *rows.shape[2:]), columns=rows.shape[1])
@@ -127,6 +130,11 @@ def study_to_file(folder: Path, study: Study, out: Path | None, overwrite: bool)
     """
     check(study)
     run = workdir.load(folder)
+    shape = run.experiment.data.image_shape
+    if study.kind not in OF_ALL and len(shape) != 3:
+        raise ValueError(
+            f"the study {study.kind} is of images, this run's data have shape {shape}: choose {', '.join(OF_ALL)}"
+        )
     out = out or folder / "studies" / f"{study.kind}_seed{study.seed}_at{run.step}.png"
     if out.suffix != ".png":
         raise ValueError(f"--out {out}: a study is a picture, end it in .png")

@@ -56,7 +56,9 @@ def check_replaceable(out: Path, overwrite: bool) -> None:
     if not out.exists():
         return
     index = out / "index.html"
-    if not overwrite or not index.is_file() or MARK not in index.read_text(encoding="utf-8", errors="replace"):
+    ours = index.is_file() and MARK in index.read_text(encoding="utf-8", errors="replace")
+    strangers = [] if not ours else [path for path in out.iterdir() if path != index and path.suffix != ".png"]
+    if not (overwrite and ours) or strangers:
         raise ValueError(
             f"--out {out} exists: choose another folder" + ("" if overwrite else ", or --overwrite a tour")
         )

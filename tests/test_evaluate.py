@@ -11,10 +11,11 @@ import pytest
 from flax import linen as nn
 
 from ddpm_jax.cli import main
-from ddpm_jax.data import Data
+from ddpm_jax.data import Data, digits, load
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 from ddpm_jax.evaluate import add_record, bits_per_dim, coding_table, unclipped
 from ddpm_jax.experiment import Experiment, Run
+from ddpm_jax.metrics import parzen
 
 
 class Linear(nn.Module):
@@ -120,9 +121,15 @@ def test_the_parzen_window_of_a_run_s_own_samples(finished, tmp_path, capsys):
     assert "32 samples, 20 examples" in capsys.readouterr().out
     (*others, measured) = json.loads((run / "evaluation.json").read_text())
     assert others == before and "bpd" not in measured
-    assert (
-        measured["parzen"]["nats"][0] < 64 * 1.5
-    )  # at the least width, one centre on each image: -log(0.1 sqrt(2 pi))
+    assert main(["sample", str(run), "--num", "32", "--out", str(tmp_path / "x.npz")]) == 0
+    drawn = np.load(tmp_path / "x.npz")["arr_0"].reshape(32, 64) / 255
+    train, test = (load(digits().open(split))["image"].reshape(-1, 64) / 16 for split in ("train", "test"))
+    expected = parzen(*(jnp.asarray(each, jnp.float32) for each in (drawn, train[:1000], test[:20])))
+    # the test images are shown as bytes there, rounded
+    np.testing.assert_allclose(measured["parzen"]["nats"], expected[:2], rtol=0.02)
+    assert measured["parzen"]["width"] == pytest.approx(expected[2])
+    assert main(["evaluate", str(run), "--metrics", "parzen", "--samples", "32", "--num", "1"]) == 0
+    assert json.loads((run / "evaluation.json").read_text())[-1]["parzen"]["nats"][1] is None
 
 
 def test_the_coding_table_has_ten_rows_and_the_papers_order():

@@ -73,6 +73,9 @@ def test_a_tour_of_a_run_is_one_page_that_holds_its_pictures(finished, tmp_path,
         assert np.asarray(Image.open(path).convert("L")).std() > 5, path
     assert main(["tour", str(finished), "--out", str(out)]) == 2
     assert "--overwrite" in capsys.readouterr().err
+    (out / "notes.txt").write_text("mine")
+    assert main(["tour", str(finished), "--out", str(out), "--overwrite"]) == 2
+    assert (out / "notes.txt").read_text() == "mine"
 
 
 def test_mistakes_are_told_before_anything_is_lost(tmp_path, capsys):

@@ -134,6 +134,11 @@ def _weighted_log_ratio(p: Array, q: Array) -> Array:
     return jnp.where(p > 0, p, 0.0) * jnp.log1p((positive - q) / q)
 
 
+def expectation(dist: Normal | Bernoulli) -> Float[Array, "..."]:
+    """The mean, element by element."""
+    return dist.one if isinstance(dist, Bernoulli) else dist.mean
+
+
 def fold(keys: Key[Array, " batch"], t: Int[ArrayLike, "..."]) -> Key[Array, " batch"]:
     """Each example's key for what happens at t, a scalar or one per example."""
     return jax.vmap(jax.random.fold_in)(keys, jnp.broadcast_to(jnp.asarray(t), keys.shape))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from ddpm_jax.diffusion.distributions import Normal
+from ddpm_jax.diffusion.distributions import Normal, expectation
 from ddpm_jax.diffusion.gaussian import posterior_variance, q_sample
 from ddpm_jax.diffusion.process import Process
 from ddpm_jax.diffusion.schedules import Schedule
@@ -134,13 +134,14 @@ def shrinking(process: Process, printed: bool = False) -> Parameterization:
     keep unit variance; `printed` leaves it out.
     """
 
-    def kernel(output, x_t, t, s):
-        centre, shift = jnp.split(output, 2, axis=-1)
-        odds = _log_odds(process.schedule, t, s, x_t.ndim) + shift
-        kept = jax.nn.sigmoid(-odds)
-        return Normal((x_t - centre) * (kept if printed else jnp.sqrt(kept)) + centre, jax.nn.sigmoid(odds))
+    def odds(output, x_t, t, s):
+        return _log_odds(process.schedule, t, s, x_t.ndim) + jnp.split(output, 2, axis=-1)[1]
 
-    return _of_kernel(process, kernel)
+    def mean(output, x_t, t):
+        centre, kept = jnp.split(output, 2, axis=-1)[0], jax.nn.sigmoid(-odds(output, x_t, t, t - 1))
+        return (x_t - centre) * (kept if printed else jnp.sqrt(kept)) + centre
+
+    return _of_steps(process, mean, lambda *at: jax.nn.sigmoid(odds(*at)))
 
 
 def shifted(process: Process, num_steps: int) -> Parameterization:
@@ -149,13 +150,15 @@ def shifted(process: Process, num_steps: int) -> Parameterization:
     Its variance is ``sigmoid(z_Sigma / sqrt(num_steps) + logit(beta_t))``.
     """
 
-    def kernel(output, x_t, t, s):
-        centre, shift = jnp.split(output, 2, axis=-1)
-        alpha, beta = process.schedule.between(s, t, x_t.ndim)
-        odds = _log_odds(process.schedule, t, s, x_t.ndim) + shift / num_steps**0.5
-        return Normal(jnp.sqrt(alpha) * x_t + jnp.sqrt(beta) * centre, jax.nn.sigmoid(odds))
+    def mean(output, x_t, t):
+        alpha, beta = process.schedule.between(t - 1, t, x_t.ndim)
+        return jnp.sqrt(alpha) * x_t + jnp.sqrt(beta) * jnp.split(output, 2, axis=-1)[0]
 
-    return _of_kernel(process, kernel)
+    def variance(output, x_t, t, s):
+        shift = jnp.split(output, 2, axis=-1)[1] / num_steps**0.5
+        return jax.nn.sigmoid(_log_odds(process.schedule, t, s, x_t.ndim) + shift)
+
+    return _of_steps(process, mean, variance)
 
 
 def _log_odds(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Array:
@@ -163,31 +166,50 @@ def _log_odds(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Arra
     return jnp.log(beta) - jnp.log(alpha)
 
 
-def _of_kernel(process: Process, kernel: Callable) -> Parameterization:
-    """The reading whose kernel this is: its estimate of x_0 is what the posterior with the kernel's mean stands for."""
+def _of_steps(process: Process, mean: Callable, variance: Callable) -> Parameterization:
+    """The reading of a network that tells the mean of single steps, at t of s = t - 1.
+
+    Its estimate of x_0 is that whose posterior has this mean; longer steps have the posterior's mean with it.
+    """
 
     def error(output, clean, noise, t):
         x_t = q_sample(process.schedule, clean, t, noise)
-        return jnp.square(kernel(output, x_t, t, t - 1).mean - process.posterior(x_t, clean, t, t - 1).mode())
+        return jnp.square(mean(output, x_t, t) - process.posterior(x_t, clean, t, t - 1).mode())
 
     def x_0(output, x_t, t):
-        return _x_0_of_mean(process, kernel(output, x_t, t, t - 1).mean, x_t, t)
+        return _x_0_of_mean(process, mean(output, x_t, t), x_t, t)
+
+    def kernel(output, x_t, t, s):
+        long = process.posterior(x_t, x_0(output, x_t, t), t, s).mode()
+        single = at_data(jnp.asarray(t) - 1 - jnp.asarray(s), x_t.ndim)
+        return Normal(jnp.where(single, mean(output, x_t, t), long), variance(output, x_t, t, s))
 
     return Parameterization(error, x_0, kernel)
 
 
 def fixed_last(process: Process, parameterization: Parameterization) -> Parameterization:
-    """The same reading but for the step to x_0, which is fixed: p(x_0 | x_1) = q(x_1 | x_0) pi(x_0) / pi(x_1).
+    """The same reading but for the step from x_1 to x_0: p(x_0 | x_1) = q(x_1 | x_0) pi(x_0) / pi(x_1), fixed.
 
-    Sohl-Dickstein et al. 2015, Eq. 44. The forward chain is reversible, so that this is one more of its own steps.
+    Sohl-Dickstein et al. 2015, Eq. 44. The forward chain is reversible, so that this is one more of its own steps. What
+    the network says at t = 1 is not looked at; longer steps to x_0 are the reading's own.
     """
 
-    def kernel(output, x_t, t, s):
-        learned = parameterization.kernel(output, x_t, *_above_the_data(t, s))
-        fixed = process.transition(x_t, 0, 1)
-        return jax.tree.map(lambda x, y: jnp.where(at_data(s, x_t.ndim), x, y), fixed, learned)
+    def fixed(x_t):
+        return process.transition(x_t, 0, 1)
 
-    return parameterization._replace(kernel=kernel)
+    def last(t, ndim):
+        return at_data(jnp.asarray(t) - 1, ndim)
+
+    def kernel(output, x_t, t, s):
+        reached = jnp.asarray(t) == 1
+        learned = parameterization.kernel(output, x_t, jnp.where(reached, 2, t), jnp.where(reached, 1, s))
+        return jax.tree.map(lambda x, y: jnp.where(last(t, x_t.ndim), x, y), fixed(x_t), learned)
+
+    def x_0(output, x_t, t):
+        learned = parameterization.x_0(output, x_t, jnp.maximum(t, 2))
+        return jnp.where(last(t, x_t.ndim), expectation(fixed(x_t)), learned)
+
+    return parameterization._replace(kernel=kernel, x_0=x_0)
 
 
 def learned(process: Process, parameterization: Parameterization) -> Parameterization:

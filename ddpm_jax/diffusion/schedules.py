@@ -71,7 +71,7 @@ def from_betas(betas: Sequence[float] | np.ndarray, dtype: DTypeLike = np.float3
 def of_betas(betas: Float[Array, " T"]) -> Schedule:
     """`from_betas` for betas in (0, 1) that are traced, and may be differentiated: in float32, on the device."""
     log_alpha_bar = jnp.concatenate([jnp.zeros(1), jnp.cumsum(jnp.log1p(-betas))])
-    return Schedule(jnp.exp(log_alpha_bar), -jnp.expm1(log_alpha_bar))
+    return Schedule(jnp.exp(log_alpha_bar), jnp.abs(jnp.expm1(log_alpha_bar)))
 
 
 def linear(num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02, dtype: DTypeLike = np.float32) -> Schedule:
@@ -117,6 +117,8 @@ def steady(num_steps: int, dtype: DTypeLike = np.float32) -> Schedule:
 
     Sohl-Dickstein et al. 2015, Section 2.4.1 (binomial). Nothing is left at t = T, where x_0 cannot be read from eps.
     """
+    if num_steps < 1:
+        raise ValueError(f"timesteps must be at least 1, got {num_steps}")
     left = np.arange(num_steps, -1, -1) / num_steps
     return Schedule(left.astype(dtype), (np.arange(num_steps + 1) / num_steps).astype(dtype))
 

@@ -29,6 +29,7 @@ class MultiScaleConv(nn.Module):
     features: int
     scales: int
     activation: Callable[[Array], Array] = nn.softplus
+    each: bool = False  # the activation of each scale, and their mean, as in the released code
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Float[Array, "batch height width features"]:
@@ -38,8 +39,9 @@ class MultiScaleConv(nn.Module):
                 continue
             small = nn.avg_pool(x, (scale, scale), (scale, scale))
             y = nn.Conv(self.features, (3, 3), name=f"conv_{scale}")(small)
+            y = self.activation(y) / self.scales if self.each else y
             total = total + y.repeat(scale, axis=1).repeat(scale, axis=2)
-        return self.activation(total)
+        return total if self.each else self.activation(total)
 
 
 class MultiScale(nn.Module):
@@ -47,7 +49,7 @@ class MultiScale(nn.Module):
 
     The output has the centre and the variance's shift for each channel: ``parameterizations.shrinking`` reads it. The
     time enters by the bumps alone. The paper tells no widths: the defaults are the released code's, whose activations
-    were all leaky rectifiers of slope 0.05.
+    were all leaky rectifiers of slope 0.05, and whose convolutions had a bias for each place.
     """
 
     num_steps: int
@@ -62,6 +64,7 @@ class MultiScale(nn.Module):
     basis: int = 10
     basis_width: float = 1.0
     conv_activation: Callable[[Array], Array] = nn.softplus
+    conv_each: bool = False  # see MultiScaleConv
     activation: Callable[[Array], Array] = nn.tanh
 
     @nn.compact
@@ -72,6 +75,8 @@ class MultiScale(nn.Module):
         label: None = None,
         train: bool = False,
     ) -> Float[Array, "batch height width out"]:
+        if self.conv_layers and self.scales < 1:
+            raise ValueError(f"scales must be at least 1, got {self.scales}")
         ways = [way(x) for way, layers in ((self._conv, self.conv_layers), (self._dense, self.dense_layers)) if layers]
         h = jnp.concatenate([way / way.shape[-1] ** 0.5 for way in ways], axis=-1)
         for layer in range(self.upper_layers - 1):
@@ -83,7 +88,8 @@ class MultiScale(nn.Module):
 
     def _conv(self, x: Array) -> Array:
         for layer in range(self.conv_layers):
-            x = MultiScaleConv(self.conv_features, self.scales, self.conv_activation, name=f"multiscale_{layer}")(x)
+            name, how = f"multiscale_{layer}", (self.conv_activation, self.conv_each)
+            x = MultiScaleConv(self.conv_features, self.scales, *how, name=name)(x)
         return x
 
     def _dense(self, x: Array) -> Array:

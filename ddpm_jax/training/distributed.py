@@ -10,8 +10,8 @@ HEARTBEAT_SECONDS = 30
 def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
     """Makes this process one of a run: of the one it is told, or of what SLURM, Open MPI, Kubernetes or a TPU pod say.
 
-    Without any of these it stays alone. Has to come before the first use of a device. Raises ValueError where only some
-    of the three are told.
+    Without any of these it stays alone, as does a program that has used its devices already. Raises ValueError where
+    only some of the three are told.
     """
     told = (coordinator, num_processes, process_id)
     if any(each is not None for each in told) and None in told:
@@ -20,10 +20,10 @@ def join(coordinator: str | None = None, num_processes: int | None = None, proce
         raise ValueError(f"--process-id {process_id}: choose from 0 to {num_processes - 1}")
     try:
         jax.distributed.initialize(*told, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
-    except ValueError as error:
-        if "coordinator_address" not in str(error):
+    except (ValueError, RuntimeError) as error:
+        alone = "coordinator_address should be defined", "must be called before", "only be called once"
+        if coordinator is not None or not any(reason in str(error) for reason in alone):
             raise
-        # this machine says nothing of a cluster
 
 
 def leads() -> bool:

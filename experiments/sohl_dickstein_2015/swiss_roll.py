@@ -67,6 +67,10 @@ def experiment(
         sample_every: steps between pictures of samples.
         save_every: steps between checkpoints.
     """
+    if timesteps < 2:
+        raise ValueError(f"timesteps must be at least 2, got {timesteps}: the last step is fixed")
+    if train_betas and not 0 < beta_T < 1:
+        raise ValueError(f"beta_T must lie between 0 and 1 to be trained, got {beta_T}")
     betas = np.geomspace(beta_1, beta_T, timesteps)
 
     def make(schedule):
