@@ -11,6 +11,7 @@ import io
 import logging
 import math
 import os
+import platform
 import re
 import signal
 import sys
@@ -31,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells there of its every move
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and there, besides raising, of each failed write
+    keep_programs()
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         return _dispatch(name, rest)
@@ -43,6 +45,15 @@ def main(argv: list[str] | None = None) -> int:
         line = " ".join(str(error).split()) or type(error).__name__
         print(f"ddpm-jax {name}: {line}  ({TRACEBACK}=1 shows where)", file=sys.stderr)
         return 2
+
+
+def keep_programs() -> None:
+    """What XLA compiles is kept in the user's cache folder, unless JAX's own variables say otherwise."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
+    # a CPU's programs may use instructions that another machine with the same home lacks
+    os.environ.setdefault(
+        "JAX_COMPILATION_CACHE_DIR", os.path.join(os.path.expanduser(home), "ddpm_jax", platform.node())
+    )
 
 
 class Usage(ValueError):

@@ -8,6 +8,8 @@ million parameters. 1,437 images train it, 360 are held out.
 Measured (2 CPU cores, JAX 0.10.2): 4 min 39 s; 2.909 +- 0.016 bits/dim on the held-out digits, by `ddpm-jax evaluate`.
 """
 
+from typing import Literal
+
 import optax
 
 from ddpm_jax.data import digits
@@ -25,6 +27,7 @@ def experiment(
     learning_rate: float = 2e-3,
     ema_decay: float = 0.995,
     dropout: float = 0.0,
+    dtype: Literal["float32", "bfloat16"] = "float32",
     seed: int = 0,
     log_every: int = 50,
     sample_every: int = 500,
@@ -40,6 +43,7 @@ def experiment(
         learning_rate: of Adam, at its highest.
         ema_decay: of the average of the parameters that is sampled from.
         dropout: in the residual blocks.
+        dtype: that the network computes in; parameters, loss and sampling stay float32.
         seed: of the parameters, the order of the data and the noise.
         log_every: steps between rows of metrics.jsonl.
         sample_every: steps between sample grids.
@@ -55,7 +59,9 @@ def experiment(
         data=data,
         process=process,
         parameterization=parameterizations.clipped(process, eps),
-        network=UNet(width=width, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=dropout, groups=8),
+        network=UNet(
+            width=width, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=dropout, groups=8, dtype=dtype
+        ),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         batch_size=batch_size,
         num_steps=num_steps,

@@ -6,6 +6,8 @@
 No paper's row: not measured to the end.
 """
 
+from typing import Literal
+
 import optax
 
 from ddpm_jax.data import tfds_images
@@ -25,6 +27,8 @@ def experiment(
     warmup: int = 1000,
     ema_decay: float = 0.9995,
     dropout: float = 0.1,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    remat: bool = False,
     seed: int = 0,
     log_every: int = 100,
     sample_every: int = 2000,
@@ -41,6 +45,8 @@ def experiment(
         warmup: steps over which the learning rate rises from zero.
         ema_decay: of the average of the parameters that is sampled from, once it has ramped up to it.
         dropout: in the residual blocks.
+        dtype: that the network computes in; parameters, loss and sampling stay float32.
+        remat: compute the blocks again in the backward pass, for less memory and a third more time.
         seed: of the parameters, the order of the data and the noise.
         log_every: steps between rows of metrics.jsonl.
         sample_every: steps between sample grids.
@@ -53,7 +59,9 @@ def experiment(
         data=tfds_images("fashion_mnist", (28, 28, 1), num_classes=10, cost="31 MB to download"),
         process=process,
         parameterization=parameterizations.clipped(process, eps),
-        network=UNet(width=width, multipliers=(1, 2, 2), attention=(14,), dropout=dropout, groups=16),
+        network=UNet(
+            width=width, multipliers=(1, 2, 2), attention=(14,), dropout=dropout, groups=16, dtype=dtype, remat=remat
+        ),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         batch_size=batch_size,
         num_steps=num_steps,

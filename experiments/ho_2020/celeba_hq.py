@@ -13,6 +13,8 @@ averaged; --replicas 8), and samples are rounded to bytes (released: the fractio
 level darker; --truncate).
 """
 
+from typing import Literal
+
 import jax
 import optax
 
@@ -47,6 +49,7 @@ def experiment(
     timesteps: int = 1000,
     width: int = 128,
     dropout: float = 0.0,
+    dtype: Literal["float32", "bfloat16"] = "float32",
     num_steps: int = 500_000,
     batch_size: int = 64,
     learning_rate: float = 2e-5,
@@ -68,6 +71,7 @@ def experiment(
         timesteps: T, the steps of the diffusion, at least 21; the betas are those of T = 1000 times 1000 / T.
         width: channels of the U-Net at full resolution, a multiple of 32.
         dropout: in the residual blocks.
+        dtype: that the network computes in; parameters, loss and sampling stay float32.
         num_steps: training steps.
         batch_size: images a step, over all devices.
         learning_rate: of Adam, after the warm-up.
@@ -90,7 +94,7 @@ def experiment(
         data=built if folder_of_images is None else folder(folder_of_images, shape),
         process=process,
         parameterization=parameterizations.clipped(process, parameterizations.eps(process)),
-        network=UNet(width=width, multipliers=(1, 1, 2, 2, 4, 4), dropout=dropout, remat=remat),
+        network=UNet(width=width, multipliers=(1, 1, 2, 2, 4, 4), dropout=dropout, remat=remat, dtype=dtype),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         gradient=clip_in_parts(replicas) if replicas > 1 else jax.value_and_grad,
         encoding=truncated() if truncate else None,

@@ -79,6 +79,8 @@ def experiment(
     timesteps: int = 1000,
     width: int = 128,
     dropout: float = 0.1,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    remat: bool = False,
     num_steps: int = 800_000,
     batch_size: int = 128,
     learning_rate: float = 2e-4,
@@ -101,6 +103,8 @@ def experiment(
         timesteps: T, the steps of the diffusion, at least 21; the betas are those of T = 1000 times 1000 / T.
         width: channels of the U-Net at full resolution, a multiple of 32.
         dropout: in the residual blocks.
+        dtype: that the network computes in; parameters, loss and sampling stay float32.
+        remat: compute the blocks again in the backward pass, for less memory and a third more time.
         num_steps: training steps.
         batch_size: images a step, over all devices.
         learning_rate: of Adam, after the warm-up.
@@ -127,7 +131,9 @@ def experiment(
         data=tfds_images("cifar10", (32, 32, 3), cost="170 MB to download, as much again on disk"),
         process=process,
         parameterization=clipped,
-        network=UNet(width=width, dropout=dropout, out_channels=6 if variance == "learned" else 3),
+        network=UNet(
+            width=width, dropout=dropout, out_channels=6 if variance == "learned" else 3, dtype=dtype, remat=remat
+        ),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         gradient=clip_in_parts(replicas) if replicas > 1 else jax.value_and_grad,
         encoding=truncated() if truncate else None,

@@ -73,6 +73,7 @@ def experiment(
     timesteps: int = 1000,
     width: int | None = None,
     dropout: float = 0.0,
+    dtype: Literal["float32", "bfloat16"] = "float32",
     num_steps: int | None = None,
     batch_size: int = 64,
     learning_rate: float = 2e-5,
@@ -96,6 +97,7 @@ def experiment(
         timesteps: T, the steps of the diffusion, at least 21; the betas are those of T = 1000 times 1000 / T.
         width: channels of the U-Net at full resolution, a multiple of 32; by default 128, large 192.
         dropout: in the residual blocks.
+        dtype: that the network computes in; parameters, loss and sampling stay float32.
         num_steps: training steps; by default the paper's for the category.
         batch_size: images a step, over all devices.
         learning_rate: of Adam, after the warm-up.
@@ -127,7 +129,7 @@ def experiment(
         data=data,
         process=process,
         parameterization=parameterizations.clipped(process, parameterizations.eps(process)),
-        network=UNet(width, (1, 1, 2, 2, 4, 4), dropout=dropout, remat=remat),
+        network=UNet(width, (1, 1, 2, 2, 4, 4), dropout=dropout, remat=remat, dtype=dtype),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         gradient=clip_in_parts(replicas) if replicas > 1 else jax.value_and_grad,
         encoding=truncated() if truncate else None,
