@@ -30,8 +30,7 @@ TRACEBACK = "DDPM_JAX_TRACEBACK"
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells there of its every move
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and there, besides raising, of each failed write
+    be_brief()
     keep_programs()
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
@@ -43,8 +42,23 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get(TRACEBACK):
             raise
         line = " ".join(str(error).split()) or type(error).__name__
+        if "No space left on device" in line:
+            line = "no space left on device: what was saved before stays. Free some, and the same command goes on"
         print(f"ddpm-jax {name}: {line}  ({TRACEBACK}=1 shows where)", file=sys.stderr)
         return 2
+
+
+def be_brief() -> None:
+    """Keeps what Orbax tells of its every move, and of each failed write besides raising it, from the screen."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    tell = sys.excepthook
+
+    def hook(kind: Any, error: Any, trace: Any) -> None:
+        if str(error) != "Event loop is closed":  # of the writes that were under way when one failed
+            tell(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 def keep_programs() -> None:

@@ -23,7 +23,7 @@ class Accelerator(NamedTuple):
 
     def peak(self, dtype: DTypeLike) -> float:
         """TFLOP/s of matrix products of this type."""
-        return self.bfloat16 if jnp.dtype(dtype) == jnp.bfloat16 else self.float32
+        return float(self.bfloat16 if jnp.dtype(dtype) == jnp.bfloat16 else self.float32)
 
 
 ACCELERATORS = (
