@@ -15,6 +15,7 @@ import platform
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -48,17 +49,22 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
+AFTERMATH = ("Event loop is closed", "handle is closed", "No space left on device")
+"""What threads in the background say when a write failed, which is raised besides."""
+
+
+@functools.cache
 def be_brief() -> None:
-    """Keeps what Orbax tells of its every move, and of each failed write besides raising it, from the screen."""
+    """Keeps from the screen what Orbax tells of its every move, and what threads say of a failure that is raised."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    tell = sys.excepthook
+    for module, name in ((sys, "unraisablehook"), (threading, "excepthook")):
+        tell = getattr(module, name)
+        setattr(module, name, lambda told, tell=tell: _is_aftermath(told.exc_value) or tell(told))
 
-    def hook(kind: Any, error: Any, trace: Any) -> None:
-        if str(error) != "Event loop is closed":  # of the writes that were under way when one failed
-            tell(kind, error, trace)
 
-    sys.excepthook = hook
+def _is_aftermath(error: BaseException | None) -> bool:
+    return any(text in str(error) for text in AFTERMATH)
 
 
 def keep_programs() -> None:
