@@ -53,11 +53,11 @@ def abstract_state(experiment: Experiment, mesh: Mesh) -> TrainState:
     return sharding.place(jax.eval_shape(lambda params: create(params, experiment.optimizer), shapes(experiment)), mesh)
 
 
-def train_step(experiment: Experiment, setup: Setup = DEFAULT):
+def train_step(experiment: Experiment, mesh: Mesh, setup: Setup = DEFAULT):
     """``(state, batch)`` -> (state, metrics); the batch holds uint8 images and labels."""
-    gradient = experiment.gradient
+    gradient, loss = experiment.gradient, loss_fn(experiment)
     return make_train_step(
-        loss_fn(experiment),
+        lambda params, key, batch: loss(sharding.gathered(params, mesh), key, batch),
         experiment.optimizer,
         experiment.ema_decay,
         experiment.seed,
@@ -91,7 +91,7 @@ def _resident(experiment: Experiment, mesh: Mesh, source: Sequence, setup: Setup
     count = steps_a_call(experiment, jax.default_backend())
     data = sharding.put(load(source), sharding.replicated(mesh))
     rows = indices(len(source), experiment.batch_size, experiment.seed)
-    steps = compiled(experiment, mesh, gather_steps(train_step(experiment, setup)))
+    steps = compiled(experiment, mesh, gather_steps(train_step(experiment, mesh, setup)))
     cost = Cost(experiment, mesh, setup)
 
     def advance(state: TrainState, step: int):
@@ -105,7 +105,7 @@ def _resident(experiment: Experiment, mesh: Mesh, source: Sequence, setup: Setup
 
 
 def _streamed(experiment: Experiment, mesh: Mesh, source: Sequence, setup: Setup) -> Call:
-    one = compiled(experiment, mesh, train_step(experiment, setup))
+    one = compiled(experiment, mesh, train_step(experiment, mesh, setup))
     size, place, cost = experiment.batch_size, sharding.split(mesh), Cost(experiment, mesh, setup)
     rows, batches = sharding.own_rows(size, place), None
 

@@ -236,7 +236,8 @@ def _train(folder: Path, path: Path, experiment: Any, knobs: dict[str, Any], how
         return 0 if stop.signal == signal.SIGTERM else 128 + stop.signal
     if distributed.leads():
         samples = folder / "samples"
-        print(f"finished: {step} steps" + (f", samples in {samples}" if samples.exists() else ""))
+        measured = "" if distributed.alone() else f"; ddpm-jax evaluate {folder} measures it, on one machine"
+        print(f"finished: {step} steps" + (f", samples in {samples}" if samples.exists() else "") + measured)
     if distributed.alone():
         try:
             evaluate.quick(folder)

@@ -51,7 +51,7 @@ def plan(experiment: Experiment, setup: Setup = DEFAULT) -> Plan:
     mesh = _mesh(setup.mesh)
     check_batch(experiment, mesh, setup.accumulate)
     state, batch = abstract_state(experiment, mesh), abstract_batch(experiment, mesh)
-    lowered = compiled(experiment, mesh, train_step(experiment, setup)).lower(state, batch)
+    lowered = compiled(experiment, mesh, train_step(experiment, mesh, setup)).lower(state, batch)
     per_step = flops(lowered) * setup.accumulate
     program = lowered.compile()
     memory: Any = program.memory_analysis()

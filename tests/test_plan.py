@@ -28,7 +28,11 @@ def test_a_split_state_takes_its_share_as_planned():
     assert split.ema_bytes == sum(shard.nbytes for shard in shards)
     assert whole.ema_bytes / 4 < split.ema_bytes < whole.ema_bytes / 3
     assert split.flops_per_step == pytest.approx(whole.flops_per_step)
-    assert whole.collectives.keys() == {"all-reduce"} and "all-gather" in split.collectives
+    # what is split is put together once a step, and its gradients are summed once
+    assert whole.collectives.keys() == {"all-reduce"} and split.collectives.keys() == {"all-reduce", "all-gather"}
+    apart = [x for x in jax.tree.leaves(state.params) if not x.sharding.is_fully_replicated]
+    assert split.collectives["all-gather"] == (len(apart), sum(x.nbytes for x in apart))
+    assert split.collectives["all-reduce"][0] == 1
 
 
 def test_parts_of_a_batch_cost_the_same_and_take_less():

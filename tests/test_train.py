@@ -84,7 +84,7 @@ def test_a_data_parallel_step_sums_its_gradients_once_and_says_nothing_else():
 def test_it_compiles_once():
     experiment, mesh = TINY(), sharding.make_mesh()
     state, batch = (abstract(experiment, mesh) for abstract in (hall.abstract_state, abstract_batch))
-    step = hall.compiled(experiment, mesh, hall.train_step(experiment))
+    step = hall.compiled(experiment, mesh, hall.train_step(experiment, mesh))
     run = initial_state(experiment, mesh)
     images = {name: sharding.put(np.zeros(x.shape, x.dtype), x.sharding) for name, x in batch.items()}
     for _ in range(3):

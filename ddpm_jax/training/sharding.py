@@ -73,6 +73,16 @@ def places(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.sharding, tree)
 
 
+def gathered(tree: Any, mesh: Mesh) -> Any:
+    """The arrays whole on each device, inside a jitted function: what is split is put together where it is used.
+
+    Left to itself XLA would split what is computed as the parameters are.
+    """
+    if mesh.shape["fsdp"] == 1:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, replicated(mesh))
+
+
 def put(tree: Any, sharding: NamedSharding) -> Any:
     """Host arrays, which every process has whole, onto the devices."""
     if jax.process_count() == 1:

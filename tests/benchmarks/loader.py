@@ -52,7 +52,9 @@ def step(size: int) -> float:
     experiment = recipes.read(recipes.find(name))(batch_size=batch_size * jax.device_count())
     mesh = sharding.make_mesh()
     state, like = initial_state(experiment, mesh), abstract_batch(experiment, mesh)
-    program = compiled(experiment, mesh, train_step(experiment)).lower(abstract_state(experiment, mesh), like).compile()
+    program = (
+        compiled(experiment, mesh, train_step(experiment, mesh)).lower(abstract_state(experiment, mesh), like).compile()
+    )
     batch = {feature: sharding.put(np.zeros(x.shape, x.dtype), x.sharding) for feature, x in like.items()}
     state, _ = jax.block_until_ready(program(state, batch))
     start = time.perf_counter()
