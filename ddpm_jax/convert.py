@@ -146,7 +146,10 @@ def _schedule_knobs(schedule: Schedule) -> dict[str, Any]:
     t = np.arange(1, T + 1)
     betas = tuple(np.asarray(schedule.between(t - 1, t, 1)[1], float).tolist())
     for name, beta_1, beta_T in _names(betas[0], betas[-1]):
-        each = schedules.cosine(T) if name == "cosine" else getattr(schedules, name)(T, beta_1, beta_T)
+        try:
+            each = schedules.cosine(T) if name == "cosine" else getattr(schedules, name)(T, beta_1, beta_T)
+        except ValueError:  # no schedule begins and ends so
+            continue
         if all(np.allclose(ours, theirs, rtol=1e-5, atol=0) for ours, theirs in zip(schedule, each, strict=True)):
             return {"timesteps": T, "schedule": name, "beta_1": beta_1, "beta_T": beta_T, "betas": None}
     return {"timesteps": T, "schedule": "betas", "beta_1": betas[0], "beta_T": betas[-1], "betas": betas}

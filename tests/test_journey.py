@@ -162,6 +162,7 @@ def test_evaluation_adds_up_and_is_written(finished, tmp_path, capsys):
     assert Image.open(run / "rate_distortion.png").size[0] > 500
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(finished, train, tmp_path):
     workdir = tmp_path / "run"
     assert stop_at(train(workdir), 10, signal.SIGTERM) == 0

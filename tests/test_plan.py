@@ -35,6 +35,7 @@ def test_a_split_state_takes_its_share_as_planned():
     assert split.collectives["all-reduce"][0] == 1
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_cost_the_same_and_take_less():
     whole, parts = plan(TINY(batch_size=256)), plan(TINY(batch_size=256), Setup(accumulate=8))
     assert parts.flops_per_step == pytest.approx(whole.flops_per_step, rel=0.02)
@@ -150,6 +151,7 @@ def test_a_run_whose_loss_is_no_number_stops_or_skips(tmp_path, capsys):
     assert sum(row.get("skipped", 0) for row in rows) == 7  # all but the first, which led there
 
 
+@pytest.mark.slow
 def test_a_trace_is_written_of_the_steps_that_are_asked_for(tmp_path, capsys):
     recipe, run = str(Path(__file__).parent / "experiments" / "tiny.py"), tmp_path / "run"
     assert main(["train", recipe, "--workdir", str(run), "--profile", "4:6"]) == 0
