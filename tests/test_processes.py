@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -79,17 +80,21 @@ def close(one: Path, other: Path) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), runs[0].params, runs[1].params)
 
 
-@pytest.mark.parametrize(
-    "count, options",
-    [
-        (2, ()),
-        pytest.param(2, ("--mesh", "data=2,fsdp=2"), marks=pytest.mark.slow),
-        pytest.param(4, (), marks=pytest.mark.slow),
-    ],
-)
-def test_several_processes_are_the_run_of_one(finished, tmp_path, count, options):
+@pytest.mark.slow
+def test_parameters_split_over_processes_are_those_of_one(tmp_path):
+    """Wide enough that fsdp splits some of them."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert ended(start(run, 2, "--width", "48", "--mesh", "data=2,fsdp=2"), 240) == [0, 0], told(run, 2)
+    shared = re.search(r"([\d,]+) of them split over fsdp", told(run, 1))
+    assert shared and int(shared[1].replace(",", "")) > 100_000
+    assert ended(start(whole, 1, "--width", "48"), 240) == [0]
+    close(whole, run)
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_processes_are_the_run_of_one(finished, tmp_path, count):
     run = tmp_path / "run"
-    assert ended(start(run, count, *options), 240) == [0] * count, told(run, count)
+    assert ended(start(run, count), 240) == [0] * count, told(run, count)
     assert f"{2 * count} cpu device(s) in {count} processes" in told(run, 1)
     assert "step" not in output_of(run, 1).read_text().replace("checkpoints", "")  # one of them tells
     close(finished, run)
