@@ -101,7 +101,7 @@ def ours(config: dict[str, Any], batch: int, steps: int, dtype: str) -> tuple[Si
     images = {"image": np.random.default_rng(0).integers(0, 256, (batch, *shape)).astype(np.uint8)}
     forward = jax.jit(lambda params, x: experiment.network.apply({"params": params}, x, index))
     step = jax.jit(make_train_step(loss_fn(experiment), experiment.optimizer, 0.9999, 0), donate_argnums=0)
-    state = create(jax.tree.map(jnp.copy, params), experiment.optimizer)
+    state = jax.jit(lambda params: create(params, experiment.optimizer))(params)
     run = Run(experiment, params, 0)
     ancestral, ddim = jax.jit(run.sampler(steps)), jax.jit(run.sampler(min(50, steps), eta=0.0))
     bound, times = jax.jit(bound_fn(experiment)), jnp.arange(2, 2 + BITS_TERMS)
