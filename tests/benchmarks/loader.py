@@ -28,7 +28,7 @@ STEPS = {32: ("ho_2020/cifar10", 8), 256: ("ho_2020/celeba_hq", 1)}
 
 def write(path: Path, size: int, count: int) -> None:
     """Colour pictures, three dead-leaf images each, as PNG files."""
-    grey = dead_leaves(size, num_train=3 * count, largest=size / 2).open("train")
+    grey = dead_leaves(size, num_train=3 * count, smallest=size / 20, largest=size / 2).open("train")
     for i in range(count):
         pixels = np.concatenate([grey[3 * i + channel]["image"] for channel in range(3)], axis=-1)
         Image.fromarray(pixels).save(path / f"{i:06d}.png")
@@ -68,7 +68,7 @@ def main(
     """Prints a line for each size and number of threads."""
     for size in sizes:
         with tempfile.TemporaryDirectory() as name:
-            write(Path(name), size, min(images, 256))
+            write(Path(name), size, min(images, 256 if size < 128 else 16))
             for threads in workers:
                 rate = read(Path(name), size, threads, 32, max(1, images // 32))
                 print(f"{size}x{size} PNG, {threads:2} threads: {rate:8.0f} images/s", flush=True)
