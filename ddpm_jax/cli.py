@@ -24,6 +24,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from ddpm_jax import cpu
+
 # jax and the rooms are imported by the commands that need them, so that --help answers at once
 
 TRACEBACK = "DDPM_JAX_TRACEBACK"
@@ -33,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     be_brief()
     keep_programs()
+    cpu.quicken()
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         return _dispatch(name, rest)
@@ -189,6 +192,7 @@ def train(rest: list[str]) -> int:
     from ddpm_jax.training import distributed
     from ddpm_jax.workdir import own_knobs
 
+    cpu.keep_memory()
     distributed.join(how.coordinator, how.num_processes, how.process_id)
     knobs = own_knobs(folder, path, knobs)
     return _train(folder, path, recipe(**knobs), knobs, how)

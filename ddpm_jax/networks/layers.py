@@ -69,9 +69,41 @@ def downsample(features: int, dtype: DTypeLike, name: str, padding: int = 0) -> 
     return nn.Conv(features, (3, 3), (2, 2), (sides, sides), dtype=dtype, kernel_init=initializer(), name=name)
 
 
-def norm(groups: int, dtype: DTypeLike, name: str, epsilon: float = 1e-6) -> nn.GroupNorm:
-    """Group normalisation; the statistics are in float32 whatever the dtype."""
-    return nn.GroupNorm(groups, epsilon=epsilon, dtype=dtype, name=name)
+class GroupNorm(nn.Module):
+    """`group_norm` with a learned scale and bias for each channel; float32 inside, whatever the dtype of the result."""
+
+    groups: int
+    dtype: DTypeLike
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        return group_norm(x.astype(jnp.float32), scale, bias, self.groups, self.epsilon).astype(self.dtype)
+
+
+def group_norm(
+    x: Float[Array, "batch height width channels"],
+    scale: Float[Array, " channels"],
+    bias: Float[Array, " channels"],
+    groups: int,
+    epsilon: float,
+) -> Float[Array, "batch height width channels"]:
+    """Each group of neighbouring channels shifted and scaled to mean 0 and variance 1 over the image, then `bias` and
+    `scale` (Wu and He 2018).
+
+    All of it is one multiplication and one addition for each channel of an image, whose numbers come from sums over its
+    pixels: two passes over x here and two in the gradient, where means over groups of channels take several.
+    """
+    area = x.shape[1] * x.shape[2]
+    sums = jnp.stack([x.sum(axis=(1, 2)), jnp.square(x).sum(axis=(1, 2))])
+    mean, square = sums.reshape(2, len(x), groups, -1).mean(axis=3, keepdims=True) / area
+    deviation = jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0) + epsilon)
+    factor = scale.reshape(1, groups, -1) / deviation
+    offset = bias.reshape(1, groups, -1) - mean * factor
+    each = (len(x), 1, 1, x.shape[-1])
+    return x * factor.reshape(each) + offset.reshape(each)
 
 
 class ResBlock(nn.Module):
@@ -85,10 +117,10 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, emb: Array, train: bool) -> Array:
-        h = nn.swish(norm(self.groups, self.dtype, "norm_in", self.epsilon)(x))
+        h = nn.swish(GroupNorm(self.groups, self.dtype, self.epsilon, name="norm_in")(x))
         h = conv3x3(self.features, self.dtype, "conv_in")(h)
         h = h + dense(self.features, self.dtype, "time")(nn.swish(emb))[:, None, None, :]
-        h = nn.swish(norm(self.groups, self.dtype, "norm_out", self.epsilon)(h))
+        h = nn.swish(GroupNorm(self.groups, self.dtype, self.epsilon, name="norm_out")(h))
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         h = conv3x3(self.features, self.dtype, "conv_out", scale=TINY)(h)
         if x.shape[-1] != self.features:
@@ -107,7 +139,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         batch, height, width, channels = x.shape
-        h = norm(self.groups, self.dtype, "norm", self.epsilon)(x)
+        h = GroupNorm(self.groups, self.dtype, self.epsilon, name="norm")(x)
         split = (batch, height * width, self.heads, channels // self.heads)
         query, key, value = (dense(channels, self.dtype, name)(h).reshape(split) for name in ("query", "key", "value"))
         h = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from ddpm_jax.networks.layers import TINY, Attention, ResBlock, TimeEmbedding, conv3x3, downsample, norm, upsample
+from ddpm_jax.networks.layers import TINY, Attention, GroupNorm, ResBlock, TimeEmbedding, conv3x3, downsample, upsample
 
 
 class UNet(nn.Module):
@@ -59,7 +59,7 @@ class UNet(nn.Module):
         h = self._block(h, emb, train, h.shape[-1], "mid_0", attend=True)
         h = self._block(h, emb, train, h.shape[-1], "mid_1", attend=False)
         h = self._up(h, skips, emb, train)
-        h = nn.swish(norm(self.groups, self.dtype, "norm_out", self.norm_eps)(h))
+        h = nn.swish(GroupNorm(self.groups, self.dtype, self.norm_eps, name="norm_out")(h))
         out = conv3x3(self.out_channels or x.shape[-1], self.dtype, "conv_out", scale=TINY)(h)
         return out.astype(jnp.float32)
 

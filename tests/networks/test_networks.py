@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from ddpm_jax.networks import MLP, UNet
+from ddpm_jax.networks import MLP, UNet, layers
 from ddpm_jax.networks.layers import timestep_embedding, upsample
 
 SMALL: dict[str, Any] = {
@@ -153,3 +154,31 @@ def test_perceptron_hears_the_timestep():
     network = MLP(width=16, depth=2)
     variables, x, index = variables_of(network, (4, 2))
     assert jnp.abs(apply(network, variables, x, index) - apply(network, variables, x, index + 9)).max() > 1e-3
+
+
+@pytest.mark.parametrize(("groups", "dtype"), [(4, "float32"), (1, "float32"), (8, "bfloat16")])
+def test_the_group_norm_is_that_of_flax_and_so_is_its_gradient(groups, dtype):
+    x = 2 + 3 * jax.random.normal(jax.random.key(0), (3, 6, 5, 16))
+    weight = jax.random.normal(jax.random.key(1), x.shape)
+    params = {"scale": jnp.linspace(0.5, 2, 16), "bias": jnp.linspace(-1, 1, 16)}
+
+    def called(module):
+        return jax.vjp(lambda params, x: module.apply({"params": params}, x), params, x.astype(dtype))
+
+    ours, ours_back = called(layers.GroupNorm(groups, dtype, 1e-3))
+    theirs, theirs_back = called(nn.GroupNorm(groups, epsilon=1e-3, dtype=dtype))
+    close = {"rtol": 2e-2, "atol": 2e-1} if dtype == "bfloat16" else {"rtol": 1e-4, "atol": 1e-4}
+    assert ours.dtype == theirs.dtype
+    for mine, other in zip(
+        jax.tree.leaves((ours, ours_back(weight.astype(dtype)))),
+        jax.tree.leaves((theirs, theirs_back(weight.astype(dtype)))),
+        strict=True,
+    ):
+        np.testing.assert_allclose(mine.astype(jnp.float32), other.astype(jnp.float32), **close)
+
+
+def test_a_group_norm_leaves_mean_zero_and_variance_one_in_each_group():
+    x = 100 + jnp.exp(jax.random.normal(jax.random.key(0), (2, 8, 4, 12)))
+    y = layers.group_norm(x, jnp.ones(12), jnp.zeros(12), 3, 1e-6).reshape(2, 8, 4, 3, 4)
+    np.testing.assert_allclose(y.mean(axis=(1, 2, 4)), 0, atol=1e-2)
+    np.testing.assert_allclose(y.var(axis=(1, 2, 4)), 1, atol=1e-2)
