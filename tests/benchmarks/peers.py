@@ -1,12 +1,14 @@
-"""Our U-Net beside the same one of diffusers on PyTorch: a table of ratios, ours / theirs; below one, ours is faster.
+"""Our U-Net beside that of another library, on PyTorch: a table of ratios, ours / theirs; below one, ours is faster.
 
     pip install -e '.[dev,benchmark]'
-    python tests/benchmarks/peers.py [--sizes digits fashion cifar10] [--rounds 7] [--dtype float32] [--no-compile]
+    python tests/benchmarks/peers.py [--peer diffusers|lucidrains] [--sizes digits fashion cifar10] [--rounds 7]
 
-Both networks are made from the same config and have the same number of parameters. Each side runs in a process of its
-own; their calls alternate, each after one that is not counted. A row is the median of the rounds' ratios, with the
-least and the greatest. "memory" is the most that is in use during a train step; "start" the time from the start of the
-process to the end of the first train step, with programs compiled anew and with those kept from the start before.
+That of diffusers is made from the same config as ours and has the same number of parameters; the one of lucidrains'
+denoising-diffusion-pytorch has the same widths, another design, and no likelihood to be timed. Each side runs in a
+process of its own; their calls alternate, each after one that is not counted. A row is the median of the rounds'
+ratios, with the least and the greatest. "memory" is the most that is in use during a train step; "start" the time
+from the start of the process to the end of the first train step, with programs compiled anew and with those kept from
+the start before.
 """
 
 import statistics
@@ -16,9 +18,6 @@ from typing import Any, Literal
 import tyro
 from sides import Work, Worker
 
-from ddpm_jax.interop import unets
-from ddpm_jax.networks import UNet
-
 ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 TIMED = ("forward", "train", "sample_one", "sample_batch", "ddim_batch", "bits")
 Size = Literal["digits", "fashion", "cifar10"]
@@ -27,6 +26,8 @@ What = Literal["forward", "train", "sample_one", "sample_batch", "ddim_batch", "
 
 def networks() -> dict[str, tuple[dict[str, Any], int, int]]:
     """The config, the batch, and the steps that are sampled: of the larger ones few, since each step costs the same."""
+    from ddpm_jax.networks import UNet  # here, since each side imports this file before it is told its environment
+
     digits = UNet(width=32, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=0.0, groups=8)
     fashion = UNet(width=64, multipliers=(1, 2, 2), dropout=0.0)
     return {
@@ -36,72 +37,72 @@ def networks() -> dict[str, tuple[dict[str, Any], int, int]]:
     }
 
 
-def _config(network: UNet, image_shape: tuple[int, int, int]) -> dict[str, Any]:
-    fields = {name: getattr(network, name) for name in UNet.__dataclass_fields__ if name not in ("parent", "name")}
+def _config(network: Any, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    from ddpm_jax.interop import unets
+
+    fields = {name: getattr(network, name) for name in network.__dataclass_fields__ if name not in ("parent", "name")}
     config = unets.to_config(fields, image_shape)
     return {name: value for name, value in config.items() if not name.startswith("_")}
 
 
-def compare(work: Work, what: tuple[str, ...], rounds: int) -> None:
+def compare(peer: str, work: Work, what: tuple[str, ...], rounds: int) -> None:
     """Prints a row for each thing that is timed."""
     if timed := [each for each in what if each != "start"]:
-        pair = Worker("ours", work, ENVIRONMENT), Worker("theirs", work)
-        counts = [side.ask("parameters") for side in pair]
-        assert counts[0] == counts[1], f"{counts[0]} parameters, theirs {counts[1]}"
-        print(f"{counts[0]:,} parameters, batch {work.batch}, {work.dtype}: {' / '.join(s.ask('told') for s in pair)}")
-        for each in timed:
-            turns = 1 + rounds if each in TIMED else 2  # the first is not counted
-            _row(each, [[side.ask(each) for side in pair] for _ in range(turns)][1:])
-        for side in pair:
-            side.close()
+        with Worker("ours", work, ENVIRONMENT) as ours, Worker(peer, work) as theirs:
+            counts = [side.ask("parameters") for side in (ours, theirs)]
+            assert peer != "diffusers" or counts[0] == counts[1], f"{counts[0]} parameters, theirs {counts[1]}"
+            told = " / ".join(
+                f"{side.ask('told')}, {count:,}" for side, count in zip((ours, theirs), counts, strict=True)
+            )
+            print(f"{told} parameters; batch {work.batch}, {work.dtype}", flush=True)
+            for each in timed:
+                turns = 1 + rounds if each in TIMED else 2  # the first is not counted
+                _row(each, [[side.ask(each) for side in (ours, theirs)] for _ in range(turns)][1:])
     if "start" in what:
-        _starts(work, rounds=2)
+        _starts(peer, work, rounds=2)
 
 
 def _row(name: str, pairs: list[list[float]]) -> None:
     ratios = sorted(a / b for a, b in pairs)
-    ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-    told = (
-        (f"{ours / 2**20:8.0f} / {theirs / 2**20:8.0f} MiB",)
-        if name == "memory"
-        else (f"{ours:8.4f} / {theirs:8.4f} s",)
-    )
-    print(f"  {name:12} {told[0]} = {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})", flush=True)
+    size, unit = (2**20, "MiB") if name == "memory" else (1, "s")
+    ours, theirs = (statistics.median(column) / size for column in zip(*pairs, strict=True))
+    told = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    print(f"  {name:12} {ours:10.4f} / {theirs:10.4f} {unit} = {told}", flush=True)
 
 
-def _starts(work: Work, rounds: int) -> None:
+def _starts(peer: str, work: Work, rounds: int) -> None:
     """Rows for the first start, whose programs are compiled anew, and for the second."""
     pairs: dict[str, list[list[float]]] = {"start, cold": [], "start, warm": []}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as kept:
             caches = {"JAX_COMPILATION_CACHE_DIR": kept, "TORCHINDUCTOR_CACHE_DIR": kept}
             for row in pairs.values():
-                row.append([_first(side, work, ENVIRONMENT | caches) for side in ("ours", "theirs")])
+                row.append([_first(side, work, ENVIRONMENT | caches) for side in ("ours", peer)])
     for name, row in pairs.items():
         _row(name, row)
 
 
 def _first(module: str, work: Work, environment: dict[str, str]) -> float:
-    side = Worker(module, work, environment)
-    seconds = side.ask("first")
-    side.close()
-    return seconds
+    with Worker(module, work, environment) as side:
+        return side.ask("first")
 
 
 def main(
+    peer: Literal["diffusers", "lucidrains"] = "diffusers",
     sizes: tuple[Size, ...] = ("digits", "fashion", "cifar10"),
     rounds: int = 7,
     dtype: Literal["float32", "bfloat16"] = "float32",
     compile: bool = True,
     batch: int | None = None,
-    what: tuple[What, ...] = (*TIMED, "memory", "start"),
+    what: tuple[What, ...] | None = None,
 ) -> None:
     """Prints a table for each size."""
     made = networks()
+    everything = tuple(each for each in (*TIMED, "memory", "start") if (peer, each) != ("lucidrains", "bits"))
     for name in sizes:
         config, default, steps = made[name]
         print(f"{name}: ", end="")
-        compare(Work(config, batch or default, steps, dtype, compile), what, rounds)
+        compare(peer, Work(config, batch or default, steps, dtype, compile), what or everything, rounds)
 
 
 if __name__ == "__main__":

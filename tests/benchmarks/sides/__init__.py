@@ -63,15 +63,19 @@ class Worker:
             raise answer
         return answer
 
-    def close(self) -> None:
-        self._pipe.send(None)
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._process.kill()
         self._process.join()
 
 
 def _serve(pipe: Any, module: str, work: Work, environment: dict[str, str], began: float) -> None:
     os.environ.update(environment)
     side = importlib.import_module(f"sides.{module}").make(work)
-    while (what := pipe.recv()) is not None:
+    while True:
+        what = pipe.recv()
         try:
             pipe.send(_answer(side, what, began))
         except Exception as error:  # told on the other end of the pipe

@@ -1,0 +1,154 @@
+"""How cost grows: a train step with batch, width, image size and T; sampling with its steps; messages with devices.
+
+    python tests/benchmarks/growth.py [--rounds 5] [--out growth.png]
+
+The network has two levels, one block each and no attention, so that only what is varied grows. Seconds are medians of
+warm calls, bytes and FLOPs XLA's own. A growth of 1 means twice the cost for twice as much.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import matplotlib
+
+matplotlib.use("agg")
+import numpy as np
+import optax
+import tyro
+from matplotlib import pyplot as plt
+
+from ddpm_jax import cpu
+from ddpm_jax.advance import compiled, train_step
+from ddpm_jax.data import Data
+from ddpm_jax.diffusion import gaussian, parameterizations, schedules
+from ddpm_jax.experiment import Experiment, Run, init_fn, keys
+from ddpm_jax.networks import UNet
+from ddpm_jax.plan import abstract_batch, plan
+from ddpm_jax.train import initial_state
+from ddpm_jax.training import sharding
+
+BASE = {"batch": 16, "width": 32, "size": 16, "T": 1000}
+GRID = {"batch": (4, 8, 16, 32, 64), "width": (16, 32, 64, 128), "size": (8, 16, 32, 64), "T": (100, 1000, 10_000)}
+STEPS = (5, 10, 20, 50, 100)
+DEVICES = (1, 2, 4, 8)
+
+
+class Cost(NamedTuple):
+    seconds: float
+    bytes: float
+    flops: float
+
+
+def experiment(batch: int, width: int, size: int, T: int) -> Experiment:
+    process = gaussian.process(schedules.linear_scaled(T))
+    return Experiment(
+        data=Data("random", (size, size, 3), lambda split: []),
+        process=process,
+        parameterization=parameterizations.eps(process, parameterizations.fixed_large),
+        network=UNet(width=width, multipliers=(1, 2), num_blocks=1, attention=(), dropout=0.0, groups=8),
+        optimizer=optax.adam(2e-4),
+        batch_size=batch,
+        num_steps=1,
+    )
+
+
+def train_cost(point: Mapping[str, int], rounds: int) -> Cost:
+    """Of one train step on one device."""
+    made, mesh = experiment(**point), sharding.make_mesh()
+    state, step, told = initial_state(made, mesh), compiled(made, mesh, train_step(made, mesh)), plan(made)
+    batch = {
+        name: sharding.put(np.zeros(x.shape, x.dtype), x.sharding) for name, x in abstract_batch(made, mesh).items()
+    }
+
+    def call() -> None:
+        nonlocal state
+        state, _ = jax.block_until_ready(step(state, batch))
+
+    return Cost(median(call, rounds), told.total_bytes, told.flops_per_step)
+
+
+def sample_seconds(steps: int, rounds: int) -> float:
+    """Of a batch in so many steps."""
+    made = experiment(**BASE)
+    params = jax.jit(init_fn(made))(jax.random.key(0))
+    sampler, batch_keys = jax.jit(Run(made, params, 0).sampler(steps)), keys(0, BASE["batch"])
+    return median(lambda: jax.block_until_ready(sampler(batch_keys)), rounds)
+
+
+def median(call: Callable[[], Any], rounds: int) -> float:
+    call()
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def growth(values: tuple[int, ...], costs: list[float]) -> float:
+    """The power that the cost grows with, over the upper half of the values."""
+    half = len(values) // 2
+    return float(np.polyfit(np.log(values[half:]), np.log(costs[half:]), 1)[0])
+
+
+def messages(devices: int) -> dict[str, Any]:
+    """What `plan` counts for the digits, 64 images on each of so many devices."""
+    options = ["--mesh", f"data={devices}", "--batch-size", str(64 * devices), "--json", "/dev/stdout"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ddpm_jax", "plan", "digits", *options], capture_output=True, text=True
+    )
+    return json.loads(done.stdout[done.stdout.index("{") :])
+
+
+def vary(axis: Any, name: str, values: tuple[int, ...], rounds: int) -> None:
+    """The rows and the picture of a train step as one thing grows."""
+    costs = [train_cost(BASE | {name: value}, rounds) for value in values]
+    for value, cost in zip(values, costs, strict=True):
+        told = f"{cost.seconds * 1e3:9.1f} ms {cost.bytes / 2**20:8.1f} MiB {cost.flops / 1e9:9.2f} GFLOP"
+        print(f"{name:6} {value:6}: {told}")
+    powers = {field: growth(values, [getattr(cost, field) for cost in costs]) for field in Cost._fields}
+    print(f"{name:6} growth: " + ", ".join(f"{field} {power:.2f}" for field, power in powers.items()), flush=True)
+    axis.loglog(values, [cost.seconds * 1e3 for cost in costs], "o-", label="ms a train step")
+    axis.loglog(values, [cost.bytes / 2**20 for cost in costs], "s-", label="MiB a device")
+    axis.set(xlabel=name, title=f"time ~ {name}^{powers['seconds']:.2f}")
+    axis.legend()
+
+
+def sampling(axis: Any, rounds: int) -> None:
+    """The row and the picture of sampling: a line in the number of steps."""
+    seconds = [sample_seconds(steps, rounds) for steps in STEPS]
+    slope, intercept = np.polyfit(STEPS, seconds, 1)
+    off = max(abs(slope * steps + intercept - took) for steps, took in zip(STEPS, seconds, strict=True))
+    line = f"{intercept * 1e3:.1f} ms + {slope * 1e3:.2f} ms a step"
+    print(f"sampling {BASE['batch']} images: {line}, off by at most {off * 1e3:.1f} ms", flush=True)
+    axis.plot(STEPS, seconds, "o-")
+    axis.set(xlabel="steps", ylabel="seconds", title=f"sampling: {line}")
+
+
+def main(rounds: int = 5, out: Path | None = None) -> None:
+    """Prints the tables, and draws them where `out` says."""
+    cpu.quicken()
+    print(f"JAX {jax.__version__} on {jax.devices()[0].device_kind}; {BASE} but for what is varied", flush=True)
+    figure, axes = plt.subplots(1, 5, figsize=(20, 3.6), layout="constrained")
+    for axis, (name, values) in zip(axes, GRID.items(), strict=False):
+        vary(axis, name, values, rounds)
+    sampling(axes[-1], rounds)
+    for devices in DEVICES:
+        told = messages(devices)
+        sent = ", ".join(f"{n} {kind} of {size / 2**20:.2f} MiB" for kind, (n, size) in told["collectives"].items())
+        print(
+            f"{devices} devices, 64 images each: {told['total_bytes'] / 2**20:.1f} MiB a device; {sent or 'no message'}"
+        )
+    if out is not None:
+        figure.savefig(out, dpi=80)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,76 @@
+"""What a step costs in things that are counted: compilations, transfers, bytes, FLOPs. Seconds are for benchmarks."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from ddpm_jax import recipes
+from ddpm_jax.advance import compiled, flops, make_advance, train_step
+from ddpm_jax.experiment import Run, init_fn, keys
+from ddpm_jax.networks import layers
+from ddpm_jax.plan import abstract_batch, tree_bytes
+from ddpm_jax.train import initial_state
+from ddpm_jax.training import sharding
+
+TINY = recipes.read(Path(__file__).parent / "experiments" / "tiny.py")
+EXPERIMENT = TINY(num_steps=8)
+MESH = sharding.make_mesh({"data": 1}, jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def lowered() -> Any:
+    step = compiled(EXPERIMENT, MESH, train_step(EXPERIMENT, MESH))
+    return step.lower(initial_state(EXPERIMENT, MESH), abstract_batch(EXPERIMENT, MESH))
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return Run(EXPERIMENT, jax.jit(init_fn(EXPERIMENT))(jax.random.key(0)), 0)
+
+
+def test_a_step_takes_nothing_from_the_host_that_was_not_put_there():
+    """The indices of its images are; neither state nor images nor metrics pass."""
+    state = initial_state(EXPERIMENT, MESH)
+    advance = make_advance(EXPERIMENT, MESH, EXPERIMENT.data.open("train")).advance
+    state, _ = advance(state, 0)
+    with jax.transfer_guard("disallow"):
+        state, metrics = advance(state, 1)
+    assert int(state.step) == 2 and np.isfinite(metrics["loss"]).all()
+
+
+def test_a_sampler_stays_on_the_device_and_compiles_once(run):
+    sampler = jax.jit(run.sampler(5))
+    first, second = keys(0, 3), keys(1, 3)
+    sampler(first)
+    with jax.transfer_guard("disallow"):
+        images = sampler(second)
+    assert sampler._cache_size() == 1 and images.shape[0] == 3
+
+
+def test_a_sampler_takes_no_more_memory_for_more_steps(run):
+    few, many = (jax.jit(run.sampler(steps)).lower(keys(0, 4)).compile().memory_analysis() for steps in (5, 20))
+    assert many.temp_size_in_bytes <= few.temp_size_in_bytes + 4 * 20
+
+
+def test_a_train_step_costs_three_forward_passes(lowered):
+    """One forward, two backward: for the inputs and for the weights."""
+    batch = abstract_batch(EXPERIMENT, MESH)["image"].shape
+    params = initial_state(EXPERIMENT, MESH).params
+    forward = jax.jit(lambda params, x, index: EXPERIMENT.network.apply({"params": params}, x, index))
+    once = flops(forward.lower(params, np.zeros(batch, np.float32), np.zeros(batch[0], np.int32)))
+    assert 2.6 * once < flops(lowered) < 3.2 * once
+
+
+def test_a_train_step_works_in_the_memory_of_its_state(lowered):
+    """Every array of the state is donated."""
+    state = initial_state(EXPERIMENT, MESH)
+    assert lowered.compile().memory_analysis().alias_size_in_bytes >= tree_bytes(state)
+
+
+def test_a_group_norm_passes_twice_over_its_input_and_keeps_nothing_of_its_size():
+    x, scale = jax.ShapeDtypeStruct((4, 16, 16, 32), np.float32), jax.ShapeDtypeStruct((32,), np.float32)
+    norm = jax.jit(lambda x, scale: layers.group_norm(x, scale, scale, 8, 1e-6))
+    assert norm.lower(x, scale).compile().memory_analysis().temp_size_in_bytes < 0.5 * np.prod(x.shape) * 4
