@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -50,7 +50,7 @@ class Trainable(NamedTuple):
     make: Callable[[Params], tuple[Process, Parameterization]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # its parts are functions and arrays: two are the same where they are one
 class Experiment:
     """One run, as composed objects. What an experiment file returns."""
 
@@ -124,6 +124,7 @@ def labels(experiment: Experiment, num: int) -> np.ndarray | None:
     return None if classes is None else np.arange(num, dtype=np.int32) % classes
 
 
+@lru_cache(maxsize=4)  # asked for by all that a start consists of
 def shapes(experiment: Experiment) -> Params:
     """The parameters as shapes and types alone. Raises ValueError if the network cannot be built."""
     return jax.eval_shape(init_fn(experiment), jax.random.key(0))
