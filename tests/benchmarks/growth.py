@@ -10,6 +10,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -56,6 +57,7 @@ def experiment(batch: int, width: int, size: int, T: int) -> Experiment:
         optimizer=optax.adam(2e-4),
         batch_size=batch,
         num_steps=1,
+        ema_decay=0.9999,
     )
 
 
@@ -100,11 +102,11 @@ def growth(values: tuple[int, ...], costs: list[float]) -> float:
 
 def messages(devices: int) -> dict[str, Any]:
     """What `plan` counts for the digits, 64 images on each of so many devices."""
-    options = ["--mesh", f"data={devices}", "--batch-size", str(64 * devices), "--json", "/dev/stdout"]
-    done = subprocess.run(
-        [sys.executable, "-m", "ddpm_jax", "plan", "digits", *options], capture_output=True, text=True
-    )
-    return json.loads(done.stdout[done.stdout.index("{") :])
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder, "plan.json")
+        options = ["--mesh", f"data={devices}", "--batch-size", str(64 * devices), "--json", str(told)]
+        subprocess.run([sys.executable, "-m", "ddpm_jax", "plan", "digits", *options], check=True, capture_output=True)
+        return json.loads(told.read_text())
 
 
 def vary(axis: Any, name: str, values: tuple[int, ...], rounds: int) -> None:
