@@ -1,15 +1,17 @@
 """Images a second that the loader reads, decodes and puts on the device, beside what a train step takes.
 
-    python tests/benchmarks/loader.py [--sizes 32 256] [--workers 1 4 16] [--images 512] [--no-step-too]
+    python tests/benchmarks/loader.py [--sizes 32 256] [--workers 1 4 16] [--images 512] [--no-step-too] [--peer]
 
 The images are PNG files in a folder, read in Grain's shuffled order by that many threads. The step is that of the
 CIFAR-10 U-Net for 32x32 and of the CelebA-HQ one for 256x256, with 8 and 1 images: of larger batches a step takes no
-less for each image on a CPU, and on an accelerator this benchmark is to be run there.
+less for each image on a CPU, and on an accelerator this benchmark is to be run there. With --peer the same files are
+read by PyTorch's DataLoader too, in as many processes, in turns with ours.
 """
 
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -46,6 +48,35 @@ def read(path: Path, size: int, workers: int, batch_size: int, count: int) -> fl
     return count * batch_size / (time.perf_counter() - start)
 
 
+class Pictures:
+    """The files as PyTorch's DataLoader takes them, over and over."""
+
+    def __init__(self, path: Path, count: int):
+        files = sorted(path.iterdir())
+        self.files = (files * (1 + count // len(files)))[:count]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return np.array(Image.open(self.files[i]).convert("RGB"))
+
+
+def read_by_peer(path: Path, workers: int, batch_size: int, count: int) -> float:
+    """Images a second of PyTorch's DataLoader, once its processes are under way."""
+    from torch.utils.data import DataLoader
+
+    pictures: Any = Pictures(path, (count + 2) * batch_size)
+    loader = DataLoader(pictures, batch_size, shuffle=True, num_workers=workers, multiprocessing_context="spawn")
+    batches = iter(loader)
+    for _ in range(2):
+        next(batches)
+    start = time.perf_counter()
+    for _ in range(count):
+        next(batches)
+    return count * batch_size / (time.perf_counter() - start)
+
+
 def step(size: int) -> float:
     """Images a second of the train step alone, the second call of three."""
     name, batch_size = STEPS[size]
@@ -63,7 +94,11 @@ def step(size: int) -> float:
 
 
 def main(
-    sizes: tuple[int, ...] = (32, 256), workers: tuple[int, ...] = (1, 4, 16), images: int = 512, step_too: bool = True
+    sizes: tuple[int, ...] = (32, 256),
+    workers: tuple[int, ...] = (1, 4, 16),
+    images: int = 512,
+    step_too: bool = True,
+    peer: bool = False,
 ) -> None:
     """Prints a line for each size and number of threads."""
     for size in sizes:
@@ -72,6 +107,11 @@ def main(
             for threads in workers:
                 rate = read(Path(name), size, threads, 32, max(1, images // 32))
                 print(f"{size}x{size} PNG, {threads:2} threads: {rate:8.0f} images/s", flush=True)
+                if peer:
+                    theirs = read_by_peer(Path(name), threads, 32, max(1, images // 32))
+                    print(
+                        f"  DataLoader, {threads:2} processes: {theirs:8.0f} images/s: {rate / theirs:.2f} times theirs"
+                    )
         if step_too:
             print(f"{size}x{size} train step of {STEPS[size][0]}: {step(size):8.2f} images/s", flush=True)
 
