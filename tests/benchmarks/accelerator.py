@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import tyro
 from peers import ENVIRONMENT, networks
 from sides import Work, Worker
-from sides.ours import experiment, make
+from sides.ours import Made, experiment
 
 from ddpm_jax.experiment import Run, init_fn, keys
 
@@ -33,7 +33,7 @@ KINDS = {"convolutions": ("conv",), "matrix products": ("gemm", "dot", "matmul")
 """How the names of operations begin or what they hold; the rest moves and adds."""
 
 
-def matrix_peak(rounds: int = 20) -> float:
+def matrix_peak(rounds: int) -> float:
     """TFLOP/s of a large bfloat16 matrix product."""
     a = jnp.ones((SIDE, SIDE), jnp.bfloat16)
     product = jax.jit(lambda a: a @ a)
@@ -72,18 +72,18 @@ def sample_row(work: Work, num: int) -> None:
 
 def profile(work: Work, folder: Path) -> None:
     """What the device's time goes to in three train steps."""
-    side = make(work)
-    side.train()
+    side = Made(work)
+    side.wait(side.train())
     with jax.profiler.trace(str(folder)):
         for _ in range(3):
-            side.train()
+            side.wait(side.train())
     spent: collections.Counter[str] = collections.Counter()
     with gzip.open(next(folder.rglob("*.trace.json.gz"))) as file:
         for event in json.load(file)["traceEvents"]:
             if "hlo_op" in event.get("args", {}):
                 spent[_kind(event)] += event["dur"]
     total = sum(spent.values()) or 1
-    print("time of a train step: " + ", ".join(f"{kind} {time / total:.0%}" for kind, time in spent.most_common()))
+    print("time of a train step: " + ", ".join(f"{kind} {part / total:.0%}" for kind, part in spent.most_common()))
 
 
 def _kind(event: dict[str, Any]) -> str:
@@ -106,7 +106,7 @@ def main(
         sys.exit("no accelerator here: nothing is measured")
     config, _, _ = networks()["cifar10"]
     works = [Work(config, size, 1000, dtype, compiled=not on_cpu) for size in batch]
-    peak = matrix_peak() if not on_cpu else matrix_peak(1)
+    peak = matrix_peak(1 if on_cpu else 20)
     print(f"JAX {jax.__version__} on {device.device_kind}: matrix products reach {peak:.0f} TFLOP/s", flush=True)
     for work in works:
         train_row(work, rounds, peak)

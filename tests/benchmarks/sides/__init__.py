@@ -4,8 +4,7 @@ import importlib
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 CHAIN_TERMS = 10
 """Of the bound that is timed; the decoder is one more call of the network."""
@@ -27,22 +26,27 @@ class Work(NamedTuple):
     compiled: bool
 
 
-class Side(NamedTuple):
-    """The calls that are timed, each of which ends when its result is there, and what is told of them."""
+class Side(Protocol):
+    """What is timed, and what is told of it. Each module here has one, made from the Work and called Made."""
 
-    forward: Callable[[], Any]
-    train: Callable[[], Any]
-    sample_one: Callable[[], Any]
-    sample_batch: Callable[[], Any]
-    ddim_batch: Callable[[], Any]
-    bits: Callable[[], Any]
-    peak: Callable[[], int | None]
-    """Bytes of the accelerator's memory that were in use at most; None where that is the host's."""
     parameters: int
-    flops: float
-    """Of a train step, as XLA counts them; 0 on the other side."""
     told: str
     """Versions and device."""
+
+    def forward(self) -> Any: ...
+    def train(self) -> Any: ...
+    def sample_one(self) -> Any: ...
+    def sample_batch(self) -> Any: ...
+    def ddim_batch(self) -> Any: ...
+    def bits(self) -> Any: ...
+
+    def wait(self, result: Any) -> None:
+        """Returns when the result of a call is there."""
+        ...
+
+    def peak(self) -> int | None:
+        """Bytes of the accelerator's memory that were in use at most; None where that is the host's."""
+        ...
 
 
 class Worker:
@@ -73,7 +77,7 @@ class Worker:
 
 def _serve(pipe: Any, module: str, work: Work, environment: dict[str, str], began: float) -> None:
     os.environ.update(environment)
-    side = importlib.import_module(f"sides.{module}").make(work)
+    side = importlib.import_module(f"sides.{module}").Made(work)
     while True:
         what = pipe.recv()
         try:
@@ -88,12 +92,12 @@ def _answer(side: Side, what: str, began: float) -> Any:
     if what in ("parameters", "flops", "told"):
         return getattr(side, what)
     if what == "first":
-        side.train()
+        side.wait(side.train())
         return time.time() - began
     time.sleep(PAUSE)
     start, calls = time.perf_counter(), 0
     while calls == 0 or time.perf_counter() - start < AT_LEAST:
-        getattr(side, what)()
+        side.wait(getattr(side, what)())
         calls += 1
     return (time.perf_counter() - start) / calls
 
@@ -101,10 +105,10 @@ def _answer(side: Side, what: str, began: float) -> Any:
 def _memory(side: Side) -> int:
     """The most bytes in use during warm train steps: of the accelerator, or resident of the whole process on a host."""
     for _ in range(2):
-        side.train()
+        side.wait(side.train())
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # from here on the peak is counted anew
-    side.train()
+    side.wait(side.train())
     with open("/proc/self/status") as file:
         resident = next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
     return side.peak() or resident * 1024

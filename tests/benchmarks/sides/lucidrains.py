@@ -6,66 +6,60 @@ import torch
 from denoising_diffusion_pytorch import GaussianDiffusion, Unet
 from ema_pytorch import EMA
 
-from sides import Side, Work
+from sides import Work
+from sides.on_torch import OnTorch
 
 
-def make(work: Work) -> Side:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    size, channels = work.config["sample_size"], work.config["in_channels"]
-    widths = work.config["block_out_channels"]
-    network: Any = Unet(
+def unet(config: dict[str, Any]) -> Any:
+    widths = config["block_out_channels"]
+    return Unet(
         widths[0],
         dim_mults=tuple(width // widths[0] for width in widths),
-        channels=channels,
-        full_attn=tuple(kind.startswith("Attn") for kind in work.config["down_block_types"]),
-        flash_attn=device == "cuda",
-    ).to(device, memory_format=torch.channels_last)
-    parameters = list(network.parameters())
-    model = torch.compile(network, dynamic=False) if work.compiled else network
-    common = {"image_size": size, "objective": "pred_noise", "beta_schedule": "linear"}
-    diffusion = GaussianDiffusion(network, timesteps=1000, **common).to(device)
-    walk = GaussianDiffusion(network, timesteps=work.steps, **common).to(device)
-    ddim = GaussianDiffusion(network, timesteps=1000, sampling_timesteps=min(50, work.steps), **common).to(device)
-    average = EMA(diffusion, beta=0.9999, update_every=1).to(device)
-    for each in (diffusion, walk, ddim):  # after the average has copied the one that is not compiled
-        each.model = model
-    optimizer = torch.optim.Adam(parameters, lr=2e-4, fused=True)
-    clean = torch.rand(work.batch, channels, size, size, device=device)
-    clean = clean.contiguous(memory_format=torch.channels_last)
-    index = torch.full((work.batch,), 500, device=device)
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-
-    def cast():
-        return torch.autocast(device, getattr(torch, work.dtype), enabled=work.dtype != "float32")
-
-    def train():
-        optimizer.zero_grad(set_to_none=True)
-        with cast():
-            loss = diffusion(clean)
-        loss.backward()
-        optimizer.step()
-        average.update()
-
-    def quiet(sampler, num):
-        with cast(), torch.no_grad():
-            sampler.sample(batch_size=num)
-
-    def forward():
-        with cast(), torch.no_grad():
-            model(clean, index)
-
-    def bits():
-        raise NotImplementedError("it has no likelihood")
-
-    return Side(
-        forward=lambda: (forward(), wait()),
-        train=lambda: (train(), wait()),
-        sample_one=lambda: (quiet(walk, 1), wait()),
-        sample_batch=lambda: (quiet(walk, work.batch), wait()),
-        ddim_batch=lambda: (quiet(ddim, work.batch), wait()),
-        bits=bits,
-        peak=lambda: torch.cuda.max_memory_allocated() if device == "cuda" else None,
-        parameters=sum(each.numel() for each in parameters),
-        flops=0.0,
-        told=f"PyTorch {torch.__version__}{' compiled' if work.compiled else ''}, denoising-diffusion-pytorch",
+        channels=config["in_channels"],
+        full_attn=tuple(kind.startswith("Attn") for kind in config["down_block_types"]),
+        flash_attn=torch.cuda.is_available(),
     )
+
+
+class Made(OnTorch):
+    def __init__(self, work: Work):
+        super().__init__(work, unet(work.config), "denoising-diffusion-pytorch")
+        self.diffusion, self.walk = self._process(1000, None), self._process(work.steps, None)
+        self.ddim = self._process(1000, min(50, work.steps))
+        self.average = EMA(self.diffusion, beta=0.9999, update_every=1).to(self.device)
+        for each in (self.diffusion, self.walk, self.ddim):  # after the average has copied the one not compiled
+            each.model = self.network
+
+    def _process(self, timesteps: int, sampled: int | None) -> Any:
+        told = {"image_size": self.image[1], "objective": "pred_noise", "beta_schedule": "linear"}
+        return GaussianDiffusion(self.made, timesteps=timesteps, sampling_timesteps=sampled, **told).to(self.device)
+
+    @torch.no_grad()
+    def forward(self):
+        with self.cast():
+            return self.network(self.clean, self.index)
+
+    def train(self):
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.cast():
+            loss = self.diffusion(self.clean)
+        loss.backward()
+        self.optimizer.step()
+        self.average.update()
+
+    @torch.no_grad()
+    def _sample(self, process: Any, num: int):
+        with self.cast():
+            process.sample(batch_size=num)
+
+    def sample_one(self):
+        self._sample(self.walk, 1)
+
+    def sample_batch(self):
+        self._sample(self.walk, self.work.batch)
+
+    def ddim_batch(self):
+        self._sample(self.ddim, self.work.batch)
+
+    def bits(self):
+        raise NotImplementedError("it has no likelihood")

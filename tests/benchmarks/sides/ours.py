@@ -8,13 +8,14 @@ import numpy as np
 import optax
 
 from ddpm_jax import cpu
+from ddpm_jax.advance import flops
 from ddpm_jax.data import Data
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 from ddpm_jax.experiment import Experiment, Run, bound_fn, init_fn, keys, loss_fn
 from ddpm_jax.interop import unets
 from ddpm_jax.networks import UNet
 from ddpm_jax.training import create, make_train_step
-from sides import CHAIN_TERMS, Side, Work
+from sides import CHAIN_TERMS, Work
 
 
 def experiment(work: Work) -> Experiment:
@@ -33,36 +34,53 @@ def experiment(work: Work) -> Experiment:
     )
 
 
-def make(work: Work) -> Side:
-    cpu.quicken()
-    cpu.keep_memory()
-    made = experiment(work)
-    state = jax.jit(lambda key: create(init_fn(made)(key), made.optimizer))(jax.random.key(0))
-    params = jax.tree.map(jnp.copy, state.params)  # those of the state are donated
-    shape = (work.batch, *made.data.image_shape)
-    images = {"image": jnp.asarray(np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8))}
-    x, index = jnp.zeros(shape), jnp.full(work.batch, 500)
-    step = jax.jit(make_train_step(loss_fn(made), made.optimizer, made.ema_decay, 0), donate_argnums=0)
-    forward = jax.jit(lambda params: made.network.apply({"params": params}, x, index))
-    run, times = Run(made, params, 0), jnp.arange(2, 2 + CHAIN_TERMS)
-    ancestral, ddim = jax.jit(run.sampler(work.steps)), jax.jit(run.sampler(min(50, work.steps), eta=0.0))
-    bound = jax.jit(bound_fn(made))
-    one, all_keys, wait = keys(0, 1), keys(0, work.batch), jax.block_until_ready
+class Made:
+    def __init__(self, work: Work):
+        cpu.quicken()
+        cpu.keep_memory()
+        made = experiment(work)
+        state = jax.jit(lambda key: create(init_fn(made)(key), made.optimizer))(jax.random.key(0))
+        params = jax.tree.map(jnp.copy, state.params)  # those of the state are donated
+        shape = (work.batch, *made.data.image_shape)
+        pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+        self._state, self._params, self._images = state, params, {"image": jnp.asarray(pixels)}
+        self._one, self._all, self._times = keys(0, 1), keys(0, work.batch), jnp.arange(2, 2 + CHAIN_TERMS)
+        x, index = jnp.zeros(shape), jnp.full(work.batch, 500)
+        self._forward = jax.jit(lambda params: made.network.apply({"params": params}, x, index))
+        self._step = jax.jit(make_train_step(loss_fn(made), made.optimizer, made.ema_decay, 0), donate_argnums=0)
+        run = Run(made, params, 0)
+        self._ancestral = jax.jit(run.sampler(work.steps))
+        self._ddim = jax.jit(run.sampler(min(50, work.steps), eta=0.0))
+        self._bound = jax.jit(bound_fn(made))
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+        self.told = f"JAX {jax.__version__} on {jax.devices()[0].device_kind}"
 
-    def train() -> Any:
-        nonlocal state
-        state, metrics = step(state, images)
-        return wait((state, metrics))
+    @property
+    def flops(self) -> float:
+        """Of a train step, as XLA counts them."""
+        return flops(self._step.lower(self._state, self._images))
 
-    return Side(
-        forward=lambda: wait(forward(params)),
-        train=train,
-        sample_one=lambda: wait(ancestral(one)),
-        sample_batch=lambda: wait(ancestral(all_keys)),
-        ddim_batch=lambda: wait(ddim(all_keys)),
-        bits=lambda: wait(bound(params, all_keys, images, times)),
-        peak=lambda: (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
-        flops=float(step.lower(state, images).cost_analysis()["flops"]),
-        told=f"JAX {jax.__version__} on {jax.devices()[0].device_kind}",
-    )
+    def forward(self) -> Any:
+        return self._forward(self._params)
+
+    def train(self) -> Any:
+        self._state, metrics = self._step(self._state, self._images)
+        return self._state, metrics
+
+    def sample_one(self) -> Any:
+        return self._ancestral(self._one)
+
+    def sample_batch(self) -> Any:
+        return self._ancestral(self._all)
+
+    def ddim_batch(self) -> Any:
+        return self._ddim(self._all)
+
+    def bits(self) -> Any:
+        return self._bound(self._params, self._all, self._images, self._times)
+
+    def wait(self, result: Any) -> None:
+        jax.block_until_ready(result)
+
+    def peak(self) -> int | None:
+        return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")

@@ -1,0 +1,34 @@
+"""What the sides on PyTorch share: a batch, fused Adam, and the wait for the device."""
+
+from typing import Any
+
+import torch
+
+from sides import Work
+
+
+class OnTorch:
+    def __init__(self, work: Work, network: torch.nn.Module, library: str):
+        self.work, self.device = work, "cuda" if torch.cuda.is_available() else "cpu"
+        self.made = network.to(self.device, memory_format=torch.channels_last)
+        self.network: Any = torch.compile(self.made, dynamic=False) if work.compiled else self.made
+        self.optimizer = torch.optim.Adam(self.made.parameters(), lr=2e-4, fused=True)
+        self.image = (work.config["in_channels"], work.config["sample_size"], work.config["sample_size"])
+        self.clean = self.laid(torch.rand(work.batch, *self.image, device=self.device))
+        self.index = torch.full((work.batch,), 500, device=self.device)
+        self.parameters = sum(each.numel() for each in self.made.parameters())
+        self.told = f"PyTorch {torch.__version__}{' compiled' if work.compiled else ''}, {library}"
+
+    def laid(self, x: torch.Tensor) -> torch.Tensor:
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def cast(self) -> torch.autocast:
+        return torch.autocast(self.device, getattr(torch, self.work.dtype), enabled=self.work.dtype != "float32")
+
+    def wait(self, result: Any) -> None:
+        del result
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def peak(self) -> int | None:
+        return torch.cuda.max_memory_allocated() if self.device == "cuda" else None
