@@ -1,28 +1,34 @@
-"""Settings of a process that computes on a CPU, to be made before JAX is first used; no accelerator heeds them."""
+"""Settings of a process that computes on a CPU, to be made before JAX is first used."""
 
 import contextlib
 import ctypes
 import os
 from importlib.metadata import version
 
-CONVOLUTIONS = "--xla_cpu_experimental_ynn_fusion_type"
+SUMS_ALONE = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE"
+"""What XLA leaves to YNNPACK, the quicker one there; of convolutions up to half as quick as others."""
+ONEDNN = "--xla_cpu_experimental_onednn_custom_call=true"
+"""Convolutions and matrix products by oneDNN, which jaxlib has inside from 0.11 on and PyTorch uses too."""
+FLAGS = {"0.10": (SUMS_ALONE,), "0.11": (SUMS_ALONE, ONEDNN), "0.12": (SUMS_ALONE, ONEDNN)}
+"""By version of jaxlib: XLA ends the process at a flag that it does not know."""
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Of glibc's `mallopt`."""
 
 
 def quicken() -> None:
-    """Has XLA compute convolutions itself, unless ``XLA_FLAGS`` say what to do; without effect but with JAX 0.10.
+    """Has XLA compute convolutions by the quickest of its libraries, unless ``XLA_FLAGS`` name one of them.
 
-    JAX 0.10 hands them to YNNPACK, which takes twice as long for up to 64 channels; from 0.11 on both are as quick.
+    Without effect on an accelerator, and with versions of JAX that this was not measured with.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if version("jaxlib").startswith("0.10.") and CONVOLUTIONS not in flags:
-        # sums stay with YNNPACK, which is the quicker there
-        os.environ["XLA_FLAGS"] = f"{flags} {CONVOLUTIONS}=LIBRARY_FUSION_TYPE_REDUCE".strip()
+    told = os.environ.get("XLA_FLAGS", "")
+    major, minor, *_ = version("jaxlib").split(".")
+    flags = FLAGS.get(f"{major}.{minor}", ())
+    if not any(flag.partition("=")[0] in told for flag in flags):
+        os.environ["XLA_FLAGS"] = " ".join([told, *flags]).strip()
 
 
 def keep_memory() -> None:
-    """Keeps the memory of one step for the next.
+    """Keeps the host's memory of one step for the next.
 
     By default the system takes it back after each step and hands it out again page by page, which is a tenth of the
     step. glibc keeps blocks of any size in the thread that asked for them alone, so steps have to run there.
