@@ -92,49 +92,50 @@ def _resident(experiment: Experiment, mesh: Mesh, source: Sequence, setup: Setup
     data = sharding.put(load(source), sharding.replicated(mesh))
     rows = indices(len(source), experiment.batch_size, experiment.seed)
     steps = compiled(experiment, mesh, gather_steps(train_step(experiment, mesh, setup)))
-    cost = Cost(experiment, mesh, setup)
+    program = Program(steps, experiment, mesh, setup)
 
     def advance(state: TrainState, step: int):
         # short of a full call where the run was resumed between the periods that `fit` waits for
         index = rows(step, min(count - step % count, experiment.num_steps - step))
-        arguments = (state, data, sharding.put(index, sharding.split(mesh, axis=1)))
-        cost.look(steps, arguments)
-        return steps(*arguments)
+        return program(state, data, sharding.put(index, sharding.split(mesh, axis=1)))
 
-    return Call(advance, cost.speed)
+    return Call(advance, program.speed)
 
 
 def _streamed(experiment: Experiment, mesh: Mesh, source: Sequence, setup: Setup) -> Call:
-    one = compiled(experiment, mesh, train_step(experiment, mesh, setup))
-    size, place, cost = experiment.batch_size, sharding.split(mesh), Cost(experiment, mesh, setup)
+    program = Program(compiled(experiment, mesh, train_step(experiment, mesh, setup)), experiment, mesh, setup)
+    size, place = experiment.batch_size, sharding.split(mesh)
     rows, batches = sharding.own_rows(size, place), None
 
     def advance(state: TrainState, step: int):
         nonlocal batches
         batches = batches or stream(source, size, experiment.seed, step, rows, setup.workers)
-        arguments = (state, sharding.put_own(next(batches), rows, size, place))
-        cost.look(one, arguments)
-        state, metrics = one(*arguments)
+        state, metrics = program(state, sharding.put_own(next(batches), rows, size, place))
         return state, jax.tree.map(lambda x: x[None], metrics)
 
-    return Call(advance, cost.speed)
+    return Call(advance, program.speed)
 
 
-class Cost:
-    """The floating-point operations of a step, looked up at the first call."""
+class Program:
+    """A step that is lowered once for each shape of its arguments: for being compiled, and for counting its FLOPs."""
 
-    def __init__(self, experiment: Experiment, mesh: Mesh, setup: Setup):
-        self._flops, self._parts, self._devices = None, setup.accumulate, mesh.size
+    def __init__(self, step: Any, experiment: Experiment, mesh: Mesh, setup: Setup):
+        self._step, self._compiled, self._flops = step, {}, 0.0
+        self._parts, self._devices = setup.accumulate, mesh.size
         device = hardware.of_kind(mesh.devices.flat[0].device_kind)
         self._peak = None if device is None else device.peak(compute_dtype(experiment))
 
-    def look(self, step: Any, arguments: tuple) -> None:
-        """Counts those of `step`. XLA counts a loop's body once, of steps as of the parts of a batch."""
-        if self._flops is None:
-            self._flops = flops(step.lower(*arguments)) * self._parts
+    def __call__(self, state: TrainState, *rest: Any) -> Any:
+        shapes = tuple(x.shape for x in jax.tree.leaves(rest))
+        if shapes not in self._compiled:
+            lowered = self._step.lower(state, *rest)
+            # XLA counts a loop's body once, of steps as of the parts of a batch
+            self._flops = flops(lowered) * self._parts
+            self._compiled[shapes] = lowered.compile()
+        return self._compiled[shapes](state, *rest)
 
     def speed(self, steps_per_second: float) -> dict[str, float]:
-        """TFLOP/s of all devices, and the share of their peak where that is known."""
+        """TFLOP/s of all devices, and the share of their peak where that is known; nothing before the first call."""
         if not self._flops:
             return {}
         rate = self._flops * steps_per_second / 1e12

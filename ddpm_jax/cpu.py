@@ -3,12 +3,14 @@
 import contextlib
 import ctypes
 import os
-from importlib.metadata import version
+import platform
+from importlib.metadata import entry_points, version
+from importlib.util import find_spec
 
 SUMS_ALONE = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE"
-"""What XLA leaves to YNNPACK, the quicker one there; of convolutions up to half as quick as others."""
+"""What XLA leaves to YNNPACK: the quicker one there, and of convolutions in JAX 0.10 half as quick as XLA itself."""
 ONEDNN = "--xla_cpu_experimental_onednn_custom_call=true"
-"""Convolutions and matrix products by oneDNN, which jaxlib has inside from 0.11 on and PyTorch uses too."""
+"""Convolutions and matrix products by oneDNN, which PyTorch uses too, and jaxlib can from 0.11 on."""
 FLAGS = {"0.10": (SUMS_ALONE,), "0.11": (SUMS_ALONE, ONEDNN), "0.12": (SUMS_ALONE, ONEDNN)}
 """By version of jaxlib: XLA ends the process at a flag that it does not know."""
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
@@ -18,13 +20,23 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 def quicken() -> None:
     """Has XLA compute convolutions by the quickest of its libraries, unless ``XLA_FLAGS`` name one of them.
 
-    Without effect on an accelerator, and with versions of JAX that this was not measured with.
+    Without effect where JAX may find an accelerator, and with processors and versions of JAX that this was not measured
+    with. Programs that call oneDNN are not kept for the next start: XLA cannot write them down.
     """
     told = os.environ.get("XLA_FLAGS", "")
     major, minor, *_ = version("jaxlib").split(".")
-    flags = FLAGS.get(f"{major}.{minor}", ())
+    measured = platform.machine() == "x86_64" and not _may_be_elsewhere()
+    flags = FLAGS.get(f"{major}.{minor}", ()) if measured else ()
     if not any(flag.partition("=")[0] in told for flag in flags):
-        os.environ["XLA_FLAGS"] = " ".join([told, *flags]).strip()
+        told = os.environ["XLA_FLAGS"] = " ".join([told, *flags]).strip()
+    if ONEDNN in told:
+        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+
+
+def _may_be_elsewhere() -> bool:
+    """Whether JAX has what it needs for another device than the CPU, and was not told to stay there."""
+    installed = bool(entry_points(group="jax_plugins")) or find_spec("libtpu") is not None
+    return installed and os.environ.get("JAX_PLATFORMS") != "cpu"
 
 
 def keep_memory() -> None:

@@ -4,16 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ddpm_jax import recipes
-from ddpm_jax.advance import compiled, flops, make_advance, train_step
+from ddpm_jax.advance import DEFAULT, Program, compiled, flops, make_advance, train_step
 from ddpm_jax.experiment import Run, init_fn, keys
 from ddpm_jax.networks import layers
 from ddpm_jax.plan import abstract_batch, tree_bytes
 from ddpm_jax.train import initial_state
-from ddpm_jax.training import sharding
+from ddpm_jax.training import TrainState, sharding
 
 TINY = recipes.read(Path(__file__).parent / "experiments" / "tiny.py")
 EXPERIMENT = TINY(num_steps=8)
@@ -39,6 +40,16 @@ def test_a_step_takes_nothing_from_the_host_that_was_not_put_there():
     with jax.transfer_guard("disallow"):
         state, metrics = advance(state, 1)
     assert int(state.step) == 2 and np.isfinite(metrics["loss"]).all()
+
+
+def test_a_step_is_compiled_once_for_each_shape_of_a_call(monkeypatch):
+    """Nor lowered again for being counted."""
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda lowered: made.append(lowered) or (lambda *_: None))
+    made, step = [], Program(jax.jit(lambda state, index: index.sum()), EXPERIMENT, MESH, DEFAULT)
+    assert step.speed(1.0) == {}
+    for length in (3, 3, 2, 3):
+        step(TrainState(jnp.int32(0), None, None, None), np.zeros(length, np.float32))
+    assert len(made) == 2 and step.speed(1e12) == {"tflops_per_second": flops(made[1])}
 
 
 def test_a_sampler_stays_on_the_device_and_compiles_once(run):

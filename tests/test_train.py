@@ -22,7 +22,7 @@ class Calls:
     """Stands for the compiled steps: counts them and remembers where each call ended."""
 
     def __init__(self):
-        self.ends = []
+        self.ends, self.speed = [], None
 
     def __call__(self, state, data, index):
         self.ends.append(int(state.step) + len(index))
@@ -35,9 +35,7 @@ def test_wherever_it_is_resumed_no_period_is_missed(monkeypatch, start):
     experiment = TINY(num_steps=20, save_every=8)
     calls, saved = Calls(), []
     monkeypatch.setattr(hall, "steps_a_call", lambda experiment, backend: 4)
-    monkeypatch.setattr(hall, "gather_steps", lambda step: calls)
-    monkeypatch.setattr(hall, "compiled", lambda experiment, mesh, step: step)
-    monkeypatch.setattr(hall.Cost, "look", lambda *_: None)
+    monkeypatch.setattr(hall, "Program", lambda *_: calls)
     advance = hall.make_advance(experiment, sharding.make_mesh(), experiment.data.open("train")).advance
     state = TrainState(jnp.int32(start), None, None, None)
     fit(state, advance, 20, [Action(8, lambda step, *_: saved.append(step))], StopRequest())
