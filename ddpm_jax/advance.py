@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -51,6 +52,15 @@ def check_batch(experiment: Experiment, mesh: Mesh, parts: int = 1) -> None:
 def abstract_state(experiment: Experiment, mesh: Mesh) -> TrainState:
     """The shapes, types and places of the state's arrays, without the arrays."""
     return sharding.place(jax.eval_shape(lambda params: create(params, experiment.optimizer), shapes(experiment)), mesh)
+
+
+def abstract_batch(experiment: Experiment, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes, types and places of one batch."""
+    place, stored = sharding.split(mesh), jnp.float32 if experiment.data.levels is None else jnp.uint8
+    images = jax.ShapeDtypeStruct((experiment.batch_size, *experiment.data.image_shape), stored, sharding=place)
+    if experiment.data.num_classes is None:
+        return {"image": images}
+    return {"image": images, "label": jax.ShapeDtypeStruct((experiment.batch_size,), jnp.int32, sharding=place)}
 
 
 def train_step(experiment: Experiment, mesh: Mesh, setup: Setup = DEFAULT):
@@ -117,25 +127,25 @@ def _streamed(experiment: Experiment, mesh: Mesh, source: Sequence, setup: Setup
 
 
 class Program:
-    """A step that is lowered once for each shape of its arguments: for being compiled, and for counting its FLOPs."""
+    """A step, compiled at the first call with each shape of what it is given besides the state."""
 
     def __init__(self, step: Any, experiment: Experiment, mesh: Mesh, setup: Setup):
-        self._step, self._compiled, self._flops = step, {}, 0.0
-        self._parts, self._devices = setup.accumulate, mesh.size
+        self._step, self._experiment, self._setup, self._devices = step, experiment, setup, mesh.size
+        self._compiled, self._lowered, self._flops = {}, None, 0.0
         device = hardware.of_kind(mesh.devices.flat[0].device_kind)
         self._peak = None if device is None else device.peak(compute_dtype(experiment))
 
     def __call__(self, state: TrainState, *rest: Any) -> Any:
-        shapes = tuple(x.shape for x in jax.tree.leaves(rest))
-        if shapes not in self._compiled:
-            lowered = self._step.lower(state, *rest)
-            # XLA counts a loop's body once, of steps as of the parts of a batch
-            self._flops = flops(lowered) * self._parts
-            self._compiled[shapes] = lowered.compile()
-        return self._compiled[shapes](state, *rest)
+        key = tuple(x.shape for x in jax.tree.leaves(rest))
+        if key not in self._compiled:
+            self._lowered = self._step.lower(state, *rest)
+            self._compiled[key] = self._lowered.compile()
+        return self._compiled[key](state, *rest)
 
     def speed(self, steps_per_second: float) -> dict[str, float]:
-        """TFLOP/s of all devices, and the share of their peak where that is known; nothing before the first call."""
+        """TFLOP/s of all devices, and the share of their peak where that is known; nothing where none is known."""
+        if self._lowered is not None:  # counted here, while the device computes what comes next
+            self._flops, self._lowered = step_flops(self._experiment, self._lowered, self._setup), None
         if not self._flops:
             return {}
         rate = self._flops * steps_per_second / 1e12
@@ -148,10 +158,27 @@ def compute_dtype(experiment: Experiment) -> Any:
     return getattr(experiment.network, "dtype", np.float32)
 
 
-def flops(lowered: Any) -> float:
-    """Floating-point operations of a lowered function over all devices, as XLA counts them before optimisation."""
+def step_flops(experiment: Experiment, lowered: Any, setup: Setup = DEFAULT) -> float:
+    """Floating-point operations of a step over all devices, as XLA counts them before optimisation.
+
+    `lowered` is a function of one or more such steps. Only a CPU's compiler counts: where the step is for another
+    device it is lowered anew for this host's, and 0 where JAX was told to do without that (``JAX_PLATFORMS``).
+    """
+    counted = flops(lowered)
+    if counted is not None:
+        return counted * setup.accumulate  # a loop's body counts once, of steps as of the parts of a batch
+    try:
+        mesh = sharding.make_mesh({"data": 1}, jax.local_devices(backend="cpu")[:1])
+    except RuntimeError:
+        return 0.0
+    step = compiled(experiment, mesh, train_step(experiment, mesh))
+    return flops(step.lower(abstract_state(experiment, mesh), abstract_batch(experiment, mesh))) or 0.0
+
+
+def flops(lowered: Any) -> float | None:
+    """Floating-point operations of a lowered function; None where it is for a device whose compiler does not count."""
     cost = lowered.cost_analysis()
-    return float((cost[0] if isinstance(cost, list) else cost)["flops"])
+    return None if cost is None else float((cost[0] if isinstance(cost, list) else cost)["flops"])
 
 
 def profiled(advance: Callable, folder: Path, span: tuple[int, int] | None) -> Callable:

@@ -9,7 +9,17 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from ddpm_jax.advance import DEFAULT, Setup, abstract_state, check_batch, compiled, compute_dtype, flops, train_step
+from ddpm_jax.advance import (
+    DEFAULT,
+    Setup,
+    abstract_batch,
+    abstract_state,
+    check_batch,
+    compiled,
+    compute_dtype,
+    step_flops,
+    train_step,
+)
 from ddpm_jax.experiment import Experiment
 from ddpm_jax.hardware import named
 from ddpm_jax.training import TrainState, sharding
@@ -52,7 +62,7 @@ def plan(experiment: Experiment, setup: Setup = DEFAULT) -> Plan:
     check_batch(experiment, mesh, setup.accumulate)
     state, batch = abstract_state(experiment, mesh), abstract_batch(experiment, mesh)
     lowered = compiled(experiment, mesh, train_step(experiment, mesh, setup)).lower(state, batch)
-    per_step = flops(lowered) * setup.accumulate
+    per_step = step_flops(experiment, lowered, setup)
     program = lowered.compile()
     memory: Any = program.memory_analysis()
     bytes_of = {name: tree_bytes(tree) for name, tree in state._asdict().items()}
@@ -83,15 +93,6 @@ def _mesh(sizes: Mapping[str, int] | None) -> Mesh:
         return sharding.make_mesh()
     wanted, devices = math.prod(sizes.values()), jax.devices()
     return sharding.make_mesh(sizes, devices[:wanted] if wanted <= len(devices) else None)
-
-
-def abstract_batch(experiment: Experiment, mesh: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes, types and places of one batch."""
-    place, stored = sharding.split(mesh), jnp.float32 if experiment.data.levels is None else jnp.uint8
-    images = jax.ShapeDtypeStruct((experiment.batch_size, *experiment.data.image_shape), stored, sharding=place)
-    if experiment.data.num_classes is None:
-        return {"image": images}
-    return {"image": images, "label": jax.ShapeDtypeStruct((experiment.batch_size,), jnp.int32, sharding=place)}
 
 
 def tree_bytes(tree: Any | TrainState) -> int:

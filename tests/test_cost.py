@@ -1,6 +1,7 @@
 """What a step costs in things that are counted: compilations, transfers, bytes, FLOPs. Seconds are for benchmarks."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -9,10 +10,10 @@ import numpy as np
 import pytest
 
 from ddpm_jax import recipes
-from ddpm_jax.advance import DEFAULT, Program, compiled, flops, make_advance, train_step
+from ddpm_jax.advance import DEFAULT, Program, abstract_batch, compiled, flops, make_advance, step_flops, train_step
 from ddpm_jax.experiment import Run, init_fn, keys
 from ddpm_jax.networks import layers
-from ddpm_jax.plan import abstract_batch, tree_bytes
+from ddpm_jax.plan import tree_bytes
 from ddpm_jax.train import initial_state
 from ddpm_jax.training import TrainState, sharding
 
@@ -33,7 +34,7 @@ def run() -> Run:
 
 
 def test_a_step_takes_nothing_from_the_host_that_was_not_put_there():
-    """The indices of its images are; neither state nor images nor metrics pass."""
+    """The indices of its images are; neither state nor images pass. (On a CPU the way back is not guarded.)"""
     state = initial_state(EXPERIMENT, MESH)
     advance = make_advance(EXPERIMENT, MESH, EXPERIMENT.data.open("train")).advance
     state, _ = advance(state, 0)
@@ -42,14 +43,33 @@ def test_a_step_takes_nothing_from_the_host_that_was_not_put_there():
     assert int(state.step) == 2 and np.isfinite(metrics["loss"]).all()
 
 
-def test_a_step_is_compiled_once_for_each_shape_of_a_call(monkeypatch):
-    """Nor lowered again for being counted."""
-    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda lowered: made.append(lowered) or (lambda *_: None))
-    made, step = [], Program(jax.jit(lambda state, index: index.sum()), EXPERIMENT, MESH, DEFAULT)
-    assert step.speed(1.0) == {}
+def test_a_step_is_lowered_and_compiled_once_for_each_shape_of_a_call():
+    """Being counted costs no second lowering."""
+    step = jax.jit(lambda state, index: index.sum())
+    lowered = []
+    stub = SimpleNamespace(lower=lambda *arguments: lowered.append(step.lower(*arguments)) or lowered[-1])
+    program = Program(stub, EXPERIMENT, MESH, DEFAULT)
+    assert program.speed(1.0) == {}
     for length in (3, 3, 2, 3):
-        step(TrainState(jnp.int32(0), None, None, None), np.zeros(length, np.float32))
-    assert len(made) == 2 and step.speed(1e12) == {"tflops_per_second": flops(made[1])}
+        program(TrainState(jnp.int32(0), None, None, None), np.zeros(length, np.float32))
+    assert len(lowered) == 2
+    assert program.speed(1e12) == program.speed(1e12) == {"tflops_per_second": flops(lowered[1])}
+
+
+def test_what_an_accelerators_compiler_does_not_count_is_counted_on_the_cpu(monkeypatch, lowered):
+    """As on a GPU or TPU, where `cost_analysis` of what is lowered is None."""
+    known, count = flops(lowered), jax.stages.Lowered.cost_analysis
+    monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda each: None if each is lowered else count(each))
+    assert flops(lowered) is None and step_flops(EXPERIMENT, lowered) == pytest.approx(known, rel=0.01)
+
+
+def test_nothing_is_told_where_nothing_can_be_counted(monkeypatch, lowered):
+    def refused(**_):
+        raise RuntimeError("Unknown backend cpu")
+
+    monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda _: None)
+    monkeypatch.setattr(jax, "local_devices", refused)
+    assert step_flops(EXPERIMENT, lowered) == 0
 
 
 def test_a_sampler_stays_on_the_device_and_compiles_once(run):

@@ -11,7 +11,7 @@ import pytest
 from ddpm_jax import advance as hall
 from ddpm_jax import recipes
 from ddpm_jax.experiment import Every
-from ddpm_jax.plan import abstract_batch, plan
+from ddpm_jax.plan import plan
 from ddpm_jax.train import initial_state
 from ddpm_jax.training import Action, StopRequest, TrainState, fit, sharding
 
@@ -81,7 +81,7 @@ def test_a_data_parallel_step_sums_its_gradients_once_and_says_nothing_else():
 
 def test_it_compiles_once():
     experiment, mesh = TINY(), sharding.make_mesh()
-    state, batch = (abstract(experiment, mesh) for abstract in (hall.abstract_state, abstract_batch))
+    state, batch = (abstract(experiment, mesh) for abstract in (hall.abstract_state, hall.abstract_batch))
     step = hall.compiled(experiment, mesh, hall.train_step(experiment, mesh))
     run = initial_state(experiment, mesh)
     images = {name: sharding.put(np.zeros(x.shape, x.dtype), x.sharding) for name, x in batch.items()}

@@ -26,12 +26,12 @@ import tyro
 from matplotlib import pyplot as plt
 
 from ddpm_jax import cpu
-from ddpm_jax.advance import compiled, train_step
+from ddpm_jax.advance import abstract_batch, compiled, train_step
 from ddpm_jax.data import Data
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 from ddpm_jax.experiment import Experiment, Run, init_fn, keys
 from ddpm_jax.networks import UNet
-from ddpm_jax.plan import abstract_batch, plan
+from ddpm_jax.plan import plan
 from ddpm_jax.train import initial_state
 from ddpm_jax.training import sharding
 
@@ -137,6 +137,7 @@ def sampling(axis: Any, rounds: int) -> None:
 def main(rounds: int = 5, out: Path | None = None) -> None:
     """Prints the tables, and draws them where `out` says."""
     cpu.quicken()
+    cpu.keep_memory()
     print(f"JAX {jax.__version__} on {jax.devices()[0].device_kind}; {BASE} but for what is varied", flush=True)
     figure, axes = plt.subplots(1, 5, figsize=(20, 3.6), layout="constrained")
     for axis, (name, values) in zip(axes, GRID.items(), strict=False):

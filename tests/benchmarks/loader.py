@@ -21,7 +21,6 @@ from PIL import Image
 from ddpm_jax import recipes
 from ddpm_jax.advance import abstract_state, compiled, train_step
 from ddpm_jax.data import dead_leaves, folder, stream
-from ddpm_jax.plan import abstract_batch
 from ddpm_jax.train import initial_state
 from ddpm_jax.training import sharding
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from ddpm_jax import cpu
-from ddpm_jax.advance import flops
+from ddpm_jax.advance import step_flops
 from ddpm_jax.data import Data
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 from ddpm_jax.experiment import Experiment, Run, bound_fn, init_fn, keys, loss_fn
@@ -38,15 +38,15 @@ class Made:
     def __init__(self, work: Work):
         cpu.quicken()
         cpu.keep_memory()
-        made = experiment(work)
+        made = self._experiment = experiment(work)
         state = jax.jit(lambda key: create(init_fn(made)(key), made.optimizer))(jax.random.key(0))
         params = jax.tree.map(jnp.copy, state.params)  # those of the state are donated
         shape = (work.batch, *made.data.image_shape)
         pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
         self._state, self._params, self._images = state, params, {"image": jnp.asarray(pixels)}
         self._one, self._all, self._times = keys(0, 1), keys(0, work.batch), jnp.arange(2, 2 + CHAIN_TERMS)
-        x, index = jnp.zeros(shape), jnp.full(work.batch, 500)
-        self._forward = jax.jit(lambda params: made.network.apply({"params": params}, x, index))
+        self._x, self._index = jax.random.uniform(jax.random.key(1), shape), jnp.full(work.batch, 500)
+        self._forward = jax.jit(lambda params, x, index: made.network.apply({"params": params}, x, index))
         self._step = jax.jit(make_train_step(loss_fn(made), made.optimizer, made.ema_decay, 0), donate_argnums=0)
         run = Run(made, params, 0)
         self._ancestral = jax.jit(run.sampler(work.steps))
@@ -58,10 +58,10 @@ class Made:
     @property
     def flops(self) -> float:
         """Of a train step, as XLA counts them."""
-        return flops(self._step.lower(self._state, self._images))
+        return step_flops(self._experiment, self._step.lower(self._state, self._images))
 
     def forward(self) -> Any:
-        return self._forward(self._params)
+        return self._forward(self._params, self._x, self._index)
 
     def train(self) -> Any:
         self._state, metrics = self._step(self._state, self._images)
