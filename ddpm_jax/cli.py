@@ -35,7 +35,6 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     be_brief()
     keep_programs()
-    cpu.quicken()
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         return _dispatch(name, rest)

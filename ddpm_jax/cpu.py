@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import sys
 from importlib.metadata import entry_points, version
 from importlib.util import find_spec
 
@@ -27,10 +28,16 @@ def quicken() -> None:
     major, minor, *_ = version("jaxlib").split(".")
     measured = platform.machine() == "x86_64" and not _may_be_elsewhere()
     flags = FLAGS.get(f"{major}.{minor}", ()) if measured else ()
-    if not any(flag.partition("=")[0] in told for flag in flags):
+    if not any(_name(flag) in told for flag in flags):
         told = os.environ["XLA_FLAGS"] = " ".join([told, *flags]).strip()
-    if ONEDNN in told:
+    if _name(ONEDNN) in told and f"{_name(ONEDNN)}=false" not in told:
         os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+        if "jax" in sys.modules:  # which has read that already
+            sys.modules["jax"].config.update("jax_enable_compilation_cache", False)
+
+
+def _name(flag: str) -> str:
+    return flag.partition("=")[0]
 
 
 def _may_be_elsewhere() -> bool:
@@ -40,15 +47,17 @@ def _may_be_elsewhere() -> bool:
 
 
 def keep_memory() -> None:
-    """Keeps the host's memory of one step for the next.
+    """Keeps the memory of one step for the next; without effect where JAX may find an accelerator.
 
     By default the system takes it back after each step and hands it out again page by page, which is a tenth of the
-    step. glibc keeps blocks of any size in the thread that asked for them alone, so steps have to run there.
+    step. glibc keeps blocks of any size for the main thread alone, so steps have to run there: the host waits for each.
     """
+    if _may_be_elsewhere():
+        return
     import jax
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     with contextlib.suppress(AttributeError, OSError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-        for which in (TRIM_THRESHOLD, MMAP_THRESHOLD):
-            mallopt(which, 2**31 - 1)
+        if mallopt(MMAP_THRESHOLD, 2**31 - 1) or mallopt(MMAP_THRESHOLD, 2**25):  # as far as older ones go
+            mallopt(TRIM_THRESHOLD, 2**31 - 1)

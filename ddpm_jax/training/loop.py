@@ -76,8 +76,8 @@ def fit(
 ) -> TrainState:
     """Advances from where `state` stands to `num_steps`, or until `stop`; calls must end on the periods of the actions.
 
-    One call runs ahead of the device, no more: the host prepares call n + 1 while the device computes call n. Raises
-    Diverged before an action sees a state that a loss which is not a number has led to.
+    One call runs ahead of the device, no more: the host prepares call n + 1 while an accelerator computes call n.
+    Raises Diverged before an action sees a state that a loss which is not a number has led to.
     """
     step, pending = int(state.step), None
     timers = [(action, _Averages(step)) for action in actions if action.every]

@@ -29,7 +29,11 @@ from sides.ours import Made, experiment
 from ddpm_jax.experiment import Run, init_fn, keys
 
 SIDE = 8192
-KINDS = {"convolutions": ("conv",), "matrix products": ("gemm", "dot", "matmul"), "attention": ("fmha", "attention")}
+KINDS = {
+    "convolutions": ("cudnn-conv", "convolution"),
+    "matrix products": ("gemm", "dot", "matmul"),
+    "attention": ("fmha", "attention"),
+}
 """How the names of operations begin or what they hold; the rest moves and adds."""
 
 
@@ -109,7 +113,10 @@ def main(
     peak = matrix_peak(1 if on_cpu else 20)
     print(f"JAX {jax.__version__} on {device.device_kind}: matrix products reach {peak:.0f} TFLOP/s", flush=True)
     for work in works:
-        train_row(work, rounds, peak)
+        try:
+            train_row(work, rounds, peak)
+        except (RuntimeError, EOFError) as error:  # of a side that ran out of memory, most likely
+            print(f"batch {work.batch:5}: {str(error)[:200] or 'a side ended'}", flush=True)
     sample_row(works[0], num)
     with tempfile.TemporaryDirectory() as folder:
         profile(works[min(1, len(works) - 1)], trace or Path(folder))

@@ -6,9 +6,9 @@
 That of diffusers is made from the same config as ours and has the same number of parameters; the one of lucidrains'
 denoising-diffusion-pytorch has the same widths, another design, and no likelihood to be timed. Each side runs in a
 process of its own; their calls alternate, each after one that is not counted. A row is the median of the rounds'
-ratios, with the least and the greatest. "memory" is the most that is in use during a train step; "start" the time
-from the start of the process to the end of the first train step, with programs compiled anew and with those kept from
-the start before.
+ratios, with the least and the greatest. "memory" is the most that a process which does nothing but train has resident
+during a step, or has allocated on an accelerator; "start" the time from the start of the process to the end of the
+first train step, with programs compiled anew and with those kept from the start before.
 """
 
 import statistics
@@ -47,7 +47,7 @@ def _config(network: Any, image_shape: tuple[int, int, int]) -> dict[str, Any]:
 
 def compare(peer: str, work: Work, what: tuple[str, ...], rounds: int) -> None:
     """Prints a row for each thing that is timed."""
-    if timed := [each for each in what if each != "start"]:
+    if timed := [each for each in what if each in TIMED]:
         with Worker("ours", work, ENVIRONMENT) as ours, Worker(peer, work) as theirs:
             counts = [side.ask("parameters") for side in (ours, theirs)]
             assert peer != "diffusers" or counts[0] == counts[1], f"{counts[0]} parameters, theirs {counts[1]}"
@@ -56,8 +56,10 @@ def compare(peer: str, work: Work, what: tuple[str, ...], rounds: int) -> None:
             )
             print(f"{told} parameters; batch {work.batch}, {work.dtype}", flush=True)
             for each in timed:
-                turns = 1 + rounds if each in TIMED else 2  # the first is not counted
-                _row(each, [[side.ask(each) for side in (ours, theirs)] for _ in range(turns)][1:])
+                pairs = [[side.ask(each) for side in (ours, theirs)] for _ in range(1 + rounds)]
+                _row(each, pairs[1:])
+    if "memory" in what:
+        _row("memory", [[_alone(side, work, ENVIRONMENT, "memory") for side in ("ours", peer)]])
     if "start" in what:
         _starts(peer, work, rounds=2)
 
@@ -77,14 +79,15 @@ def _starts(peer: str, work: Work, rounds: int) -> None:
         with tempfile.TemporaryDirectory() as kept:
             caches = {"JAX_COMPILATION_CACHE_DIR": kept, "TORCHINDUCTOR_CACHE_DIR": kept}
             for row in pairs.values():
-                row.append([_first(side, work, ENVIRONMENT | caches) for side in ("ours", peer)])
+                row.append([_alone(side, work, ENVIRONMENT | caches, "first") for side in ("ours", peer)])
     for name, row in pairs.items():
         _row(name, row)
 
 
-def _first(module: str, work: Work, environment: dict[str, str]) -> float:
+def _alone(module: str, work: Work, environment: dict[str, str], what: str) -> float:
+    """The answer of a process that is asked for nothing else."""
     with Worker(module, work, environment) as side:
-        return side.ask("first")
+        return side.ask(what)
 
 
 def main(

@@ -177,6 +177,14 @@ def test_the_group_norm_is_that_of_flax_and_so_is_its_gradient(groups, dtype):
         np.testing.assert_allclose(mine.astype(jnp.float32), other.astype(jnp.float32), **close)
 
 
+def test_the_group_norm_computes_in_float32_whatever_its_input():
+    x = (100 + jax.random.normal(jax.random.key(0), (2, 8, 4, 12))).astype(jnp.bfloat16)
+    params = {"scale": jnp.ones(12), "bias": jnp.zeros(12)}
+    wanted = layers.group_norm(x.astype(jnp.float32), params["scale"], params["bias"], 3, 1e-6)
+    found = layers.GroupNorm(3, jnp.bfloat16).apply({"params": params}, x)
+    np.testing.assert_array_equal(found, wanted.astype(jnp.bfloat16))
+
+
 def test_a_group_norm_leaves_mean_zero_and_variance_one_in_each_group():
     x = 100 + jnp.exp(jax.random.normal(jax.random.key(0), (2, 8, 4, 12)))
     y = layers.group_norm(x, jnp.ones(12), jnp.zeros(12), 3, 1e-6).reshape(2, 8, 4, 3, 4)

@@ -1,7 +1,5 @@
 """PyTorch with diffusers: channels-last, compiled, fused Adam and average, scaled-dot-product attention."""
 
-import copy
-
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 
@@ -12,7 +10,6 @@ from sides.on_torch import OnTorch
 class Made(OnTorch):
     def __init__(self, work: Work):
         super().__init__(work, UNet2DModel(**work.config), "diffusers")
-        self.average = copy.deepcopy(self.made).requires_grad_(False)
         self.clean = 2 * self.clean - 1
         self.ancestral = DDPMScheduler(1000, variance_type="fixed_large", clip_sample=False)
         self.ddim = DDIMScheduler(1000, clip_sample=False)
@@ -35,7 +32,7 @@ class Made(OnTorch):
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.made.parameters()), 1e-4)
+        self.follow()
 
     @torch.no_grad()
     def _sample(self, scheduler, count, num):

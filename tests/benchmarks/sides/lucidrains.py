@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from denoising_diffusion_pytorch import GaussianDiffusion, Unet
-from ema_pytorch import EMA
 
 from sides import Work
 from sides.on_torch import OnTorch
@@ -26,13 +25,10 @@ class Made(OnTorch):
         super().__init__(work, unet(work.config), "denoising-diffusion-pytorch")
         self.diffusion, self.walk = self._process(1000, None), self._process(work.steps, None)
         self.ddim = self._process(1000, min(50, work.steps))
-        self.average = EMA(self.diffusion, beta=0.9999, update_every=1).to(self.device)
-        for each in (self.diffusion, self.walk, self.ddim):  # after the average has copied the one not compiled
-            each.model = self.network
 
     def _process(self, timesteps: int, sampled: int | None) -> Any:
         told = {"image_size": self.image[1], "objective": "pred_noise", "beta_schedule": "linear"}
-        return GaussianDiffusion(self.made, timesteps=timesteps, sampling_timesteps=sampled, **told).to(self.device)
+        return GaussianDiffusion(self.network, timesteps=timesteps, sampling_timesteps=sampled, **told).to(self.device)
 
     @torch.no_grad()
     def forward(self):
@@ -45,7 +41,7 @@ class Made(OnTorch):
             loss = self.diffusion(self.clean)
         loss.backward()
         self.optimizer.step()
-        self.average.update()
+        self.follow()
 
     @torch.no_grad()
     def _sample(self, process: Any, num: int):

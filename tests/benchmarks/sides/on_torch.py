@@ -1,5 +1,6 @@
-"""What the sides on PyTorch share: a batch, fused Adam, and the wait for the device."""
+"""What the sides on PyTorch share: a batch, fused Adam and average, and the wait for the device."""
 
+import copy
 from typing import Any
 
 import torch
@@ -13,6 +14,10 @@ class OnTorch:
         self.made = network.to(self.device, memory_format=torch.channels_last)
         self.network: Any = torch.compile(self.made, dynamic=False) if work.compiled else self.made
         self.optimizer = torch.optim.Adam(self.made.parameters(), lr=2e-4, fused=True)
+        self.average = copy.deepcopy(self.made).requires_grad_(False)
+        if self.device == "cuda":
+            torch.backends.cudnn.benchmark = True
+            torch.set_float32_matmul_precision("high")  # as JAX multiplies float32 there
         self.image = (work.config["in_channels"], work.config["sample_size"], work.config["sample_size"])
         self.clean = self.laid(torch.rand(work.batch, *self.image, device=self.device))
         self.index = torch.full((work.batch,), 500, device=self.device)
@@ -24,6 +29,10 @@ class OnTorch:
 
     def cast(self) -> torch.autocast:
         return torch.autocast(self.device, getattr(torch, self.work.dtype), enabled=self.work.dtype != "float32")
+
+    def follow(self) -> None:
+        """The average of the parameters, one step on."""
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.made.parameters()), 1e-4)
 
     def wait(self, result: Any) -> None:
         del result
