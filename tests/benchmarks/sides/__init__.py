@@ -103,7 +103,7 @@ def _answer(side: Side, what: str, began: float) -> Any:
 
 
 def _memory(side: Side) -> int:
-    """The most bytes allocated so far on an accelerator; on a host, resident of the process during a warm train step."""
+    """The most bytes allocated so far on an accelerator; resident on a host of the process during a warm train step."""
     for _ in range(2):
         side.wait(side.train())
     with open("/proc/self/clear_refs", "w") as file:
