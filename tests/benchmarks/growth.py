@@ -24,6 +24,7 @@ import numpy as np
 import optax
 import tyro
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, ScalarFormatter
 
 from ddpm_jax import cpu
 from ddpm_jax.advance import abstract_batch, compiled, train_step
@@ -95,9 +96,8 @@ def median(call: Callable[[], Any], rounds: int) -> float:
 
 
 def growth(values: tuple[int, ...], costs: list[float]) -> float:
-    """The power that the cost grows with, over the upper half of the values."""
-    half = len(values) // 2
-    return float(np.polyfit(np.log(values[half:]), np.log(costs[half:]), 1)[0])
+    """The power that the cost grows with, over the last three of the values."""
+    return float(np.polyfit(np.log(values[-3:]), np.log(costs[-3:]), 1)[0])
 
 
 def messages(devices: int) -> dict[str, Any]:
@@ -120,6 +120,8 @@ def vary(axis: Any, name: str, values: tuple[int, ...], rounds: int) -> None:
     axis.loglog(values, [cost.seconds * 1e3 for cost in costs], "o-", label="ms a train step")
     axis.loglog(values, [cost.bytes / 2**20 for cost in costs], "s-", label="MiB a device")
     axis.set_xticks(values, [str(value) for value in values])
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(ScalarFormatter())
     axis.minorticks_off()
     axis.set(xlabel=name, title=f"time ~ {name}^{powers['seconds']:.2f}")
     axis.legend()
@@ -143,6 +145,7 @@ def main(rounds: int = 5, out: Path | None = None) -> None:
     print(f"JAX {jax.__version__} on {jax.devices()[0].device_kind}; {BASE} but for what is varied", flush=True)
     figure, axes = plt.subplots(1, 5, figsize=(20, 3.6), layout="constrained")
     for axis, (name, values) in zip(axes, GRID.items(), strict=False):
+        axis.sharey(axes[0])  # a scale of its own would show noise alone where nothing grows
         vary(axis, name, values, rounds)
     sampling(axes[-1], rounds)
     for devices in DEVICES:
