@@ -1,13 +1,14 @@
 """What a data set is to a run, and the order in which it is read.
 
 The order is a seeded global shuffle that can be entered at any position without reading what stands before it: step n
-of a run sees the same examples whether or not the run was stopped on the way, and no position needs to be saved.
+of a run sees the same examples whether or not the run was stopped on the way, and whether its data are kept on the
+device or streamed; no position needs to be saved.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -46,16 +47,15 @@ def indices(size: int, batch_size: int, seed: int) -> Callable[[int, int], np.nd
     permutation = lru_cache(2)(lambda epoch: np.random.default_rng((seed, epoch)).permutation(size))
 
     def at(step: int, count: int) -> np.ndarray:
-        position = np.arange(step * batch_size, (step + count) * batch_size)
-        epochs = range(position[0] // size, position[-1] // size + 1)
-        order = np.concatenate([permutation(epoch) for epoch in epochs])
-        return order[position - epochs[0] * size].astype(np.int32).reshape(count, batch_size)
+        epochs, places = np.divmod(np.arange(step * batch_size, (step + count) * batch_size), size)
+        parts = [permutation(epoch)[places[epochs == epoch]] for epoch in np.unique(epochs)]
+        return np.concatenate(parts).astype(np.int32).reshape(count, batch_size)
 
     return at
 
 
 WORKERS = 16
-"""Threads that read and decode examples."""
+"""Threads that read and decode batches."""
 
 
 def stream(
@@ -66,31 +66,27 @@ def stream(
     rows: np.ndarray | None = None,
     workers: int = WORKERS,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Batches from step `start` on, without end, in Grain's global shuffle, read ahead by so many threads.
+    """Batches from step `start` on, without end, in the order of `indices`, read ahead by Grain, one to a thread.
 
     With `rows` only these rows of each batch are read: what one of several processes needs.
     """
     import grain
 
     rows = np.arange(batch_size) if rows is None else rows
-    order = grain.MapDataset.source(source).shuffle(seed=seed).repeat()
-    share: Any = _Share(order, batch_size, rows)
-    options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=max(500, 2 * len(rows)))
-    examples = grain.MapDataset.source(share)[start * len(rows) :]
-    return iter(examples.to_iter_dataset(options).batch(len(rows)))
+    batches = grain.MapDataset.source(_Batches(source, indices(len(source), batch_size, seed), rows))[start:]
+    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=workers, prefetch_buffer_size=workers)))
 
 
 @dataclass(frozen=True)
-class _Share:
-    """These rows of each batch of an order without end."""
+class _Batches:
+    """These rows of each batch. For single examples Grain takes longer than it takes to decode a small PNG."""
 
-    order: Any
-    batch_size: int
+    source: Sequence[Example]
+    at: Callable[[int, int], np.ndarray]
     rows: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.order) // self.batch_size * len(self.rows)
+        return sys.maxsize
 
-    def __getitem__(self, index: int) -> Example:
-        step, place = divmod(index, len(self.rows))
-        return self.order[step * self.batch_size + int(self.rows[place])]
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return load(self.source, self.at(index, 1)[0, self.rows].tolist())

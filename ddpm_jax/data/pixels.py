@@ -21,8 +21,9 @@ def decode(packed: bytes, image_shape: tuple[int, int, int], fit: bool) -> np.nd
 
     height, width, channels = image_shape
     with _opened(packed) as picture:
-        upright = ImageOps.exif_transpose(picture) if fit else picture
-        wanted = _as_mode(upright, MODES[channels])
+        if fit:
+            ImageOps.exif_transpose(picture, in_place=True)
+        wanted = _as_mode(picture, MODES[channels])
         if fit and wanted.size != (width, height):
             wanted = ImageOps.fit(wanted, (width, height), Image.Resampling.LANCZOS)
         pixels = np.array(wanted)

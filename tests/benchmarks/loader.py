@@ -1,15 +1,18 @@
 """Images a second that the loader reads, decodes and puts on the device, beside what a train step takes.
 
-    python tests/benchmarks/loader.py [--sizes 32 256] [--workers 1 4 16] [--images 512] [--no-step-too] [--peer]
+    python tests/benchmarks/loader.py [--sizes 32 256] [--workers 1 4 16] [--images 4096] [--rounds 3]
+        [--no-step-too] [--peer]
 
-The images are PNG files in a folder, read in Grain's shuffled order by that many threads. The step is that of the
+The images are PNG files in a folder, read in shuffled order by that many threads. The step is that of the
 CIFAR-10 U-Net for 32x32 and of the CelebA-HQ one for 256x256, with 8 and 1 images: of larger batches a step takes no
 less for each image on a CPU, and on an accelerator this benchmark is to be run there. With --peer the same files are
 read by PyTorch's DataLoader too, in as many processes, in turns with ours.
 """
 
+import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from ddpm_jax.data import dead_leaves, folder, stream
 from ddpm_jax.train import initial_state
 from ddpm_jax.training import sharding
 
+BATCH = 32
 STEPS = {32: ("ho_2020/cifar10", 8), 256: ("ho_2020/celeba_hq", 1)}
 
 
@@ -35,16 +39,21 @@ def write(path: Path, size: int, count: int) -> None:
         Image.fromarray(pixels).save(path / f"{i:06d}.png")
 
 
-def read(path: Path, size: int, workers: int, batch_size: int, count: int) -> float:
-    """Images a second, from the files to the device, once the threads are under way."""
+def read(path: Path, size: int, workers: int, count: int) -> float:
+    """Images a second, from the files to the device."""
     place = sharding.split(sharding.make_mesh())
-    batches = stream(folder(str(path), (size, size, 3)).open("train"), batch_size, seed=0, workers=workers)
-    for batch in (next(batches) for _ in range(2)):
-        jax.block_until_ready(sharding.put(batch, place))
+    batches = stream(folder(str(path), (size, size, 3)).open("train"), BATCH, seed=0, workers=workers)
+    return rate((sharding.put(batch, place) for batch in batches), workers, count)
+
+
+def rate(batches: Iterator[Any], workers: int, count: int) -> float:
+    """Images a second, once each worker is under way and what was read ahead meanwhile is used up."""
+    for _ in range(2 * workers):
+        jax.block_until_ready(next(batches))
     start = time.perf_counter()
     for _ in range(count):
-        jax.block_until_ready(sharding.put(next(batches), place))
-    return count * batch_size / (time.perf_counter() - start)
+        jax.block_until_ready(next(batches))
+    return count * BATCH / (time.perf_counter() - start)
 
 
 class Pictures:
@@ -61,19 +70,13 @@ class Pictures:
         return np.array(Image.open(self.files[i]).convert("RGB"))
 
 
-def read_by_peer(path: Path, workers: int, batch_size: int, count: int) -> float:
-    """Images a second of PyTorch's DataLoader, once its processes are under way."""
+def read_by_peer(path: Path, size: int, workers: int, count: int) -> float:
+    """Images a second of PyTorch's DataLoader."""
     from torch.utils.data import DataLoader
 
-    pictures: Any = Pictures(path, (count + 2) * batch_size)
-    loader = DataLoader(pictures, batch_size, shuffle=True, num_workers=workers, multiprocessing_context="spawn")
-    batches = iter(loader)
-    for _ in range(2):
-        next(batches)
-    start = time.perf_counter()
-    for _ in range(count):
-        next(batches)
-    return count * batch_size / (time.perf_counter() - start)
+    pictures: Any = Pictures(path, (count + 2 * workers) * BATCH)
+    loader = DataLoader(pictures, BATCH, shuffle=True, num_workers=workers, multiprocessing_context="spawn")
+    return rate(iter(loader), workers, count)
 
 
 def step(size: int) -> float:
@@ -95,24 +98,25 @@ def step(size: int) -> float:
 def main(
     sizes: tuple[int, ...] = (32, 256),
     workers: tuple[int, ...] = (1, 4, 16),
-    images: int = 512,
+    images: int = 4096,
+    rounds: int = 3,
     step_too: bool = True,
     peer: bool = False,
 ) -> None:
-    """Prints a line for each size and number of threads."""
+    """Prints a line for each size and number of threads: the medians of so many turns."""
+    readers = (read, read_by_peer) if peer else (read,)
     for size in sizes:
         with tempfile.TemporaryDirectory() as name:
             write(Path(name), size, min(images, 256 if size < 128 else 16))
             for threads in workers:
-                rate = read(Path(name), size, threads, 32, max(1, images // 32))
-                print(f"{size}x{size} PNG, {threads:2} threads: {rate:8.0f} images/s", flush=True)
-                if peer:
-                    theirs = read_by_peer(Path(name), threads, 32, max(1, images // 32))
-                    print(
-                        f"  DataLoader, {threads:2} processes: {theirs:8.0f} images/s: {rate / theirs:.2f} times theirs"
-                    )
+                turns = [
+                    [reader(Path(name), size, threads, images // BATCH) for reader in readers] for _ in range(rounds)
+                ]
+                ours, *theirs = (statistics.median(column) for column in zip(*turns, strict=True))
+                beside = "".join(f", DataLoader with as many processes {other:.0f}" for other in theirs)
+                print(f"{size}x{size} PNG, {threads} threads: {ours:.0f} images/s{beside}", flush=True)
         if step_too:
-            print(f"{size}x{size} train step of {STEPS[size][0]}: {step(size):8.2f} images/s", flush=True)
+            print(f"{size}x{size} train step of {STEPS[size][0]}: {step(size):.2f} images/s", flush=True)
 
 
 if __name__ == "__main__":

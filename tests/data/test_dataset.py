@@ -36,6 +36,10 @@ class TestOrder:
         assert not np.array_equal(read(20, 6, 3, seed=0), read(20, 6, 3, seed=1))
 
 
+def test_a_stream_has_the_order_of_data_on_the_device():
+    np.testing.assert_array_equal(streamed(20, 6, 10, seed=3, start=2), resident(20, 6, 10, seed=3, start=2))
+
+
 def test_steps_of_one_call_are_those_of_many():
     at = indices(20, 6, seed=0)
     np.testing.assert_array_equal(at(2, 5), np.concatenate([at(step, 1) for step in range(2, 7)]))
