@@ -2,14 +2,19 @@
 
 import sys
 
-from ddpm_jax import cpu
-from ddpm_jax.cli import main
+from ddpm_jax.commands import main
 
 
 def start() -> int:
-    """Runs the command that the process was started with; returns the exit status."""
-    cpu.quicken()
-    return main()
+    """Configures the process, runs the command that it was started with, and returns the exit status."""
+    if sys.argv[1:2] not in ([], ["-h"], ["--help"], ["--version"]):
+        from ddpm_jax.commands import quiet
+        from ddpm_jax.system import cpu
+
+        cpu.use_fast_libraries()
+        quiet.be_quiet()
+        quiet.keep_programs()
+    return main(own_process=True)
 
 
 if __name__ == "__main__":

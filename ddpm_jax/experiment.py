@@ -1,8 +1,10 @@
 """The hall, where the rooms meet: an Experiment, and the pure functions made from one."""
 
+import dataclasses
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -10,24 +12,26 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Key
 
 from ddpm_jax.data import Data
-from ddpm_jax.diffusion import Process, losses, samplers
+from ddpm_jax.data.encodings import Encoding, evenly
+from ddpm_jax.diffusion import Network, Parameterization, Process, Sampler, Schedule, losses, samplers
 from ddpm_jax.diffusion.distributions import fold
-from ddpm_jax.diffusion.losses import Bound, Network
-from ddpm_jax.diffusion.parameterizations import Parameterization
-from ddpm_jax.diffusion.samplers import Sampler
-from ddpm_jax.encodings import Encoding, evenly
+from ddpm_jax.diffusion.losses import Bound
 from ddpm_jax.training.step import LossFn, ValueAndGrad
 
 Params = Any
 Batch = dict[str, Array]
 
+INIT, TRAIN, SAMPLE, EVALUATE = range(4)
+"""What randomness is for. No two purposes share a key."""
+
 
 @dataclass(frozen=True)
 class Every:
-    """After how many steps each thing is done; 0 is never. Samples and checkpoints are also made at the end."""
+    """The number of steps between two actions of each kind; 0 is never. Samples and checkpoints also end a run."""
 
     log: int = 50
     sample: int = 1000
@@ -35,24 +39,30 @@ class Every:
 
 
 class Claim(NamedTuple):
-    """A figure that a paper states of a run; `ddpm-jax verify` sets ours beside it."""
+    """A figure that a paper states for a run. `ddpm-jax verify` compares the run with it."""
 
     what: str
-    """One of ``verify.FIGURES``, or something to be measured: "bits/dim", "FID", "IS"."""
+    """One of ``verify.FIGURES``, or a result of training: "bits/dim", "FID", "IS", "K"."""
     value: float
     source: str
+    """Where it is stated, such as "Table 2"."""
 
 
-class Trainable(NamedTuple):
-    """A process that is made from parameters, inside the loss (2015, Section 2.4.1: the betas)."""
+class TrainableSchedule(NamedTuple):
+    """A schedule that is computed from parameters, which are trained with the network (2015, Section 2.4.1)."""
 
     init: Callable[[], Params]
-    make: Callable[[Params], tuple[Process, Parameterization]]
+    """``init()`` -> parameters."""
+    schedule: Callable[[Params], Schedule]
+    """``schedule(parameters)`` -> Schedule, differentiable."""
 
 
-@dataclass(frozen=True, eq=False)  # its parts are functions and arrays: two are the same where they are one
+@dataclass(frozen=True, eq=False)  # parts are functions and arrays: an experiment is equal to itself only
 class Experiment:
-    """One run, as composed objects. What an experiment file returns."""
+    """One run, as composed objects: what the function `experiment` of an experiment file returns.
+
+    Raises ValueError for numbers that no run can have.
+    """
 
     data: Data
     process: Process
@@ -60,83 +70,80 @@ class Experiment:
     network: nn.Module
     optimizer: optax.GradientTransformation
     batch_size: int
-    """Of the whole run, whatever the number of devices."""
+    """Examples in a step, over all devices."""
     num_steps: int
+    """Training steps."""
     ema_decay: optax.ScalarOrSchedule
-    """Of the average of the parameters, or a function of the step, such as ``training.ema_ramp(0.9995)``."""
+    """Decay of the exponential moving average of the parameters: a number, or a function of the step (`ema_ramp`)."""
     loss: Callable[..., Float[Array, " batch"]] = losses.simple
     sampler: Callable[..., Sampler] = samplers.ddpm
-    """``(process, parameterization, network, condition)`` -> Sampler, walked over all T steps."""
+    """``(process, parameterization, network, condition)`` -> Sampler, by default used with all T steps."""
     augment: Callable[[Array, Array], Array] | None = None
     """``(key, images)`` -> images, for training only, such as ``data.flip``."""
     gradient: Callable[[LossFn], ValueAndGrad] = jax.value_and_grad
-    """What is taken of the loss: plain, or as ``training.clip_in_parts(8)`` gives it."""
+    """Makes value and gradient of the loss: plain, or ``training.clip_in_parts(8)``."""
     encoding: Encoding | None = None
-    """How stored data become x_0 and back; by default their levels are spread evenly over the range of the process."""
-    trainable: Trainable | None = None
-    """Parameters of the process itself, where it has any."""
+    """Maps stored data to x_0 and back. Default: the levels evenly spaced over the range of the process."""
+    trainable: TrainableSchedule | None = None
+    """The schedule as a function of trained parameters; None for the fixed schedule of the process."""
+    label_dropout: float = 0.0
+    """Probability that a training example has no label, for networks that also sample without one."""
     preview_eta: float | None = 0.0
-    """Of the quick DDIM that draws the pictures in training; None draws them by the sampler, over all T steps."""
+    """eta of the DDIM that draws the pictures during training; None: the experiment's sampler, with all T steps."""
     metrics: tuple[str, ...] = ("bpd",)
-    """What `evaluate` tells unless asked: "bpd", "K", the bound of 2015, and "parzen"."""
+    """What `evaluate` measures by default: "bpd", "K" (the bound of 2015), "parzen", ..."""
     seed: int = 0
     every: Every = field(default_factory=Every)
     claims: tuple[Claim, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises ValueError for numbers that no run can have."""
-        for name, least in (("batch_size", 1), ("num_steps", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("batch_size", "num_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not callable(self.ema_decay) and not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+        if not 0 <= self.label_dropout < 1:
+            raise ValueError(f"label_dropout must lie in [0, 1), got {self.label_dropout}")
         check_seed(self.seed)
-        levels = getattr(self.process.log_likelihood, "levels", self.data.levels)
+        levels = getattr(self.process.family.log_likelihood, "levels", self.data.levels)
         if levels != self.data.levels:
             raise ValueError(f"the data has {self.data.levels} levels, the likelihood of the process {levels}")
-
-    @property
-    def codec(self) -> Encoding:
-        """The encoding, chosen or not."""
-        return self.encoding or evenly(self.data.levels or 256, self.process.low)
+        if self.encoding is None:
+            if self.data.levels is None:
+                raise ValueError(f"the data {self.data.name} are floats (levels=None): give an encoding")
+            object.__setattr__(self, "encoding", evenly(self.data.levels, self.process.family.low))
 
     @property
     def num_classes(self) -> int | None:
-        """How many classes the network is told of; None where it is told no label."""
+        """The number of classes that the network is conditioned on; None for an unconditional network."""
         return getattr(self.network, "num_classes", None)
 
 
 def check_seed(seed: int) -> None:
-    """Raises ValueError for what JAX takes for no seed."""
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"a seed is a number from 0 to 2^63 - 1, got {seed}")
+    """Raises ValueError for a seed outside 0 .. 2^32 - 1, of which JAX would ignore the upper bits."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"a seed must be between 0 and 2^32 - 1, got {seed}")
 
 
-def keys(seed: int, num: int, start: int = 0) -> Key[Array, " num"]:
-    """The keys of images `start` .. `start + num - 1` of `seed`: image i depends on (seed, i) and nothing else."""
+def root_key(seed: int, purpose: int) -> Key[Array, ""]:
+    """The key that all randomness for this purpose (INIT, TRAIN, SAMPLE or EVALUATE) is derived from."""
     check_seed(seed)
-    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(start, start + num))
+    return jax.random.fold_in(jax.random.key(seed), purpose)
+
+
+def keys(seed: int, num: int, start: int = 0, purpose: int = SAMPLE) -> Key[Array, " num"]:
+    """The keys of images `start` .. `start + num - 1` of `seed`. That of image i depends on (seed, i) only."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(root_key(seed, purpose), jnp.arange(start, start + num))
 
 
 def labels(experiment: Experiment, num: int) -> np.ndarray | None:
-    """Each class in turn, int32 [num]; None where the network is told no label."""
+    """int32 [num], the classes in turn; None for an unconditional network."""
     classes = experiment.num_classes
     return None if classes is None else np.arange(num, dtype=np.int32) % classes
 
 
-@lru_cache(maxsize=4)  # asked for by all that a start consists of
-def shapes(experiment: Experiment) -> Params:
-    """The parameters as shapes and types alone. Raises ValueError if the network cannot be built."""
-    return jax.eval_shape(init_fn(experiment), jax.random.key(0))
-
-
-def out_channels(experiment: Experiment) -> int:
-    """Of the network's output: more than the image's where it tells its variance too."""
-    return getattr(experiment.network, "out_channels", None) or experiment.data.image_shape[-1]
-
-
 def init_fn(experiment: Experiment) -> Callable[[Array], Params]:
-    """``key`` -> parameters, float32."""
+    """``key`` -> the initial parameters, float32."""
 
     def init(key: Key[Array, ""]) -> Params:
         x = jnp.zeros((1, *experiment.data.image_shape))
@@ -146,24 +153,63 @@ def init_fn(experiment: Experiment) -> Callable[[Array], Params]:
     return init
 
 
-def resolved(experiment: Experiment, params: Params) -> tuple[Experiment, Params]:
-    """With the process that the parameters make, where they do, and the parameters of the network alone."""
+@lru_cache(maxsize=4)  # several parts of a command need them
+def shapes(experiment: Experiment) -> Params:
+    """The shapes and types of the parameters. Raises ValueError if the network cannot be built."""
+    return jax.eval_shape(init_fn(experiment), jax.random.key(0))
+
+
+def check(experiment: Experiment) -> None:
+    """Raises ValueError if network, target and data do not fit together. Evaluates shapes only."""
+    classes, data = experiment.num_classes, experiment.data
+    if classes is not None and data.num_classes != classes:
+        raise ValueError(f"the network has {classes} classes, the data {data.name} {data.num_classes or 'no labels'}")
+    x = jax.ShapeDtypeStruct((2, *data.image_shape), jnp.float32)
+    t = jax.ShapeDtypeStruct((2,), jnp.int32)
+
+    def outputs(params, x, t):
+        made, weights = unpack(experiment, params)
+        output = network_fn(made, weights)(x, t, None if classes is None else t)
+        return output, made.parameterization.error(output, x, x, t), made.parameterization.x_0(output, x, t)
+
+    try:
+        output, *targets = jax.eval_shape(outputs, shapes(experiment), x, t)
+        fits = all(target.shape == x.shape for target in targets)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the network's output does not fit the data, of shape {data.image_shape}: {error}") from None
+    if not fits:
+        raise ValueError(
+            f"the network's output has shape {output.shape[1:]}, the data {data.image_shape}: choose the "
+            "network's out_channels to fit"
+        )
+
+
+def with_schedule(experiment: Experiment, schedule: Schedule) -> Experiment:
+    """The experiment with another schedule in its process and parameterization."""
+    process = dataclasses.replace(experiment.process, schedule=schedule)
+    parameterization = dataclasses.replace(experiment.parameterization, process=process)
+    return dataclasses.replace(experiment, process=process, parameterization=parameterization, trainable=None)
+
+
+def unpack(experiment: Experiment, params: Params) -> tuple[Experiment, Params]:
+    """The experiment with its trained schedule, if it has one, and the parameters of the network."""
     if experiment.trainable is None:
         return experiment, params
-    process, parameterization = experiment.trainable.make(params["process"])
-    made = replace(experiment, process=process, parameterization=parameterization, trainable=None)
-    return made, params["network"]
+    return with_schedule(experiment, experiment.trainable.schedule(params["process"])), params["network"]
 
 
-def bind(experiment: Experiment, params: Params, dropout_key: Array | None = None) -> Network:
-    """The network as a function of (x_t, t, condition), t in 1..T; with a key, in training, with dropout.
+def network_fn(experiment: Experiment, params: Params, dropout_key: Array | None = None) -> Network:
+    """The network as a function of (x_t, t, condition), for t in [1, T]; with dropout if there is a key for it.
 
-    The one place where t becomes the index t - 1 that the Linen modules, and published weights, count from.
+    The one place where t becomes the index t - 1 that the Linen modules and published weights use. A condition of None
+    is the "no label" row of the label embedding; ValueError where that was not trained (``label_dropout`` is 0).
     """
     rngs = None if dropout_key is None else {"dropout": dropout_key}
 
     def network(x_t: Array, t: Any, condition: Array | None) -> Array:
-        index = jnp.broadcast_to(jnp.asarray(t, jnp.int32) - 1, x_t.shape[:1])
+        if experiment.num_classes is not None and condition is None and experiment.label_dropout == 0:
+            raise ValueError("this network was trained with labels only (label_dropout 0): it needs a label")
+        index = jnp.broadcast_to(jnp.asarray(t) - 1, x_t.shape[:1])
         label = condition if experiment.num_classes else None
         output: Any = experiment.network.apply({"params": params}, x_t, index, label, train=rngs is not None, rngs=rngs)
         return output
@@ -172,57 +218,96 @@ def bind(experiment: Experiment, params: Params, dropout_key: Array | None = Non
 
 
 def loss_fn(experiment: Experiment) -> LossFn:
-    """``(params, key, batch)`` -> the mean of the experiment's loss; the batch holds uint8 images and labels."""
+    """``(params, key, batch)`` -> the mean of the experiment's loss; the batch has stored images and labels."""
 
     def loss(params: Params, key: Array, batch: Batch) -> Float[Array, ""]:
-        made, weights = resolved(experiment, params)
-        images = batch["image"]
-        if experiment.augment is not None:
-            key, key_augment = jax.random.split(key)
-            images = experiment.augment(key_augment, images)
-        key_loss, key_dropout = jax.random.split(key)
-        if made.encoding is not None:
-            key_loss, key_encode = jax.random.split(key_loss)
-            x_0 = made.encoding.encode(key_encode, images)
-        else:
-            x_0 = made.codec.encode(key_loss, images)  # which draws nothing
-        network = bind(made, weights, key_dropout)
-        per_example = made.loss(key_loss, made.process, made.parameterization, network, x_0, batch.get("label"))
-        return per_example.mean()
+        made, weights = unpack(experiment, params)
+        key_augment, key_encode, key_label, key_dropout, key_loss = jax.random.split(key, 5)
+        images = batch["image"] if made.augment is None else made.augment(key_augment, batch["image"])
+        x_0 = made.encoding.encode(key_encode, images)
+        label = _with_dropout(made, key_label, batch.get("label"))
+        network = network_fn(made, weights, key_dropout)
+        return made.loss(key_loss, made.process, made.parameterization, network, x_0, label).mean()
 
     return loss
 
 
-def sample_fn(experiment: Experiment, steps: int | None = None, eta: float | None = None) -> Callable[..., Array]:
-    """``(params, keys, condition=None)`` -> uint8 images, one per key, or what else the encoding gives.
-
-    `steps` walks that many of the T steps, evenly spaced; `eta` takes DDIM with that eta in place of the experiment's
-    own sampler. Raises ValueError where steps is not in 1..T or eta not in [0, 1].
-    """
-    times, make = _times(experiment, steps), sampler_fn(experiment, eta)
-
-    def sample(params: Params, keys: Key[Array, " batch"], condition: Array | None = None) -> Array:
-        x_0 = samplers.sample(keys, make(params, condition), start(experiment, keys), times)
-        return experiment.codec.decode(x_0)
-
-    return sample
+def _with_dropout(experiment: Experiment, key: Array, label: Array | None) -> Array | None:
+    """The labels, each replaced by the row for "no label" with the experiment's probability."""
+    if label is None or not experiment.num_classes or not experiment.label_dropout:
+        return label
+    dropped = jax.random.bernoulli(key, experiment.label_dropout, label.shape)
+    return jnp.where(dropped, experiment.num_classes, label)
 
 
-def sampler_fn(experiment: Experiment, eta: float | None = None) -> Callable[[Params, Array | None], Sampler]:
-    """``(params, condition)`` -> the experiment's own sampler, or DDIM with this eta. Raises ValueError, as above."""
-    if eta is not None and not 0 <= eta <= 1:
-        raise ValueError(f"eta must lie in [0, 1], got {eta}")
-    kind = experiment.sampler if eta is None else partial(samplers.ddim, eta=eta)
+def sampler_fn(
+    experiment: Experiment, kind: Callable[..., Sampler] | None = None, **numbers: Any
+) -> Callable[[Params, Array | None], Sampler]:
+    """``(params, condition)`` -> the sampler `kind`, by default the experiment's, with these numbers, such as eta."""
+    kind = kind or experiment.sampler
 
     def make(params: Params, condition: Array | None) -> Sampler:
-        made, weights = resolved(experiment, params)
-        return kind(made.process, made.parameterization, bind(made, weights), condition)
+        made, weights = unpack(experiment, params)
+        return kind(made.process, made.parameterization, network_fn(made, weights), condition, **numbers)
 
     return make
 
 
+def sample_fn(
+    experiment: Experiment,
+    sampler: Callable[..., Sampler] | None = None,
+    steps: int | None = None,
+    eta: float | None = None,
+    spacing: samplers.Spacing = samplers.even,
+) -> Callable[..., Array]:
+    """``(params, keys, condition=None)`` -> images, one per key: uint8, or what the experiment's encoding decodes to.
+
+    The sampler is the experiment's by default, or DDIM where `eta` is given. `steps` is the number of steps, by default
+    T. Returns a jitted function with the tables of the schedule, the times and eta as arguments of the program: calls
+    that differ in numbers only do not compile again.
+
+    Raises ValueError where steps is not in 1..T, eta not in [0, 1], or the sampler has no eta.
+    """
+    return Partial(*_sampling(experiment, sampler, steps, eta, spacing))
+
+
+def _sampling(
+    experiment: Experiment,
+    sampler: Callable[..., Sampler] | None,
+    steps: int | None,
+    eta: float | None,
+    spacing: samplers.Spacing,
+) -> tuple[Callable[..., Array], Schedule, np.ndarray, dict[str, Array]]:
+    """The jitted function and its first arguments: schedule, times and numbers of the sampler."""
+    kind = sampler or (experiment.sampler if eta is None else samplers.ddim)
+    if eta is not None and not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in [0, 1], got {eta}")
+    if eta is not None and "eta" not in inspect.signature(kind).parameters:
+        raise ValueError(f"--eta {eta}: this sampler has no eta; choose --sampler ddim")
+    schedule = experiment.process.schedule
+    times = samplers.times(schedule.num_steps, schedule.num_steps if steps is None else steps, spacing)
+    numbers = {} if eta is None else {"eta": jnp.float32(eta)}
+    return _sample_program(experiment, kind), schedule, times, numbers
+
+
+@lru_cache(maxsize=16)  # one compilation for all calls with the same experiment and sampler
+def _sample_program(experiment: Experiment, kind: Callable[..., Sampler]) -> Callable[..., Array]:
+    @jax.jit
+    def sample(schedule, times, numbers, params: Params, keys: Array, condition: Array | None = None) -> Array:
+        given = experiment if experiment.trainable else with_schedule(experiment, schedule)
+        sampler = sampler_fn(given, kind, **numbers)(params, condition)
+        return experiment.encoding.decode(samplers.sample(keys, sampler, prior_sample(experiment, keys), times))
+
+    return sample
+
+
+def prior_sample(experiment: Experiment, keys: Key[Array, " batch"]) -> Array:
+    """x_T of each key. The steps of a walk fold 1, 2, .. into the keys; 0 is for this."""
+    return experiment.process.prior((len(keys), *experiment.data.image_shape)).sample(fold(keys, 0))
+
+
 def bound_fn(experiment: Experiment) -> Callable[..., Bound]:
-    """``(params, keys, batch, times=None, weights=None)`` -> the terms of the bound, nats; see `losses.bound`."""
+    """``(params, keys, batch, times=None, weights=None)`` -> the terms of the bound, in nats; see `losses.bound`."""
 
     def bound(
         params: Params,
@@ -231,23 +316,13 @@ def bound_fn(experiment: Experiment) -> Callable[..., Bound]:
         times: Int[Array, "..."] | None = None,
         weights: Float[Array, "..."] | None = None,
     ) -> Bound:
-        made, network_params = resolved(experiment, params)
-        # bound folds in 1 .. T, and T + 1 is taken by who draws the times
-        x_0 = made.codec.encode(fold(keys, made.process.schedule.num_steps + 2), batch["image"])
-        network = bind(made, network_params)
+        made, network_params = unpack(experiment, params)
+        # bound folds 1 .. T into the keys, and T + 1 is for the times
+        x_0 = made.encoding.encode(fold(keys, made.process.schedule.num_steps + 2), batch["image"])
+        network = network_fn(made, network_params)
         return losses.bound(keys, made.process, made.parameterization, network, x_0, batch.get("label"), times, weights)
 
     return bound
-
-
-def _times(experiment: Experiment, steps: int | None):
-    num_steps = experiment.process.schedule.num_steps
-    return samplers.times(num_steps, num_steps if steps is None else steps)
-
-
-def start(experiment: Experiment, keys: Key[Array, " batch"]) -> Array:
-    """x_T of each key. The walk folds t = 1 .. T into the keys; 0 is free for this."""
-    return experiment.process.prior((len(keys), *experiment.data.image_shape)).sample(fold(keys, 0))
 
 
 class Run(NamedTuple):
@@ -257,11 +332,20 @@ class Run(NamedTuple):
     params: Params
     """The exponential moving average of the parameters."""
     step: int
-    """The training step they are from."""
+    """The training step of the checkpoint."""
 
-    def sampler(self, steps: int | None = None, eta: float | None = None) -> Callable[..., Array]:
-        """``(keys, condition=None)`` -> uint8 [num, height, width, channels], or points: pure, for `jax.jit`.
+    def sampler(
+        self,
+        steps: int | None = None,
+        eta: float | None = None,
+        sampler: str | None = None,
+        spacing: str = "even",
+    ) -> Callable[..., Array]:
+        """``(keys, condition=None)`` -> images, uint8 [num, height, width, channels], or points or bits.
 
-        See `sample_fn`.
+        A jitted function and its weights as one pytree (`jax.tree_util.Partial`): pass it to jitted functions of your
+        own as an argument. `sampler` and `spacing` are names in ``samplers.SAMPLERS`` and ``samplers.SPACINGS``; the
+        rest, and the errors, are those of `sample_fn`.
         """
-        return partial(sample_fn(self.experiment, steps, eta), self.params)
+        kind = None if sampler is None else samplers.SAMPLERS[sampler]
+        return Partial(*_sampling(self.experiment, kind, steps, eta, samplers.SPACINGS[spacing]), self.params)

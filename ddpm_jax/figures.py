@@ -1,4 +1,4 @@
-"""Pictures: grids of samples, and the progressive-coding curve."""
+"""Pictures: grids of images, points, the rate-distortion curve; written as PNG or npz with their provenance."""
 
 import json
 import math
@@ -8,39 +8,46 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_jax.files import whole_file
+from ddpm_jax.system.files import whole_file
 
 GAP, GAP_LEVEL = 2, 48
+"""Width of the gaps of a grid in pixels, and their grey level."""
 
 
-def grid(images: np.ndarray, columns: int | None = None, smallest: int = 48) -> np.ndarray:
-    """uint8 [N, H, W, C] as one picture, in rows, near-square unless `columns` says otherwise, with gaps between.
+def grid(images: np.ndarray, columns: int | None = None, min_height: int = 48) -> np.ndarray:
+    """Images, uint8 [num, height, width, channels], in rows with gaps between them: uint8 [height, width, channels].
 
-    Images under `smallest` pixels in height are enlarged by a whole factor, each pixel repeated.
+    Without `columns` the grid is nearly square. Images of less than `min_height` pixels are enlarged by a whole factor,
+    each pixel repeated.
     """
     count, height, _, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    factor = max(1, -(-smallest // height))
+    factor = max(1, math.ceil(min_height / height))
     large = images.repeat(factor, axis=1).repeat(factor, axis=2)
     framed = np.pad(large, ((0, 0), (GAP, 0), (GAP, 0), (0, 0)), constant_values=GAP_LEVEL)
     empty = np.full((rows * columns - count, *framed.shape[1:]), GAP_LEVEL, np.uint8)
-    tiled = np.concatenate([framed, empty]).reshape(rows, columns, *framed.shape[1:])
-    picture = tiled.transpose(0, 2, 1, 3, 4).reshape(rows * framed.shape[1], columns * framed.shape[2], channels)
-    return np.pad(picture, ((0, GAP), (0, GAP), (0, 0)), constant_values=GAP_LEVEL)
+    cells = np.concatenate([framed, empty]).reshape(rows, columns, *framed.shape[1:])
+    tiled = cells.transpose(0, 2, 1, 3, 4).reshape(rows * framed.shape[1], columns * framed.shape[2], channels)
+    return np.pad(tiled, ((0, GAP), (0, GAP), (0, 0)), constant_values=GAP_LEVEL)
 
 
 def picture(samples: np.ndarray) -> np.ndarray:
-    """What samples look like, uint8 [height, width, channels]: a grid of images, a row for each sequence, or points."""
+    """Decoded samples as one picture, uint8 [height, width, channels].
+
+    Images [num, height, width, channels] become a grid, points [num, 2] a scatter plot, and sequences [num, length] one
+    row of pixels each.
+    """
     if samples.ndim == 4:
         return grid(samples)
-    return scatter(samples) if samples.shape[1] == 2 else grid(samples[None, :, :, None], smallest=8 * len(samples))
+    return scatter(samples) if samples.shape[1] == 2 else grid(samples[None, :, :, None], min_height=8 * len(samples))
 
 
 def scatter(points: np.ndarray, arrows: np.ndarray | None = None, limit: float = 2.5) -> np.ndarray:
-    """Points [N, 2] in the square from -limit to limit, or arrows from them, as a uint8 [480, 480, 3] picture.
+    """Points [num, 2], or arrows [num, 2] that start at them, as a picture, uint8 [480, 480, 3].
 
-    Arrows are scaled so as to be seen: their lengths compare within a picture only.
+    The picture shows the square from -limit to limit. matplotlib chooses the scale of the arrows, so their lengths
+    compare within one picture only.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -58,9 +65,9 @@ def scatter(points: np.ndarray, arrows: np.ndarray | None = None, limit: float =
 
 
 def save_png(path: Path, picture: np.ndarray, provenance: dict[str, Any] | None = None) -> None:
-    """A uint8 [height, width, channels] picture with 1, 3 or 4 channels, written whole or not at all.
+    """Writes a picture, uint8 [height, width, channels] with 1, 3 or 4 channels, as a whole or not at all.
 
-    `provenance` goes into the file as text, for `provenance_of`.
+    The provenance is stored in the file as text; `provenance_of` reads it.
     """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -73,9 +80,10 @@ def save_png(path: Path, picture: np.ndarray, provenance: dict[str, Any] | None 
 
 
 def save_npz(path: Path, images: np.ndarray, labels: np.ndarray | None, provenance: dict[str, Any]) -> None:
-    """``arr_0``, ``arr_1`` (labels, if any) and ``provenance``; written whole or not at all.
+    """Writes ``arr_0`` (images), ``arr_1`` (labels, if any) and ``provenance``, as a whole or not at all.
 
-    Images are uint8 [N, H, W, C], points float32 [N, 2], sequences of bits 0 or 255, uint8 [N, D].
+    Images are uint8 [num, height, width, channels], points float32 [num, 2], sequences of bits uint8 [num, length] with
+    values 0 and 255.
     """
     arrays = {"arr_0": images} | ({} if labels is None else {"arr_1": labels})
     with whole_file(path) as part, part.open("wb") as file:
@@ -83,7 +91,7 @@ def save_npz(path: Path, images: np.ndarray, labels: np.ndarray | None, provenan
 
 
 def provenance_of(path: Path) -> dict[str, Any] | None:
-    """What made this picture, npz file or folder of pictures, if it was made here."""
+    """The provenance of a PNG, an npz file or a folder of PNGs (that of its first); None if it has none."""
     if path.is_dir():
         first = min(path.glob("*.png"), default=None)
         return first and provenance_of(first)
@@ -102,22 +110,26 @@ def _png_text(path: Path) -> str:
 
 
 def rate_distortion(rate: np.ndarray, distortion: np.ndarray, path: Path) -> None:
-    """The progressive-coding curve (Ho et al. 2020, Figure 5), as a PNG.
+    """Writes the curves of progressive coding as a PNG (Ho et al. 2020, Figure 5).
 
-    `rate`: bits/dim received by the time t falls to T, .., 1; `distortion`: RMSE on the 0-255 scale. Both [T].
+    `rate` [T]: bits/dim received when t has fallen to T, .., 1. `distortion` [T]: root mean squared error of the
+    estimate of x_0 at that t, on the scale 0..255.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    over_rate, over_steps, rate_axis = figure.subplots(1, 3)
     steps = np.arange(1, len(rate) + 1)
-    for axis, x, y, labels in (
-        (over_steps, steps, distortion, ("reverse steps T - t + 1", "distortion (RMSE, 0-255)")),
-        (rate_axis, steps, rate, ("reverse steps T - t + 1", "rate (bits/dim)")),
-        (over_rate, rate, distortion, ("rate (bits/dim)", "distortion (RMSE, 0-255)")),
+    in_steps, in_rate, in_distortion = "reverse steps T - t + 1", "rate (bits/dim)", "distortion (RMSE, 0-255)"
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    for axis, x, y, xlabel, ylabel in zip(
+        figure.subplots(1, 3),
+        (rate, steps, steps),
+        (distortion, distortion, rate),
+        (in_rate, in_steps, in_steps),
+        (in_distortion, in_distortion, in_rate),
+        strict=True,
     ):
         axis.plot(x, y)
-        axis.set(xlabel=labels[0], ylabel=labels[1])
+        axis.set(xlabel=xlabel, ylabel=ylabel)
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
     with whole_file(path) as part:

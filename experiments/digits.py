@@ -58,7 +58,7 @@ def experiment(
     return Experiment(
         data=data,
         process=process,
-        parameterization=parameterizations.clipped(process, eps),
+        parameterization=parameterizations.clipped(eps),
         network=UNet(
             width=width, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=dropout, groups=8, dtype=dtype
         ),

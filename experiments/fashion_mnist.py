@@ -58,7 +58,7 @@ def experiment(
     return Experiment(
         data=tfds_images("fashion_mnist", (28, 28, 1), num_classes=10, cost="31 MB to download"),
         process=process,
-        parameterization=parameterizations.clipped(process, eps),
+        parameterization=parameterizations.clipped(eps),
         network=UNet(
             width=width, multipliers=(1, 2, 2), attention=(14,), dropout=dropout, groups=16, dtype=dtype, remat=remat
         ),

@@ -117,7 +117,7 @@ def experiment(
     return Experiment(
         data=choose_data(image_shape, num_classes, data, test_split, folder_of_images, test_percent),
         process=process,
-        parameterization=reading if clip is None else parameterizations.clipped(process, reading, -clip, clip),
+        parameterization=reading if clip is None else parameterizations.clipped(reading, -clip, clip),
         network=UNet(
             width=width,
             multipliers=multipliers,

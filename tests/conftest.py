@@ -31,11 +31,11 @@ jaxtyping.install_import_hook("ddpm_jax", "beartype.beartype")
 @pytest.fixture(scope="session")
 def train():
     """`train(workdir, *knobs)` starts the tiny run as a user does, on one device as a laptop has: a Popen."""
-    recipe = Path(__file__).parent / "experiments" / "tiny.py"
+    file = Path(__file__).parent / "experiments" / "tiny.py"
     environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
     def start(workdir: Path, *knobs: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "ddpm_jax", "train", str(recipe), "--workdir", str(workdir), *knobs]
+        command = [sys.executable, "-m", "ddpm_jax", "train", str(file), "--workdir", str(workdir), *knobs]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return start
@@ -46,18 +46,18 @@ def finished(train, tmp_path_factory):
     """The workdir of the tiny run, never stopped, made once for all workers. Not to be written to."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    workdir, told = shared / "finished", shared / "finished.txt"
+    workdir, printed = shared / "finished", shared / "finished.txt"
     try:
         (shared / "finishing").mkdir()  # the first worker that comes by
     except FileExistsError:
-        while not told.exists():
+        while not printed.exists():
             time.sleep(0.2)
     else:
         run = train(workdir)
         _, errors = run.communicate()
-        told.with_suffix(".part").write_text("" if run.returncode == 0 else errors or "failed")
-        told.with_suffix(".part").rename(told)
-    assert not told.read_text(), told.read_text()
+        printed.with_suffix(".part").write_text("" if run.returncode == 0 else errors or "failed")
+        printed.with_suffix(".part").rename(printed)
+    assert not printed.read_text(), printed.read_text()
     return workdir
 
 

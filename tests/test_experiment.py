@@ -1,5 +1,7 @@
 """The hall: what is made of an experiment keeps the promises of its parts."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,17 +10,33 @@ import pytest
 from flax import linen as nn
 
 from ddpm_jax.data import Data
-from ddpm_jax.diffusion import gaussian, losses, parameterizations, schedules
-from ddpm_jax.encodings import to_float, to_uint8, truncated
-from ddpm_jax.experiment import Experiment, bind, bound_fn, keys, sample_fn
+from ddpm_jax.data.encodings import to_float, to_uint8, truncated
+from ddpm_jax.diffusion import gaussian, losses, parameterizations, samplers, schedules
+from ddpm_jax.experiment import (
+    EVALUATE,
+    INIT,
+    SAMPLE,
+    TRAIN,
+    Experiment,
+    Run,
+    bound_fn,
+    init_fn,
+    keys,
+    loss_fn,
+    network_fn,
+    root_key,
+    sample_fn,
+    unpack,
+)
 from ddpm_jax.networks import MLP
-from ddpm_jax.training import create, make_train_step
+from ddpm_jax.runs import experiment_files
+from ddpm_jax.training import EMA, create, make_train_step
 
 PROCESS = gaussian.process(schedules.linear(20, 0.01, 0.3))
 
 
-class Told(nn.Module):
-    """Outputs the index and the label it was told, everywhere."""
+class Echo(nn.Module):
+    """Outputs index + 100 label in every pixel."""
 
     num_classes: int | None = None
 
@@ -32,8 +50,8 @@ def experiment(network=None, **changes) -> Experiment:
         **{
             "data": Data("none", (2, 2, 1), open=lambda split: []),
             "process": PROCESS,
-            "parameterization": parameterizations.clipped(PROCESS, parameterizations.eps(PROCESS)),
-            "network": network or Told(),
+            "parameterization": parameterizations.clipped(parameterizations.eps(PROCESS)),
+            "network": network or Echo(),
             "optimizer": optax.sgd(0.1),
             "batch_size": 4,
             "num_steps": 1,
@@ -43,17 +61,18 @@ def experiment(network=None, **changes) -> Experiment:
     )
 
 
-def test_a_network_is_told_the_index_that_published_weights_count_from():
+def test_a_network_gets_the_index_of_published_weights():
     x = jnp.zeros((3, 2, 2, 1))
-    outputs = bind(experiment(), {})(x, jnp.array([1, 5, 20]), None)
+    outputs = network_fn(experiment(), {})(x, jnp.array([1, 5, 20]), None)
     np.testing.assert_array_equal(outputs[:, 0, 0, 0], [0, 4, 19])
-    np.testing.assert_array_equal(bind(experiment(), {})(x, 7, None)[:, 0, 0, 0], [6, 6, 6])
+    np.testing.assert_array_equal(network_fn(experiment(), {})(x, 7, None)[:, 0, 0, 0], [6, 6, 6])
+    np.testing.assert_array_equal(network_fn(experiment(), {})(x, 7.25, None)[:, 0, 0, 0], [6.25] * 3)
 
 
 def test_labels_reach_only_networks_that_have_classes():
     x, label = jnp.zeros((2, 2, 2, 1)), jnp.array([1, 3])
-    np.testing.assert_array_equal(bind(experiment(), {})(x, 1, label)[:, 0, 0, 0], [0, 0])
-    np.testing.assert_array_equal(bind(experiment(Told(num_classes=4)), {})(x, 1, label)[:, 0, 0, 0], [100, 300])
+    np.testing.assert_array_equal(network_fn(experiment(), {})(x, 1, label)[:, 0, 0, 0], [0, 0])
+    np.testing.assert_array_equal(network_fn(experiment(Echo(num_classes=4)), {})(x, 1, label)[:, 0, 0, 0], [100, 300])
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
@@ -86,14 +105,87 @@ def test_keys_are_of_the_image_not_of_the_batch():
     assert len(np.unique(jax.random.key_data(together), axis=0)) == 8
 
 
+def test_no_two_purposes_share_a_key():
+    roots = [jax.random.key_data(root_key(3, purpose)) for purpose in (INIT, TRAIN, SAMPLE, EVALUATE)]
+    assert len({tuple(root.tolist()) for root in roots}) == 4
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_of_which_bits_would_be_ignored_are_refused(seed):
+    with pytest.raises(ValueError, match=rf"between 0 and 2\^32 - 1, got {seed}"):
+        keys(seed, 1)
+    assert not np.array_equal(jax.random.key_data(keys(2**32 - 1, 1)), jax.random.key_data(keys(0, 1)))
+
+
+def labelled(dropout: float) -> Experiment:
+    """A loss that is the network's output: the label."""
+
+    def output(key, process, parameterization, network, x_0, condition=None):
+        return network(x_0, 1, condition)[:, 0, 0, 0] / 100
+
+    data = Data("none", (2, 2, 1), open=lambda split: [], num_classes=4)
+    return experiment(Echo(num_classes=4), data=data, loss=output, label_dropout=dropout)
+
+
+def test_labels_are_dropped_with_the_probability_of_the_experiment():
+    """Label 4 is the row of "no label"; all others are label 1, so the mean loss is 1 + 3 p."""
+    batch = {"image": jnp.zeros((20_000, 2, 2, 1), jnp.uint8), "label": jnp.ones(20_000, jnp.int32)}
+    for dropout in (0.0, 0.1):
+        mean = float(loss_fn(labelled(dropout))({}, jax.random.key(0), batch))
+        assert abs(mean - (1 + 3 * dropout)) <= 5 * 3 * np.sqrt(dropout * (1 - dropout) / 20_000)
+
+
+def test_no_label_is_a_condition_only_where_it_was_trained():
+    x = jnp.zeros((2, 2, 2, 1))
+    network_fn(labelled(0.1), {})(x, 1, None)
+    with pytest.raises(ValueError, match="label_dropout"):
+        network_fn(labelled(0.0), {})(x, 1, None)
+
+
 def test_numbers_alone_compile_nothing_anew():
-    sample = jax.jit(sample_fn(experiment()))
-    bound = jax.jit(bound_fn(experiment()))
+    """Seeds, and eta: of the sampler there is one program for a whole sweep."""
+    made, bound = experiment(), jax.jit(bound_fn(experiment()))
     for seed in range(3):
         batch = {"image": jnp.full((2, 2, 2, 1), seed, jnp.uint8)}
-        sample({}, keys(seed, 2))
+        sample_fn(made, steps=5, eta=seed / 2)({}, keys(seed, 2))
         bound({}, keys(seed, 2), batch)
-    assert sample._cache_size() == bound._cache_size() == 1
+    assert bound._cache_size() == 1
+    assert sample_fn(made, eta=0.0).func._cache_size() == 1
+
+
+def test_eta_is_of_the_samplers_that_have_one():
+    with pytest.raises(ValueError, match="this sampler has no eta"):
+        sample_fn(experiment(), samplers.ddpm, eta=0.5)
+    with pytest.raises(ValueError, match=r"eta must lie in \[0, 1\], got 2"):
+        sample_fn(experiment(), eta=2.0)
+
+
+def test_weights_and_tables_are_arguments_of_a_sampler_not_constants_in_it():
+    """At the size of the digits: the program has no constant of 1 kB, also inside another jitted function."""
+    made = experiment_files.read(experiment_files.find("digits"))()
+    params = jax.jit(init_fn(made))(jax.random.key(0))
+    sample = Run(made, params, 0).sampler(steps=10, eta=0.5)
+    inside = jax.jit(lambda sample, keys: sample(keys)).lower(sample, keys(0, 2)).as_text()
+    alone = sample.func.lower(*sample.args, keys(0, 2)).as_text()
+    for program in (inside, alone):
+        constants = re.findall(r"stablehlo\.constant dense<(.*?)> : tensor<([\dx]*)x?[a-z]+\d+>", program)
+        sizes = [int(np.prod([int(side) for side in shape.split("x") if side])) for _, shape in constants]
+        splats = [not text.startswith(('"', "[")) for text, _ in constants]
+        assert constants and all(splat or size <= 256 for size, splat in zip(sizes, splats, strict=True))
+
+
+def test_a_trained_schedule_is_that_of_the_parameters():
+    """The schedule in the parameters decides the samples, not the one that the experiment was built with."""
+    made = experiment_files.read(experiment_files.find("sohl_dickstein_2015/swiss_roll"))(timesteps=5)
+    params = init_fn(made)(jax.random.key(0))
+    other = params | {"process": params["process"] + 1.0}
+    plain, _ = unpack(made, params)
+    moved, _ = unpack(made, other)
+    np.testing.assert_allclose(plain.process.schedule.alpha_bar, made.process.schedule.alpha_bar, rtol=1e-5)
+    assert moved.parameterization.process.schedule is moved.process.schedule
+    assert not np.allclose(moved.process.schedule.alpha_bar, plain.process.schedule.alpha_bar)
+    draws = [sample_fn(made)(each, keys(0, 4)) for each in (params, other)]
+    assert not np.allclose(*draws)
 
 
 def test_a_perceptron_learns_what_can_be_learnt_of_gaussian_points():
@@ -101,20 +193,20 @@ def test_a_perceptron_learns_what_can_be_learnt_of_gaussian_points():
     variance = np.array([[4.0, 0.25]])
     alpha_bar = np.asarray(PROCESS.schedule.alpha_bar, np.float64)[1:, None]
     best = (alpha_bar * variance / (alpha_bar * variance + 1 - alpha_bar)).mean()
-    network, reading = MLP(width=32, depth=2), parameterizations.eps(PROCESS)
+    network, parameterization = MLP(width=32, depth=2), parameterizations.eps(PROCESS)
 
     def loss(params, key, batch):
         def output(x_t, t, condition):
             return network.apply({"params": params}, x_t, jnp.broadcast_to(t - 1, x_t.shape[:1]))
 
-        return losses.simple(key, PROCESS, reading, output, batch).mean()
+        return losses.simple(key, PROCESS, parameterization, output, batch).mean()
 
     def train(state, key):
         batch = jax.random.normal(key, (1024, 2)) * jnp.sqrt(jnp.asarray(variance, jnp.float32))
         return step(state, batch)
 
     optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, 600))
-    step = make_train_step(loss, optimizer, ema_decay=0.9, seed=0)
+    step = make_train_step(loss, optimizer, {EMA: 0.9}, jax.random.key(0))
     params = network.init(jax.random.key(0), jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32))["params"]
     _, metrics = jax.jit(lambda state: jax.lax.scan(train, state, jax.random.split(jax.random.key(9), 600)))(
         create(params, optimizer)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_jax.cli import main
+from ddpm_jax.commands import main
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -33,8 +33,8 @@ def test_the_commands_are_understood(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])
     assert not stop.value.code
-    told = capsys.readouterr().out
-    assert all(word in told for word in command if word.startswith("--"))
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in command if word.startswith("--"))
 
 
 def test_every_language_of_a_block_is_tried():

@@ -4,7 +4,7 @@ from ddpm_jax.data.augment import flip
 from ddpm_jax.data.dataset import Data, indices, load, stream
 from ddpm_jax.data.digits import digits, mnist_5000
 from ddpm_jax.data.folder import folder
-from ddpm_jax.data.images import tfds_images
+from ddpm_jax.data.tfds import tfds_images
 from ddpm_jax.data.toys import dead_leaves, heartbeat, swiss_roll
 
 __all__ = [

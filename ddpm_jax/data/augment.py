@@ -1,4 +1,4 @@
-"""Random changes of images that leave them images of the same kind, made on the device."""
+"""Random augmentation of images, computed on the device."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,6 @@ from jaxtyping import Array, Key, Shaped
 def flip(
     key: Key[Array, ""], images: Shaped[Array, "batch height width channels"]
 ) -> Shaped[Array, "batch height width channels"]:
-    """Each image mirrored left to right or not, by a coin of its own."""
-    coins = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
-    return jnp.where(coins, images[:, :, ::-1], images)
+    """Mirrors each image left to right with probability one half, independently of the others."""
+    mirrored = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
+    return jnp.where(mirrored, images[:, :, ::-1], images)

@@ -1,8 +1,8 @@
-"""What a data set is to a run, and the order in which it is read.
+"""The type of a data set, and the order in which a run reads its examples.
 
-The order is a seeded global shuffle that can be entered at any position without reading what stands before it: step n
-of a run sees the same examples whether or not the run was stopped on the way, and whether its data are kept on the
-device or streamed; no position needs to be saved.
+The order is a seeded global shuffle that can start at any position without reading the examples before it. Step n of a
+run sees the same examples whether or not the run was interrupted, and whether its data are kept on the device or
+streamed from disk. No position has to be saved.
 """
 
 import sys
@@ -13,49 +13,68 @@ from functools import lru_cache
 import numpy as np
 
 Example = Mapping[str, np.ndarray]
-"""``image``: uint8 [height, width, channels], values 0 .. levels - 1, or of any other shape, or float32 points;
-``label``: int32 scalar, if there are classes."""
+"""``image``: uint8 with values 0 .. levels - 1, or float32 where levels is None; of the data set's `image_shape`.
+``label``: int32 scalar, where the data set has classes."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """A data set by its numbers; its files are opened only when a split is asked for, so that planning needs none."""
+    """The description of a data set. Files are opened only with a split, so planning a run needs no files."""
 
     name: str
     image_shape: tuple[int, ...]
-    """(height, width, channels); of points and sequences what shape they have."""
+    """(height, width, channels) of images; points and bit sequences have shapes of their own."""
     open: Callable[[str], Sequence[Example]]
-    """``open("train")`` or ``open("test")``: a random-access source. Raises FileNotFoundError saying what to type."""
+    """``open("train")`` or ``open("test")`` -> a random-access source.
+
+    Raises FileNotFoundError, with the command that provides the files, where they are missing."""
     levels: int | None = 256
-    """The number of values a pixel takes; 256 for bytes, None for floats."""
+    """The number of values of a pixel: 256 for bytes, 2 for bits, None for floats."""
     num_classes: int | None = None
+    """The number of values of ``label``; None where examples have no label."""
 
 
 def load(source: Sequence[Example], rows: Sequence[int] | None = None) -> dict[str, np.ndarray]:
-    """These rows of the source, or all of it, as one array per feature."""
-    # array_record reads a row ten times faster among many than alone
-    many = getattr(source, "__getitems__", lambda rows: [source[row] for row in rows])
-    examples = many(range(len(source)) if rows is None else rows)
+    """The given rows of a source, by default all, as one array per feature, [rows, ...]."""
+    # array_record reads many rows at once ten times faster than one by one
+    read_many = getattr(source, "__getitems__", lambda rows: [source[row] for row in rows])
+    examples = read_many(range(len(source)) if rows is None else rows)
     return {feature: np.stack([example[feature] for example in examples]) for feature in examples[0]}
 
 
-def indices(size: int, batch_size: int, seed: int) -> Callable[[int, int], np.ndarray]:
-    """``at(step, count)`` -> int32 [count, batch_size]: which examples steps `step` .. `step + count - 1` read.
+def check_example(data: Data, example: Example) -> None:
+    """Raises ValueError if the example does not have the shape, dtype, values and label that `data` describes."""
+    image, label = np.asarray(example["image"]), example.get("label")
+    dtype = np.dtype(np.float32 if data.levels is None else np.uint8)
+    if image.shape != tuple(data.image_shape):
+        raise ValueError(f"the images of {data.name} have shape {image.shape}, not {tuple(data.image_shape)}")
+    if image.dtype != dtype:
+        raise ValueError(f"the images of {data.name} are {image.dtype}: levels={data.levels} requires {dtype}")
+    if data.levels is not None and image.max(initial=0) >= data.levels:
+        raise ValueError(f"{data.name} has a pixel of value {image.max()}: values must be 0 to {data.levels - 1}")
+    if data.num_classes is not None and (label is None or not 0 <= int(label) < data.num_classes):
+        raise ValueError(f"{data.name} has an example with label {label}: labels must be 0 to {data.num_classes - 1}")
 
-    Each epoch is a permutation of its own, drawn from (seed, epoch); batches run on over the end of an epoch.
+
+def indices(size: int, batch_size: int, seed: int) -> Callable[[int, int], np.ndarray]:
+    """``at(step, count)`` -> int32 [count, batch_size]: the examples of steps `step` .. `step + count - 1`.
+
+    `size` is the number of examples in the data set. Each epoch is a permutation of its own, drawn from (seed, epoch).
+    A batch at the end of an epoch continues with the next one.
     """
     permutation = lru_cache(2)(lambda epoch: np.random.default_rng((seed, epoch)).permutation(size))
 
     def at(step: int, count: int) -> np.ndarray:
-        epochs, places = np.divmod(np.arange(step * batch_size, (step + count) * batch_size), size)
-        parts = [permutation(epoch)[places[epochs == epoch]] for epoch in np.unique(epochs)]
+        positions = np.arange(step * batch_size, (step + count) * batch_size)
+        epochs, offsets = np.divmod(positions, size)
+        parts = [permutation(epoch)[offsets[epochs == epoch]] for epoch in np.unique(epochs)]
         return np.concatenate(parts).astype(np.int32).reshape(count, batch_size)
 
     return at
 
 
 WORKERS = 16
-"""Threads that read and decode batches."""
+"""The default number of threads that read and decode batches."""
 
 
 def stream(
@@ -66,9 +85,10 @@ def stream(
     rows: np.ndarray | None = None,
     workers: int = WORKERS,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Batches from step `start` on, without end, in the order of `indices`, read ahead by Grain, one to a thread.
+    """The batches from step `start` on, without end, in the order of `indices`; one array per feature.
 
-    With `rows` only these rows of each batch are read: what one of several processes needs.
+    Grain reads ahead with `workers` threads, a batch per thread. `rows` selects rows of each batch: the share of one
+    of several processes. Default: all rows.
     """
     import grain
 
@@ -79,11 +99,13 @@ def stream(
 
 @dataclass(frozen=True)
 class _Batches:
-    """These rows of each batch. For single examples Grain takes longer than it takes to decode a small PNG."""
+    """A source of whole batches: Grain's overhead per element exceeds the time to decode one small PNG."""
 
     source: Sequence[Example]
     at: Callable[[int, int], np.ndarray]
+    """The function that `indices` returns."""
     rows: np.ndarray
+    """The rows of each batch that are read."""
 
     def __len__(self) -> int:
         return sys.maxsize

@@ -1,4 +1,4 @@
-"""A folder or zip of pictures, of any size and kind, as a data set."""
+"""A folder or zip of image files, of any size and format, as a data set."""
 
 import zipfile
 import zlib
@@ -8,33 +8,34 @@ from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 
 from ddpm_jax.data.dataset import Data, Example
-from ddpm_jax.data.pixels import decode
+from ddpm_jax.data.decode import decode
 
 ENDINGS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 def folder(path: str, image_shape: tuple[int, int, int], test_percent: int = 0) -> Data:
-    """The pictures in a folder, its subfolders included, or in a zip; each cropped in the middle and resized as needed.
+    """The images in a folder with its subfolders, or in a zip, cropped in the centre and resized to `image_shape`.
 
-    About `test_percent` of them, chosen by their names alone, are the test split; the rest trains. Nothing is looked up
-    before a split is opened. Opening raises FileNotFoundError if there is no such folder or zip, ValueError if it holds
-    no picture for the split.
+    About `test_percent` percent of them form the test split, chosen by a hash of the file name; the others the training
+    split. Nothing is read before a split is opened. Opening raises FileNotFoundError if the path is neither a folder
+    nor a zip, and ValueError if it has no image for the split.
     """
     return Data(name=path, image_shape=image_shape, open=partial(_open, path, image_shape, test_percent))
 
 
-def _open(path: str, image_shape: tuple[int, int, int], test_percent: int, split: str) -> "_Pictures":
+def _open(path: str, image_shape: tuple[int, int, int], test_percent: int, split: str) -> "_Images":
     root = Path(path).expanduser()
     if not (root.is_dir() or (root.is_file() and zipfile.is_zipfile(root))):
-        raise FileNotFoundError(f"{path} is no folder and no zip: name one that holds pictures")
+        raise FileNotFoundError(f"{path} is neither a folder nor a zip: give one with images")
     chosen = [name for name in _names(root) if (zlib.crc32(name.encode()) % 100 < test_percent) == (split == "test")]
     if not chosen:
-        raise ValueError(f"{path} holds no picture for {split} ({test_percent} % are for test): {', '.join(ENDINGS)}")
-    return _Pictures(root, tuple(chosen), image_shape, packed=root.is_file())
+        endings = ", ".join(sorted(ENDINGS))
+        raise ValueError(f"{path} has no image for the {split} split ({test_percent} % are for test; {endings})")
+    return _Images(root, tuple(chosen), image_shape, zipped=root.is_file())
 
 
 def _names(root: Path) -> list[str]:
-    """Of the pictures, relative to the root; hidden ones, and what macOS adds to a zip, left out."""
+    """The paths of the image files relative to the root, sorted; without hidden files and macOS's zip metadata."""
     if root.is_dir():
         found = [PurePosixPath(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
     else:
@@ -47,18 +48,19 @@ def _names(root: Path) -> list[str]:
     )
 
 
-@lru_cache(8)
+@lru_cache(8)  # once per process: the table of contents may be long; reading is thread-safe
 def _archive(path: Path) -> zipfile.ZipFile:
-    """Opened once a process: its table of contents may be long. Reading is safe from several threads."""
     return zipfile.ZipFile(path)
 
 
 @dataclass(frozen=True)
-class _Pictures(Sequence):
+class _Images(Sequence):
+    """A random-access source that decodes each image when it is read."""
+
     root: Path
     names: tuple[str, ...]
     image_shape: tuple[int, int, int]
-    packed: bool
+    zipped: bool
     """Whether the root is a zip."""
 
     def __len__(self) -> int:
@@ -67,7 +69,7 @@ class _Pictures(Sequence):
     def __getitem__(self, index: int) -> Example:
         name = self.names[index]
         try:
-            packed = _archive(self.root).read(name) if self.packed else (self.root / name).read_bytes()
-            return {"image": decode(packed, self.image_shape, fit=True)}
+            encoded = _archive(self.root).read(name) if self.zipped else (self.root / name).read_bytes()
+            return {"image": decode(encoded, self.image_shape, fit=True)}
         except (ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{self.root / name} {error}") from None

@@ -1,4 +1,4 @@
-"""Builds data sets in the form that `images` reads; of all the library, this alone needs TensorFlow."""
+"""Preparation of TFDS data sets as array_record files. The only module that needs TensorFlow."""
 
 import contextlib
 import gzip
@@ -9,13 +9,14 @@ import zlib
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
-from ddpm_jax.data.images import Builder, find, is_prepared
+from ddpm_jax.data.tfds import Builder, find, is_prepared
 
 CONTENTS: Mapping[str, Mapping[str, str]] = {
-    # Debian's package dataset-fashion-mnist packs the original files anew, with neither name nor date in gzip's header.
-    # With both put back (mtime 1504176606 for train-*, 1504176627 for t10k-*) its four files have the very sha256 that
-    # TFDS registers for the downloads: these are the contents that TFDS asks for, whoever compressed them.
+    # Debian's package dataset-fashion-mnist recompresses the original files, without name and date in the gzip header.
+    # With both restored (mtime 1504176606 for train-*, 1504176627 for t10k-*) its four files have the sha256 that TFDS
+    # registers for the downloads. So these are the contents that TFDS expects, whoever compressed them.
     "fashion_mnist": {
         "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
         "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -23,84 +24,93 @@ CONTENTS: Mapping[str, Mapping[str, str]] = {
         "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     }
 }
-"""What can be prepared from a folder: for each data set its files, and the sha256 of what each holds *unpacked*."""
+"""The data sets that can be prepared from a folder: for each file, the sha256 of its *uncompressed* content."""
 
 
-def prepare(name: str, source: Path | None = None, data_dir: Path | None = None) -> Path:
-    """Builds the TFDS data set `name` as array_record files and returns the folder that holds them.
+class Prepared(NamedTuple):
+    """A data set that is ready for training."""
 
-    What is already prepared stays as it is. A refused or interrupted build leaves no data set behind.
+    folder: Path
+    new: bool
+    """Whether this call built it; False if it was prepared before."""
+
+
+def prepare(name: str, source: Path | None = None, data_dir: Path | None = None) -> Prepared:
+    """Builds the TFDS data set `name` as array_record files.
+
+    A data set that is already prepared is left unchanged. A build that is refused or interrupted leaves no data set.
 
     Args:
-        name: what TFDS calls it, such as "fashion_mnist" or "cifar10".
-        source: a folder with the files that TFDS would download, to build without a network; only for the names in
+        name: The name in TFDS, such as "fashion_mnist" or "cifar10".
+        source: A folder with the files that TFDS would download, to build without a network. Only for the names in
             `CONTENTS`. For fashion_mnist: `apt-get install dataset-fashion-mnist`, /usr/share/datasets/fashion-mnist.
-        data_dir: where data sets are kept; TFDS's own default, ~/tensorflow_datasets, if not given.
+        data_dir: The folder of data sets. Default: TFDS's own, ~/tensorflow_datasets.
 
     Raises:
-        ValueError: TFDS has no such data set, or `source` is not possible for it, or a file has another content.
-        FileNotFoundError: `source` lacks a file.
-        FileExistsError: the folder is taken by something else, such as the same data set in another format.
+        ValueError: TFDS has no such data set, `source` is not supported for it, or a file has another content.
+        FileNotFoundError: A file is missing in `source`.
+        FileExistsError: The data set's folder holds something else, such as the same data set in another format.
         ModuleNotFoundError: TensorFlow is not installed.
     """
     builder = find(name, data_dir)
     folder = Path(builder.data_dir)
     if is_prepared(builder):
-        print(f"{name} is already prepared in {folder}: nothing to do")
-        return folder
+        return Prepared(folder, new=False)
     if folder.exists():
-        raise FileExistsError(f"{folder} is taken, but not by array_record files: move it away, or choose a data_dir")
+        raise FileExistsError(f"{folder} exists but holds no array_record files: move it, or choose another data_dir")
     files = {} if source is None else _verified(builder.name, source.expanduser())
     _check_installed()
     with _download_dir(builder, files) as downloads:
         _build(builder, downloads)
-    return folder
+    return Prepared(folder, new=True)
 
 
 def _verified(name: str, source: Path) -> dict[str, bytes]:
-    """The files of `name` in `source`, still packed; raises unless each of them unpacks to the content we know."""
+    """The compressed files of `name` in `source`. Raises unless each has the expected content."""
     if name not in CONTENTS:
-        raise ValueError(f"{name} cannot be prepared from a folder, only {', '.join(CONTENTS)}: leave the source out")
-    if lacking := [filename for filename in CONTENTS[name] if not (source / filename).is_file()]:
-        raise FileNotFoundError(f"{source} lacks {', '.join(lacking)}")
-    # Read once: what is checked is what is used.
+        raise ValueError(f"{name} cannot be prepared from a folder, only {', '.join(CONTENTS)}: leave out --source")
+    if missing := [filename for filename in CONTENTS[name] if not (source / filename).is_file()]:
+        raise FileNotFoundError(f"{', '.join(missing)} not found in {source}")
+    # read once, so that the bytes that are checked are the bytes that are used
     files = {filename: (source / filename).read_bytes() for filename in CONTENTS[name]}
     for filename, expected in CONTENTS[name].items():
         _check_content(source / filename, files[filename], expected)
     return files
 
 
-def _check_content(path: Path, packed: bytes, expected: str) -> None:
+def _check_content(path: Path, compressed: bytes, expected: str) -> None:
+    """Raises ValueError unless the uncompressed content has the sha256 `expected`."""
     try:
-        found = hashlib.sha256(gzip.decompress(packed)).hexdigest()
+        found = hashlib.sha256(gzip.decompress(compressed)).hexdigest()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is not a whole gzip file: {error}") from None
+        raise ValueError(f"{path} is not a complete gzip file: {error}") from None
     if found != expected:
-        raise ValueError(f"{path} is not the original: its content has sha256 {found}, not {expected}")
+        raise ValueError(f"{path} is not the original file: its content has sha256 {found}, not {expected}")
 
 
 def _check_installed() -> None:
-    # TFDS 4.9.10 imports importlib_resources to prepare, but asks for it under Python 3.8 only.
-    if lacking := [module for module in ("tensorflow", "importlib_resources") if find_spec(module) is None]:
-        raise ModuleNotFoundError(f'preparing needs {", ".join(lacking)}: pip install "ddpm_jax[prepare]"')
+    # TFDS 4.9.10 needs importlib_resources to prepare a data set, but declares it for Python 3.8 only
+    if missing := [module for module in ("tensorflow", "importlib_resources") if find_spec(module) is None]:
+        raise ModuleNotFoundError(f'prepare needs {", ".join(missing)}: pip install "ddpm_jax[prepare]"')
 
 
 @contextlib.contextmanager
 def _download_dir(builder: Builder, files: Mapping[str, bytes]) -> Iterator[str | None]:
-    """None, TFDS's own download cache, if there are no files; else a cache of ours that holds them and goes afterwards.
+    """The download cache for TFDS to use: a temporary one that holds `files`, or None (TFDS's own) without files.
 
-    TFDS takes what it finds under a registered checksum for checked. So the files enter as that, after our own check,
-    into a cache that only this build sees, and TFDS goes on checking all that it downloads, here and elsewhere.
+    TFDS takes a file that is cached under a registered checksum as verified. So the files, verified by us, enter a
+    cache that only this build uses, and TFDS continues to verify all its downloads, in this build and elsewhere.
     """
     if not files:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="ddpm_jax-") as folder:
-        _seed(builder, files, Path(folder))
+        _fill(builder, files, Path(folder))
         yield folder
 
 
-def _seed(builder: Builder, files: Mapping[str, bytes], cache: Path) -> None:
+def _fill(builder: Builder, files: Mapping[str, bytes], cache: Path) -> None:
+    """Writes the files into the cache, under the names that TFDS gives to its downloads."""
     from tensorflow_datasets.core.download import resource
 
     (cache / builder.name).mkdir()
@@ -113,7 +123,7 @@ def _seed(builder: Builder, files: Mapping[str, bytes], cache: Path) -> None:
 def _build(builder: Builder, downloads: str | None) -> None:
     import tensorflow_datasets as tfds
 
-    # Read when TensorFlow starts, which TFDS lets it do only now: 2 leaves errors; oneDNN announces itself regardless.
+    # read when TensorFlow is imported, which is now: level 2 keeps errors; oneDNN prints a notice at any level
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     config = tfds.download.DownloadConfig(try_download_gcs=False)

@@ -9,12 +9,17 @@ from ddpm_jax.diffusion import (
     parameterizations,
     samplers,
     schedules,
+    types,
 )
-from ddpm_jax.diffusion.process import Process
 from ddpm_jax.diffusion.schedules import Schedule
+from ddpm_jax.diffusion.types import Kernel, Network, Parameterization, Process, Sampler
 
 __all__ = [
+    "Kernel",
+    "Network",
+    "Parameterization",
     "Process",
+    "Sampler",
     "Schedule",
     "binomial",
     "distributions",
@@ -24,4 +29,5 @@ __all__ = [
     "parameterizations",
     "samplers",
     "schedules",
+    "types",
 ]

@@ -1,6 +1,6 @@
-"""Binomial diffusion: bits that are forgotten, one by one, for draws at a base rate (2015: Table App. 1).
+"""Binomial diffusion: each step replaces some bits by random ones (2015: Table App. 1).
 
-Bits are floats, 0 or 1. The schedule says what share of the bias away from the base rate is left.
+Bits are floats, 0.0 or 1.0. alpha_bar_t is the probability that a bit has not been replaced up to t.
 """
 
 from functools import partial
@@ -11,16 +11,18 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from ddpm_jax.diffusion.distributions import Bernoulli
-from ddpm_jax.diffusion.process import Process
 from ddpm_jax.diffusion.schedules import Schedule
+from ddpm_jax.diffusion.types import Family, Process
 
 
 def transition(
     schedule: Schedule, x_s: Float[Array, "*shape"], s: ArrayLike, t: ArrayLike, rate: float = 0.5
 ) -> Bernoulli:
-    """q(x_t | x_s) for s < t: kept with probability alpha, else drawn at the base rate; s = 0 is the marginal.
+    """q(x_t | x_s) for s < t; s = 0 gives the marginal q(x_t | x_0).
 
-    2015: Table App. 1, which has ``rate = 0.5``; the marginal, not written there, is of the same form.
+        q(x_t = 1 | x_s) = alpha x_s + (1 - alpha) rate,    alpha = alpha_bar_t / alpha_bar_s
+
+    2015, Table App. 1, for ``rate = 0.5``.
     """
     alpha, beta = schedule.between(s, t, x_s.ndim)
     return Bernoulli(x_s * alpha + rate * beta, (1 - x_s) * alpha + (1 - rate) * beta)
@@ -35,13 +37,13 @@ def posterior(
     eta: ArrayLike = 1.0,
     rate: float = 0.5,
 ) -> Bernoulli:
-    """q(x_s | x_t, x_0) for s < t, by Bayes' rule; `x_0` may be a probability, in which it is linear.
+    """q(x_s | x_t, x_0) for s < t, by Bayes' rule.
 
-    With E[x_0 | x_t] in the place of x_0 it is q(x_s | x_t). Raises ValueError for an `eta` other than 1: bits have no
-    bridges here that are less random.
+    It is linear in x_0, so x_0 may be a probability: with E[x_0 | x_t] for x_0 the result is q(x_s | x_t). Raises
+    ValueError for any `eta` but 1: DDIM is not defined for bits here.
     """
     if not (isinstance(eta, float | int) and eta == 1):
-        raise ValueError("bits have no DDIM: leave eta out")
+        raise ValueError("a binomial process has no DDIM: leave out eta, and the sampler ddim")
     given_one = _posterior_of_bit(schedule, x_t, jnp.ones_like(x_t), t, s, rate)
     given_zero = _posterior_of_bit(schedule, x_t, jnp.zeros_like(x_t), t, s, rate)
     return Bernoulli(*(x_0 * one + (1 - x_0) * zero for one, zero in zip(given_one, given_zero, strict=True)))
@@ -57,24 +59,21 @@ def _posterior_of_bit(schedule: Schedule, x_t: Array, x_0: Array, t: ArrayLike, 
 
 
 def prior(shape: tuple[int, ...], rate: float = 0.5) -> Bernoulli:
-    """pi(x_T): every bit is one with probability `rate`."""
+    """pi(x_T): each bit is 1 with probability `rate`."""
     return Bernoulli(jnp.full(shape, rate), jnp.full(shape, 1 - rate))
 
 
 def log_likelihood(dist: Any, x_0: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """log p(x_0), nats a bit."""
+    """log p(x_0), in nats, bit by bit."""
     return dist.log_prob(x_0)
 
 
 def process(schedule: Schedule, rate: float = 0.5) -> Process:
-    """Binomial diffusion over `schedule` towards bits that are one with probability `rate`, in (0, 1)."""
+    """The binomial process with this schedule, whose prior has ones with probability `rate`.
+
+    Raises ValueError for a rate outside (0, 1).
+    """
     if not 0 < rate < 1:
         raise ValueError(f"the base rate must lie in (0, 1), got {rate}")
-    return Process(
-        schedule=schedule,
-        prior=partial(prior, rate=rate),
-        transition=partial(transition, schedule, rate=rate),
-        posterior=partial(posterior, schedule, rate=rate),
-        log_likelihood=log_likelihood,
-        low=0.0,
-    )
+    bound = [partial(function, rate=rate) for function in (prior, transition, posterior)]
+    return Process(schedule, Family("binomial", *bound, log_likelihood, low=0.0, rate=rate))

@@ -1,7 +1,6 @@
-"""Gaussian diffusion: the forward chain that shrinks towards zero and adds noise (2015: Table App. 1; 2020: Eq. 2)."""
+"""Gaussian diffusion: each step scales x_t down and adds noise (2015: Table App. 1; Ho et al. 2020: Eq. 2)."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +10,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from ddpm_jax.diffusion.distributions import Normal
-from ddpm_jax.diffusion.process import Process
 from ddpm_jax.diffusion.schedules import Schedule
+from ddpm_jax.diffusion.types import Family, Process
 
 LogLikelihood = Callable[[Any, Array], Array]
 """``(p(x_0 | x_1), x_0)`` -> nats, element by element; the distribution is a Normal."""
@@ -21,12 +20,20 @@ LogLikelihood = Callable[[Any, Array], Array]
 def q_sample(
     schedule: Schedule, x_0: Float[Array, "*shape"], t: ArrayLike, noise: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """x_t of the given standard normal `noise`, t scalar or one per example, 0..T (Ho et al. 2020, Eq. 4)."""
+    """A sample of q(x_t | x_0), given its standard normal `noise` (Ho et al. 2020, Eq. 4).
+
+        x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise
+
+    t is 0 or in [1, T]: a scalar, or one per example.
+    """
     return transition(schedule, x_0, 0, t).push(noise)
 
 
 def transition(schedule: Schedule, x_s: Float[Array, "*shape"], s: ArrayLike, t: ArrayLike) -> Normal:
-    """q(x_t | x_s) for s < t; s = 0 is the marginal (Ho et al. 2020, Eqs. 2 and 4)."""
+    """q(x_t | x_s) for s < t; s = 0 gives the marginal q(x_t | x_0) (Ho et al. 2020, Eqs. 2 and 4).
+
+    q(x_t | x_s) = N(sqrt(alpha) x_s, 1 - alpha),    alpha = alpha_bar_t / alpha_bar_s
+    """
     alpha, beta = schedule.between(s, t, x_s.ndim)
     return Normal(jnp.sqrt(alpha) * x_s, beta)
 
@@ -39,16 +46,20 @@ def posterior(
     s: ArrayLike,
     eta: ArrayLike = 1.0,
 ) -> Normal:
-    """q(x_s | x_t, x_0) for s < t (Ho et al. 2020, Eqs. 6-7, where s = t - 1).
+    """q(x_s | x_t, x_0) for s < t (Ho et al. 2020, Eqs. 6-7 for s = t - 1; Song et al. 2021, Eq. 7 for any eta).
 
-    `eta` in [0, 1] gives the bridge of Song et al. 2021, Eq. 7 with the sigma of Eq. 16: it has the same marginals
-    q(x_s | x_0), is the posterior of the Markov chain at 1 and deterministic at 0.
+        eps      = (x_t - sqrt(alpha_bar_t) x_0) / sqrt(1 - alpha_bar_t)
+        mean     = sqrt(alpha_bar_s) x_0 + sqrt(1 - alpha_bar_s - sigma^2) eps
+        variance = sigma^2 = eta^2 (1 - alpha_bar_s) / (1 - alpha_bar_t) (1 - alpha_bar_t / alpha_bar_s)
+
+    eta = 1 gives the posterior of the Markov chain, eta = 0 a deterministic step. The marginals q(x_s | x_0) are the
+    same for every eta in [0, 1].
     """
     alpha_bar_s, one_minus_s = schedule.at(s, x_t.ndim)
     _, one_minus_t = schedule.at(t, x_t.ndim)
     alpha, beta = schedule.between(s, t, x_t.ndim)
     ratio = one_minus_s / one_minus_t
-    # what is left of 1 - alpha_bar_s once sigma^2 is taken off, written without a difference of like numbers
+    # 1 - alpha_bar_s - sigma^2, written without a difference of close numbers
     kept = ratio * (alpha * one_minus_s + (1 - jnp.square(eta)) * beta)
     weight_t = jnp.sqrt(kept / one_minus_t)
     weight_0 = jnp.sqrt(alpha_bar_s) * (1 - jnp.sqrt(alpha) * weight_t)
@@ -56,7 +67,7 @@ def posterior(
 
 
 def posterior_variance(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Array:
-    """The variance of q(x_s | x_t, x_0), which depends on neither (Ho et al. 2020, Eq. 7: beta tilde)."""
+    """The variance of q(x_s | x_t, x_0), the same for all x_t and x_0 (Ho et al. 2020, Eq. 7: beta tilde)."""
     _, one_minus_s = schedule.at(s, ndim)
     _, one_minus_t = schedule.at(t, ndim)
     return one_minus_s / one_minus_t * schedule.between(s, t, ndim)[1]
@@ -68,12 +79,15 @@ def prior(shape: tuple[int, ...]) -> Normal:
 
 
 def density(dist: Normal, x_0: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """log p(x_0), nats per element, for data that are continuous."""
+    """log p(x_0), in nats per element, for continuous data."""
     return dist.log_prob(x_0)
 
 
 def erf_interval(lower: Float[Array, "*shape"], upper: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """log(Phi(upper) - Phi(lower)) for lower < upper, exact in both tails."""
+    """log(Phi(upper) - Phi(lower)) for lower < upper, Phi the standard normal distribution function.
+
+    Exact in both tails.
+    """
     # both ends are mirrored into the left tail, where Phi is small and its logarithm exact
     flip = lower > 0
     low, high = jnp.where(flip, -upper, lower), jnp.where(flip, -lower, upper)
@@ -82,9 +96,9 @@ def erf_interval(lower: Float[Array, "*shape"], upper: Float[Array, "*shape"]) -
 
 
 def tanh_interval(lower: Float[Array, "*shape"], upper: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """`erf_interval` as the released code of Ho et al. 2020 computes it: Phi by a tanh, the mass at least 1e-12.
+    """`erf_interval` as the released code of Ho et al. 2020 approximates it, for comparison with its numbers.
 
-    Off by up to 1.8e-4 in Phi, and blind below 1e-12; for comparison with numbers that were made so.
+    Phi is replaced by a tanh, with an error of up to 1.8e-4, and a mass below 1e-12 by 1e-12.
     """
     return jnp.log(jnp.maximum(_tanh_cdf(upper) - _tanh_cdf(lower), 1e-12))
 
@@ -94,15 +108,15 @@ def _tanh_cdf(x: Array) -> Array:
 
 
 class Discretized(NamedTuple):
-    """log p(x_0) of data on `levels` evenly spaced values in [-1, 1], nats per element (Ho et al. 2020, Eq. 13).
+    """log p(x_0) of data on `levels` evenly spaced values in [-1, 1], in nats per element (Ho et al. 2020, Eq. 13).
 
-    The Gaussian's mass between the midpoints to the neighbouring values; the outermost bins reach to infinity, so the
-    probabilities of all levels sum to one.
+    The probability of a value is the Gaussian's mass between the midpoints to its neighbours. The outermost bins extend
+    to infinity, so the probabilities of all levels sum to one.
     """
 
     levels: int
     interval: Callable[[Array, Array], Array]
-    """The log of a normal mass between two ends: `erf_interval` or `tanh_interval`."""
+    """Computes the logarithm of the normal mass of an interval: `erf_interval` or `tanh_interval`."""
 
     def __call__(self, dist: Normal, x_0: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         scale, half = jax.lax.rsqrt(dist.variance), 1 / (self.levels - 1)
@@ -112,16 +126,10 @@ class Discretized(NamedTuple):
 
 
 def discretized(levels: int = 256, interval: Callable[[Array, Array], Array] = erf_interval) -> Discretized:
-    """The likelihood of data on so many levels; 256 are bytes."""
+    """The likelihood of data with this number of levels; 256 for bytes."""
     return Discretized(levels, interval)
 
 
 def process(schedule: Schedule, log_likelihood: LogLikelihood | None = None) -> Process:
-    """Gaussian diffusion over `schedule`, of bytes (``discretized(256)``) unless told otherwise."""
-    return Process(
-        schedule=schedule,
-        prior=prior,
-        transition=partial(transition, schedule),
-        posterior=partial(posterior, schedule),
-        log_likelihood=log_likelihood or discretized(),
-    )
+    """The Gaussian process with this schedule. The default likelihood is that of bytes: ``discretized(256)``."""
+    return Process(schedule, Family("gaussian", prior, transition, posterior, log_likelihood or discretized()))

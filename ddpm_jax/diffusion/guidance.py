@@ -1,4 +1,4 @@
-"""Multiplying a trained chain with a second distribution r(x): denoising, inpainting (2015, Section 2.5)."""
+"""Sampling from a trained chain multiplied by a second distribution r(x): denoising, inpainting (2015, Section 2.5)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,34 +8,36 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from ddpm_jax.diffusion.distributions import Normal, fold
-from ddpm_jax.diffusion.process import Process
-from ddpm_jax.diffusion.samplers import Kernel, Sampler
+from ddpm_jax.diffusion.types import Kernel, Process, Sampler
 
-Evidence = Callable[[Array, ArrayLike], Array]
-"""``(x, s)`` -> the gradient of log r_s at x, element by element; for bits log r(1) - log r(0)."""
+LogGradient = Callable[[Array, ArrayLike], Array]
+"""``log_gradient(x, s)`` -> the gradient of log r_s at x, element by element; for bits log r_s(1) - log r_s(0)."""
 
 
-def tilted(kernel: Kernel, evidence: Evidence) -> Kernel:
-    """p(x_s | x_t) r_s(x_s), normalised (2015: Eq. 22 and Appendix C).
+def tilted(kernel: Kernel, log_gradient: LogGradient) -> Kernel:
+    """The kernel multiplied by r_s in each step (2015, Eq. 22, Eq. 61 and Appendix C).
 
-    Exact for bits. For a Gaussian log r is taken as linear around the mean: the mean moves by the variance times its
-    gradient there (Eq. 61); see `multiplied` for an r that is Gaussian itself.
+    Warning: does not sample from p(x_0) r(x_0) if r_s is the same r at every s, as in the paper. Each step multiplies
+    by r once more, and for small steps the result approaches p(x_0) r(x_0)^2. Exact is r_s(x_s) = E[r(x_0) | x_s].
 
-    With the r that the paper takes, the same at all s, the samples are not of p(x_0) r(x_0): every step multiplies, and
-    where steps are small the result nears p r^2. Exact would be r_s(x_s) = E[r(x_0) | x_s].
+        p(x_s | x_t) r_s(x_s) / Z,    for a Gaussian: mean + variance * gradient of log r_s at the mean
+
+    Exact for bits. For a Gaussian, log r_s is taken as linear around the mean; for a Gaussian r see `multiplied`.
     """
 
     def product(x_t, t, s):
         dist = kernel(x_t, t, s)
-        return dist.tilt(evidence(dist.mode(), s))
+        return dist.tilt(log_gradient(dist.mode(), s))
 
     return product
 
 
 def multiplied(kernel: Kernel, factor: Callable[[ArrayLike], Normal]) -> Kernel:
-    """A Gaussian kernel times the Gaussian r_s = ``factor(s)``, normalised exactly (the released code of 2015).
+    """A Gaussian kernel multiplied by the Gaussian r_s = ``factor(s)``, exactly (released code of 2015).
 
-    A factor of infinite variance leaves the kernel as it is.
+        1 / variance = 1 / variance_p + 1 / variance_r,    mean / variance = mean_p / variance_p + mean_r / variance_r
+
+    A factor of infinite variance does not change the kernel. The warning of `tilted` holds here too.
     """
 
     def product(x_t, t, s):
@@ -48,7 +50,7 @@ def multiplied(kernel: Kernel, factor: Callable[[ArrayLike], Normal]) -> Kernel:
 
 
 def annealed(r: Normal, num_steps: int) -> Callable[[ArrayLike], Normal]:
-    """r to the power (T - s) / T: nothing at s = T, all of it at the data (2015: Section 2.5.2)."""
+    """r^((T - s) / T): constant at s = T, r itself at s = 0 (2015, Section 2.5.2)."""
     return lambda s: r._replace(variance=r.variance * num_steps / (num_steps - jnp.asarray(s, jnp.float32)))
 
 
@@ -59,10 +61,10 @@ def inpaint(
     mask: Bool[Array, "*shape"],
     noised: bool = False,
 ) -> Sampler:
-    """The sampler with the pixels under the mask held at `known`: r is a point there and constant elsewhere.
+    """The sampler with the pixels where `mask` is true replaced by `known` after each step.
 
-    2015 holds them clean at every t (Section 2.5 and Figure 5); `noised` diffuses them to each step's own level, as
-    the network has seen them in training.
+    The paper replaces them by the clean values at every t (2015, Section 2.5 and Figure 5). With `noised` they are
+    samples of q(x_s | known), the noise level that the network was trained with.
     """
 
     def hold(keys: Array, x: Array, s: ArrayLike) -> Array:

@@ -1,27 +1,48 @@
-"""Noise schedules: what share of the data is left after t steps, for t = 0 (the data itself) to t = T.
+"""Noise schedules: how much of the data is left after t steps, from t = 0 (the data) to t = T.
 
-Every function here works in float64 on the host and casts once, at the end, so that neither ``alpha_bar`` nor
-``1 - alpha_bar`` carries the rounding of a long product in float32.
+Every table is computed in float64 on the host and rounded once at the end. Neither ``alpha_bar`` nor
+``1 - alpha_bar`` has the rounding errors of a long product in float32.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from numpy.typing import DTypeLike
 
+Numbers = tuple[tuple[str, float], ...]
+"""The arguments of a named schedule, as (name, value) pairs."""
 
-class Schedule(NamedTuple):
-    """``alpha_bar[t] = prod_{i <= t} (1 - beta_i)`` and one minus it, indexed 0..T: ``alpha_bar[0] = 1`` is the data.
 
-    Any pair s < t describes a step, so a strided sampler needs no schedule of its own.
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Schedule:
+    """A noise schedule as tables of length T + 1, indexed by t = 0..T; ``alpha_bar[0] = 1`` is the data.
+
+        alpha_bar_t = prod_{i <= t} (1 - beta_i)        (Ho et al. 2020, Eq. 4)
+
+    Any pair s < t is a step, so a sampler that skips steps needs no schedule of its own. A Schedule is a pytree: it can
+    be an argument of a jitted function. Make one with `linear`, `cosine`, `from_betas` and the other functions of this
+    module.
     """
 
-    alpha_bar: Float[Array | np.ndarray, " T+1"]
-    one_minus_alpha_bar: Float[Array | np.ndarray, " T+1"]
+    alpha_bar: Any
+    """[T + 1], float."""
+    one_minus_alpha_bar: Any
+    """[T + 1], float: exact where alpha_bar is close to 1."""
+    log_alpha_bar: Any
+    """[T + 1], float: the logarithm of alpha_bar ..."""
+    log_alpha_bar_rest: Any
+    """[T + 1], float: ... and what rounding took from it. With both, the difference of two close entries is exact."""
+    name: str = field(default="betas", metadata={"static": True})
+    """The function that made it, such as "linear"; "betas" for a schedule of given betas."""
+    numbers: Numbers = field(default=(), metadata={"static": True})
+    """The arguments of that function, such as beta_1 and beta_T."""
 
     @property
     def num_steps(self) -> int:
@@ -29,63 +50,136 @@ class Schedule(NamedTuple):
         return self.alpha_bar.shape[0] - 1
 
     def at(self, t: ArrayLike, ndim: int) -> tuple[Array, Array]:
-        """``(alpha_bar_t, 1 - alpha_bar_t)``, with trailing axes of size one up to `ndim`. NaN where t is above T."""
-        return _pick(self.alpha_bar, t, ndim), _pick(self.one_minus_alpha_bar, t, ndim)
+        """``(alpha_bar_t, 1 - alpha_bar_t)``, with trailing axes of size one up to `ndim`.
+
+        t is 0 or in [1, T], integer or real, a scalar or one per example. The values at integers are those of the
+        tables; between integers the log signal-to-noise ratio log(alpha_bar / (1 - alpha_bar)) is linear in t. Any
+        other t gives NaN.
+        """
+        pair = _at_real(self, t) if _is_real(t) else (_pick(self.alpha_bar, t), _pick(self.one_minus_alpha_bar, t))
+        alpha_bar, one_minus = (_with_axes(value, ndim) for value in pair)
+        return alpha_bar, one_minus
 
     def between(self, s: ArrayLike, t: ArrayLike, ndim: int) -> tuple[Array, Array]:
-        """``(alpha_bar_t / alpha_bar_s, 1 - alpha_bar_t / alpha_bar_s)`` of the step from s to t, for 0 <= s < t <= T.
+        """``(alpha, beta)`` of the step from s to t, for 0 <= s < t <= T; shapes and times as in `at`.
 
-        The second number is beta_t when s = t - 1. It is a difference of the two tables, taken from the one whose
-        entries are the smaller, where float32 loses least.
+            alpha = alpha_bar_t / alpha_bar_s,    beta = 1 - alpha
+
+        For s = t - 1 the second number is beta_t of the papers. Its relative error in float32 is below 1e-6 at any T.
         """
-        alpha_bar_s, one_minus_s = self.at(s, ndim)
+        alpha_bar_s, _ = self.at(s, ndim)
         alpha_bar_t, one_minus_t = self.at(t, ndim)
-        lost = jnp.where(alpha_bar_s < 0.5, alpha_bar_s - alpha_bar_t, one_minus_t - one_minus_s)
-        return alpha_bar_t / alpha_bar_s, lost / alpha_bar_s
+        (log_s, rest_s), (log_t, rest_t) = (self._log_at(each, ndim) for each in (s, t))
+        lost = -jnp.expm1((log_t - log_s) + (rest_t - rest_s))
+        from_data = _with_axes(jnp.asarray(s) == 0, ndim)
+        return alpha_bar_t / alpha_bar_s, jnp.where(from_data, one_minus_t, lost)
+
+    def _log_at(self, t: ArrayLike, ndim: int) -> tuple[Array, Array]:
+        """The logarithm of alpha_bar_t as a sum of two numbers."""
+        pair = _pick(self.log_alpha_bar, t), _pick(self.log_alpha_bar_rest, t)
+        if _is_real(t):
+            whole = _is_whole(t)
+            between = jax.nn.log_sigmoid(_log_snr(self, t))
+            pair = jnp.where(whole, pair[0], between), jnp.where(whole, pair[1], 0.0)
+        log, rest = (_with_axes(value, ndim) for value in pair)
+        return log, rest
 
 
-def _pick(table: Array | np.ndarray, t: ArrayLike, ndim: int) -> Array:
-    values = jnp.asarray(table).at[jnp.asarray(t)].get(mode="fill", fill_value=jnp.nan)
+def _is_real(t: ArrayLike) -> bool:
+    return jnp.issubdtype(jnp.result_type(t), jnp.floating)
+
+
+def _is_whole(t: ArrayLike) -> Array:
+    return jnp.floor(jnp.asarray(t)) == t
+
+
+def _at_real(schedule: Schedule, t: ArrayLike) -> tuple[Array, Array]:
+    whole, log_snr = _is_whole(t), _log_snr(schedule, t)
+    alpha_bar = jnp.where(whole, _pick(schedule.alpha_bar, t), jax.nn.sigmoid(log_snr))
+    return alpha_bar, jnp.where(whole, _pick(schedule.one_minus_alpha_bar, t), jax.nn.sigmoid(-log_snr))
+
+
+def _log_snr(schedule: Schedule, t: ArrayLike) -> Array:
+    """log(alpha_bar_t / (1 - alpha_bar_t)), linear between the integers from 1 on; NaN outside [1, T]."""
+    below = jnp.floor(jnp.asarray(t))
+    share = t - below
+
+    def at(index: Array) -> Array:
+        return jnp.log(_pick(schedule.alpha_bar, index)) - jnp.log(_pick(schedule.one_minus_alpha_bar, index))
+
+    inside = jnp.where(below >= 1, at(jnp.maximum(below, 1)), jnp.nan)
+    return inside + jnp.where(share > 0, share * (at(jnp.maximum(below, 1) + 1) - inside), 0.0)
+
+
+def _pick(table: Array | np.ndarray, t: ArrayLike) -> Array:
+    """The entries of the table at t, rounded down; NaN outside the table, also where t is negative."""
+    index = jnp.asarray(t).astype(jnp.int32)
+    return jnp.asarray(table).at[jnp.where(index < 0, len(table), index)].get(mode="fill", fill_value=jnp.nan)
+
+
+def _with_axes(values: Array, ndim: int) -> Array:
     return values.reshape(values.shape + (1,) * (ndim - values.ndim))
 
 
-def from_betas(betas: Sequence[float] | np.ndarray, dtype: DTypeLike = np.float32) -> Schedule:
-    """The schedule of forward variances ``beta_1 .. beta_T``, each in (0, 1] (2020: Eq. 2; 2015: Table App. 1).
+def _tables(
+    log_alpha_bar: np.ndarray,
+    dtype: DTypeLike,
+    name: str,
+    numbers: Numbers = (),
+    exact: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Schedule:
+    """The schedule of this float64 logarithm; `exact` has alpha_bar and one minus it where they are known better."""
+    # abs, since -expm1(0.0) is -0.0 and one over it would be -inf
+    alpha_bar, lost = exact or (np.exp(log_alpha_bar), np.abs(np.expm1(log_alpha_bar)))
+    rounded = log_alpha_bar.astype(dtype)
+    with np.errstate(invalid="ignore"):  # -inf less -inf: the logarithm of 0 has no rest
+        rest = np.nan_to_num(log_alpha_bar - rounded).astype(dtype)
+    return Schedule(alpha_bar.astype(dtype), lost.astype(dtype), rounded, rest, name, numbers)
 
-    Raises ValueError if a beta lies outside (0, 1], or if alpha_bar is too small for `dtype` before the last step: the
-    steps after that could not be told from the table.
+
+def from_betas(
+    betas: Sequence[float] | np.ndarray, dtype: DTypeLike = np.float32, name: str = "betas", **numbers: float
+) -> Schedule:
+    """The schedule of the forward variances ``beta_1 .. beta_T``, each in (0, 1] (Ho et al. 2020, Eq. 2).
+
+    `name` and `numbers` are recorded in the schedule. Raises ValueError if a beta lies outside (0, 1], or if alpha_bar
+    underflows in `dtype` before the last step.
     """
     values = np.asarray(betas, np.float64)
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"betas must be a non-empty vector, got an array of shape {values.shape}")
     if (outside := values[~((values > 0) & (values <= 1))]).size:
         raise ValueError(f"betas must lie in (0, 1], got {outside}")
-    with np.errstate(divide="ignore"):  # beta_T = 1 is allowed: log 0 = -inf forgets the data entirely
+    with np.errstate(divide="ignore"):  # beta_T = 1 is allowed: its logarithm is -inf
         log_alpha_bar = np.concatenate([[0.0], np.cumsum(np.log1p(-values))])
     if (lost := np.flatnonzero(np.exp(log_alpha_bar[:-1]) < np.finfo(dtype).tiny)).size:
-        raise ValueError(f"nothing is left of the data at t = {lost[0]} of {values.size}: the betas are too large")
-    # abs, since -expm1(0.0) is -0.0 and one over it would be -inf
-    return Schedule(np.exp(log_alpha_bar).astype(dtype), np.abs(np.expm1(log_alpha_bar)).astype(dtype))
+        raise ValueError(f"alpha_bar underflows at t = {lost[0]} of {values.size}: the betas are too large")
+    return _tables(log_alpha_bar, dtype, name, tuple(numbers.items()))
 
 
-def of_betas(betas: Float[Array, " T"]) -> Schedule:
-    """`from_betas` for betas in (0, 1) that are traced, and may be differentiated: in float32, on the device."""
+def from_traced_betas(betas: Float[Array, " T"]) -> Schedule:
+    """The schedule of betas in (0, 1) that are traced by JAX: differentiable, computed in float32 on the device.
+
+    For betas that are trained. `from_betas` is more accurate where the betas are known beforehand.
+    """
     log_alpha_bar = jnp.concatenate([jnp.zeros(1), jnp.cumsum(jnp.log1p(-betas))])
-    return Schedule(jnp.exp(log_alpha_bar), jnp.abs(jnp.expm1(log_alpha_bar)))
+    lost = jnp.abs(jnp.expm1(log_alpha_bar))
+    return Schedule(jnp.exp(log_alpha_bar), lost, log_alpha_bar, jnp.zeros_like(log_alpha_bar))
 
 
 def linear(num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02, dtype: DTypeLike = np.float32) -> Schedule:
-    """Betas in a straight line (Ho et al. 2020, Section 4, for T = 1000).
+    """Betas evenly spaced from beta_1 to beta_T (Ho et al. 2020, Section 4, with T = 1000).
 
-    Nichol & Dhariwal 2021 scale both ends by 1000 / T: `linear_scaled`.
+    The two betas are for T = 1000; for another T see `linear_scaled`.
     """
-    return from_betas(np.linspace(beta_1, beta_T, num_steps), dtype)
+    return from_betas(np.linspace(beta_1, beta_T, num_steps), dtype, "linear", beta_1=beta_1, beta_T=beta_T)
 
 
 def linear_scaled(num_steps: int, dtype: DTypeLike = np.float32) -> Schedule:
-    """The betas of Ho et al. 2020 times 1000 / T, so that any T ends in about the same noise (Nichol & Dhariwal 2021).
+    """`linear` with both betas of Ho et al. 2020 multiplied by 1000 / T, so that alpha_bar_T is about the same.
 
-    Raises ValueError for T < 21, where the last beta would be one or more: nothing of x_0 could be read from eps.
+    Nichol & Dhariwal 2021, released code. Raises ValueError for T < 21, where beta_T would be 1 or more: x_0 cannot be
+    computed from eps there.
     """
     if num_steps < 21:
         raise ValueError(f"timesteps must be at least 21, got {num_steps}: the last beta is 20 / timesteps")
@@ -93,52 +187,57 @@ def linear_scaled(num_steps: int, dtype: DTypeLike = np.float32) -> Schedule:
 
 
 def quadratic(num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02, dtype: DTypeLike = np.float32) -> Schedule:
-    """Betas whose square roots lie on a straight line (the schedule sweep of Ho et al. 2020)."""
-    return from_betas(np.linspace(beta_1**0.5, beta_T**0.5, num_steps) ** 2, dtype)
+    """Betas whose square roots are evenly spaced (Ho et al. 2020, released code)."""
+    betas = np.linspace(beta_1**0.5, beta_T**0.5, num_steps) ** 2
+    return from_betas(betas, dtype, "quadratic", beta_1=beta_1, beta_T=beta_T)
 
 
 def constant(num_steps: int, beta: float = 0.02, dtype: DTypeLike = np.float32) -> Schedule:
-    """The same beta at each step (the schedule sweep of Ho et al. 2020)."""
-    return from_betas(np.full(num_steps, beta), dtype)
+    """The same beta at each step (Ho et al. 2020, released code)."""
+    return from_betas(np.full(num_steps, beta), dtype, "constant", beta=beta)
 
 
 def warmup(
     num_steps: int, fraction: float = 0.1, beta_1: float = 1e-4, beta_T: float = 0.02, dtype: DTypeLike = np.float32
 ) -> Schedule:
-    """A straight line over the first `fraction` of the steps, then beta_T (Ho et al. 2020's sweep: 0.1 and 0.5)."""
+    """Betas evenly spaced over the first `fraction` of the steps, then beta_T (Ho et al. 2020, released code)."""
     betas = np.full(num_steps, beta_T)
     rising = int(num_steps * fraction)
     betas[:rising] = np.linspace(beta_1, beta_T, rising)
-    return from_betas(betas, dtype)
+    return from_betas(betas, dtype, "warmup", fraction=fraction, beta_1=beta_1, beta_T=beta_T)
 
 
 def steady(num_steps: int, dtype: DTypeLike = np.float32) -> Schedule:
-    """``beta_t = 1 / (T - t + 1)``: each step forgets an equal share, ``alpha_bar_t = 1 - t / T`` exactly.
+    """``beta_t = 1 / (T - t + 1)``, so that ``alpha_bar_t = 1 - t / T`` exactly (2015, Section 2.4.1, binomial).
 
-    Sohl-Dickstein et al. 2015, Section 2.4.1 (binomial). Nothing is left at t = T, where x_0 cannot be read from eps.
+    The released code of Ho et al. 2020 calls it "jsd". alpha_bar_T is 0: x_0 cannot be computed from eps at t = T.
+    Raises ValueError for T < 1.
     """
     if num_steps < 1:
         raise ValueError(f"timesteps must be at least 1, got {num_steps}")
     left = np.arange(num_steps, -1, -1) / num_steps
-    return Schedule(left.astype(dtype), (np.arange(num_steps + 1) / num_steps).astype(dtype))
-
-
-jsd = steady  # the name of the same betas, 1/T, 1/(T-1), ..., 1, in the sweep of Ho et al. 2020
+    with np.errstate(divide="ignore"):
+        return _tables(np.log(left), dtype, "steady", exact=(left, np.arange(num_steps + 1) / num_steps))
 
 
 def cosine(num_steps: int, offset: float = 0.008, max_beta: float = 0.999, dtype: DTypeLike = np.float32) -> Schedule:
-    """``alpha_bar`` follows ``cos^2``, each beta at most `max_beta` (Nichol & Dhariwal 2021, Eq. 17)."""
+    """alpha_bar follows a squared cosine, each beta at most `max_beta` (Nichol & Dhariwal 2021, Eq. 17).
+
+    alpha_bar_t = f(t) / f(0),    f(t) = cos^2((t / T + offset) / (1 + offset) * pi / 2)
+    """
     angle = (np.arange(num_steps + 1) / num_steps + offset) / (1 + offset) * np.pi / 2
     alpha_bar = np.cos(angle) ** 2
-    return from_betas(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], max_beta), dtype)
+    betas = np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], max_beta)
+    return from_betas(betas, dtype, "cosine", offset=offset, max_beta=max_beta)
 
 
 def sigmoid(num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02, dtype: DTypeLike = np.float32) -> Schedule:
-    """Betas between the two along a logistic curve from -6 to 6 (the "sigmoid" of diffusers' schedulers)."""
-    return from_betas(beta_1 + (beta_T - beta_1) / (1 + np.exp(-np.linspace(-6, 6, num_steps))), dtype)
+    """Betas between the two along a logistic curve over -6..6 (``beta_schedule="sigmoid"`` of diffusers)."""
+    betas = beta_1 + (beta_T - beta_1) / (1 + np.exp(-np.linspace(-6, 6, num_steps)))
+    return from_betas(betas, dtype, "sigmoid", beta_1=beta_1, beta_T=beta_T)
 
 
-def signal_to_noise(schedule: Schedule, t: Int[Array, "..."]) -> Float[Array, "..."]:
+def signal_to_noise(schedule: Schedule, t: ArrayLike) -> Float[Array, "..."]:
     """``alpha_bar_t / (1 - alpha_bar_t)``; infinite at t = 0."""
     alpha_bar, one_minus = schedule.at(t, jnp.ndim(t))
     return alpha_bar / one_minus

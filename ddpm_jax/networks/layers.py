@@ -1,4 +1,4 @@
-"""The pieces of the networks: timestep embedding, normalisation, residual and attention blocks, resampling."""
+"""Layers of the networks: timestep embedding, normalization, residual and attention blocks, resampling."""
 
 import jax
 import jax.numpy as jnp
@@ -7,21 +7,24 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
 TINY = 1e-10
-"""The scale of the layers that Ho et al. 2020 initialise "to zero", so that each block starts as the identity."""
+"""The initial scale of layers that Ho et al. 2020 initialize "to zero": each block starts as the identity."""
 
 
 def initializer(scale: float = 1.0):
-    """Uniform with variance `scale` over the mean of fan-in and fan-out (Glorot), as in the code of Ho et al. 2020."""
+    """Uniform weights of variance `scale` / mean(fan-in, fan-out) (Glorot & Bengio 2010; Ho et al. 2020, code)."""
     return nn.initializers.variance_scaling(scale, "fan_avg", "uniform")
 
 
 def timestep_embedding(
     index: Num[Array, " batch"], width: int, cos_first: bool = False, frequency_shift: int = 1
 ) -> Float[Array, "batch width"]:
-    """``[sin(index f), cos(index f)]``, f falling geometrically from 1 to 1/10000; odd widths end in a zero.
+    """``[sin(index f), cos(index f)]``, f falling geometrically from 1 to 1/10000; an odd width ends in a zero.
 
-    Ho et al. 2020, Section 4 and released code; Vaswani et al. 2017. The index is 0..T-1 and not rescaled. Other
-    libraries have the cosines first, or a `frequency_shift` of 0, where the last f is one ratio above 1/10000.
+        f_k = 10000^(-k / (half - frequency_shift)),    k = 0 .. half - 1,    half = width // 2
+
+    Vaswani et al. 2017; Ho et al. 2020, Section 4 and released code. The index is in [0, T - 1], integer or real, and
+    not rescaled. Checkpoints of other libraries may have the cosines first (`cos_first`), or a `frequency_shift` of 0,
+    with which the last f is one ratio above 1/10000.
     """
     half = width // 2
     frequencies = jnp.exp(-jnp.log(10000.0) * jnp.arange(half) / max(half - frequency_shift, 1))
@@ -31,9 +34,9 @@ def timestep_embedding(
 
 
 class TimeEmbedding(nn.Module):
-    """The sinusoids through two dense layers; a class label, if there is one, adds an embedding of its own.
+    """`timestep_embedding` through two dense layers, plus an embedding of the class label where there are classes.
 
-    Label `num_classes` means "no label": the row that classifier-free guidance learns and asks for.
+    The output is [batch, 4 width]. Label `num_classes`, or None, is the row "no label", for classifier-free guidance.
     """
 
     width: int
@@ -54,23 +57,23 @@ class TimeEmbedding(nn.Module):
 
 
 def dense(features: int, dtype: DTypeLike, name: str, scale: float = 1.0) -> nn.Dense:
-    """A dense layer, or a 1x1 convolution: it acts on the last axis."""
+    """A dense layer on the last axis; for images, a 1x1 convolution."""
     return nn.Dense(features, dtype=dtype, kernel_init=initializer(scale), name=name)
 
 
 def conv3x3(features: int, dtype: DTypeLike, name: str, scale: float = 1.0) -> nn.Conv:
-    """A 3x3 convolution that keeps height and width."""
+    """A 3x3 convolution that preserves height and width."""
     return nn.Conv(features, (3, 3), padding="SAME", dtype=dtype, kernel_init=initializer(scale), name=name)
 
 
 def downsample(features: int, dtype: DTypeLike, name: str, padding: int = 0) -> nn.Conv:
-    """A 3x3 convolution at every other pixel, zeros added to the right and below, and `padding` of them before."""
-    sides = (padding, 1)
-    return nn.Conv(features, (3, 3), (2, 2), (sides, sides), dtype=dtype, kernel_init=initializer(), name=name)
+    """A 3x3 convolution of stride 2, padded by one zero at the end of each axis, and `padding` zeros at its start."""
+    pads = (padding, 1)
+    return nn.Conv(features, (3, 3), (2, 2), (pads, pads), dtype=dtype, kernel_init=initializer(), name=name)
 
 
 class GroupNorm(nn.Module):
-    """`group_norm` with a learned scale and bias for each channel; float32 inside, whatever the dtype of the result."""
+    """`group_norm` with a learned scale and bias per channel, computed in float32 and cast to `dtype`."""
 
     groups: int
     dtype: DTypeLike
@@ -90,11 +93,13 @@ def group_norm(
     groups: int,
     epsilon: float,
 ) -> Float[Array, "batch height width channels"]:
-    """Each group of neighbouring channels shifted and scaled to mean 0 and variance 1 over the image, then `bias` and
-    `scale` (Wu and He 2018).
+    """Group normalization (Wu & He 2018): each group of neighbouring channels to mean 0 and variance 1 over the image.
 
-    All of it is one multiplication and one addition for each channel of an image, whose numbers come from sums over its
-    pixels: two passes over x here and two in the gradient, where means over groups of channels take several.
+        y = (x - mean) / sqrt(variance + epsilon) * scale + bias
+
+    Computed as one multiplication and one addition per channel, with factors from sums over the pixels: two passes over
+    x, and two in the gradient, where means over groups of channels take several. The variance is a difference of
+    moments in the precision of x: give float32.
     """
     area = x.shape[1] * x.shape[2]
     sums = jnp.stack([x.sum(axis=(1, 2)), jnp.square(x).sum(axis=(1, 2))])
@@ -102,12 +107,12 @@ def group_norm(
     deviation = jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0) + epsilon)
     factor = scale.reshape(1, groups, -1) / deviation
     offset = bias.reshape(1, groups, -1) - mean * factor
-    each = (len(x), 1, 1, x.shape[-1])
-    return x * factor.reshape(each) + offset.reshape(each)
+    per_channel = (len(x), 1, 1, x.shape[-1])
+    return x * factor.reshape(per_channel) + offset.reshape(per_channel)
 
 
 class ResBlock(nn.Module):
-    """Norm, swish, convolution, twice, with the time embedding added between; the input is added at the end."""
+    """Twice normalization, swish and convolution, with the time embedding added in between; plus the input."""
 
     features: int
     groups: int
@@ -129,7 +134,7 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all positions of the image, `heads` heads; the input is added at the end."""
+    """Self-attention over all pixels of the image, with `heads` heads; plus the input."""
 
     heads: int
     groups: int
@@ -147,7 +152,7 @@ class Attention(nn.Module):
 
 
 def upsample(x: Float[Array, "batch height width channels"]) -> Array:
-    """Twice the height and width, each pixel repeated."""
+    """Doubles height and width by repeating each pixel."""
     batch, height, width, channels = x.shape
     repeated = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
     return repeated.reshape(batch, 2 * height, 2 * width, channels)

@@ -1,19 +1,19 @@
-"""A perceptron told the timestep, for points in the plane and other short vectors."""
+"""A residual perceptron with a timestep embedding, for points in the plane and other short vectors."""
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from ddpm_jax.networks.layers import TINY, TimeEmbedding, dense
 
 
 class MLP(nn.Module):
-    """Residual dense layers with the time embedding added to each; starts at an output of almost zero."""
+    """Residual dense layers, with the time embedding added in each. The initial output is almost zero."""
 
     width: int = 128
     depth: int = 4
-    out_features: int | None = None  # None: as many as the input
+    out_features: int | None = None  # None: the same as the input
     num_classes: int | None = None
     dtype: DTypeLike = jnp.float32
 
@@ -21,11 +21,11 @@ class MLP(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch features"],
-        index: Int[Array, " batch"],
+        index: Num[Array, " batch"],
         label: Int[Array, " batch"] | None = None,
         train: bool = False,
     ) -> Float[Array, "batch out"]:
-        """The output at timestep index 0..T-1. `train` is taken for the U-Net's sake: nothing here depends on it."""
+        """The output at the timestep index, integer or real, in [0, T - 1]. `train` has no effect on this network."""
         emb = nn.swish(TimeEmbedding(self.width, self.num_classes, self.dtype, name="time")(index, label))
         h = dense(self.width, self.dtype, "dense_in")(x.astype(self.dtype))
         for layer in range(self.depth):

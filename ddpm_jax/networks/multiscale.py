@@ -1,19 +1,22 @@
-"""The network of Sohl-Dickstein et al. 2015 for images: convolutions at several scales, dense layers, bumps in time."""
+"""The network of Sohl-Dickstein et al. 2015 for images: multi-scale convolutions, dense layers, a temporal basis."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Num
 
 
 def temporal_basis(
-    index: Int[Array, " batch"], num_steps: int, count: int, width: float = 1.0
+    index: Num[Array, " batch"], num_steps: int, count: int, width: float = 1.0
 ) -> Float[Array, "batch count"]:
-    """Gaussian bumps over 0..T-1, evenly spaced from the first to the last, that sum to one at each time (Eqs. 62-63).
+    """Gaussian bumps in time, normalized to sum to one at each index (2015, Eqs. 62-63).
 
-    `width` is their deviation in spacings: 1 in the paper, 1/2 in the released code.
+        bump_j(index) ~ exp(-(index / spacing - j)^2 / (2 width^2)),    spacing = (num_steps - 1) / (count - 1)
+
+    The centres are evenly spaced from index 0 to T - 1; the index may be real. `width` is the standard deviation in
+    units of the spacing: 1 in the paper, 1/2 in the released code.
     """
     spacing = (num_steps - 1) / (count - 1)
     distance = index[:, None] / spacing - jnp.arange(count)[None]
@@ -21,64 +24,74 @@ def temporal_basis(
 
 
 class MultiScaleConv(nn.Module):
-    """The input's means over squares of 1, 2, 4, .. pixels, a convolution of each, and their sum at full resolution.
+    """Convolutions of the input averaged over squares of 1, 2, 4, .. pixels, summed at full resolution.
 
-    2015: Appendix D.2.1. Scales that do not divide the image are left out.
+        paper            activation(sum over scales of upsampled conv(averaged x))
+        average_scales   mean over scales of upsampled activation(conv(averaged x))
+
+    2015, Appendix D.2.1, and the released code. Scales that do not divide the height and width are left out.
     """
 
     features: int
     scales: int
     activation: Callable[[Array], Array] = nn.softplus
-    each: bool = False  # the activation of each scale, and their mean, as in the released code
+    average_scales: bool = False  # True: as in the released code
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Float[Array, "batch height width features"]:
-        total = jnp.zeros(())
-        for scale in (2**k for k in range(self.scales)):
-            if x.shape[1] % scale or x.shape[2] % scale:
-                continue
-            small = nn.avg_pool(x, (scale, scale), (scale, scale))
-            y = nn.Conv(self.features, (3, 3), name=f"conv_{scale}")(small)
-            y = self.activation(y) / self.scales if self.each else y
-            total = total + y.repeat(scale, axis=1).repeat(scale, axis=2)
-        return total if self.each else self.activation(total)
+        sizes = [2**k for k in range(self.scales) if x.shape[1] % 2**k == x.shape[2] % 2**k == 0]
+        scaled = [self._at_scale(x, size) for size in sizes]
+        if self.average_scales:
+            return sum(map(self.activation, scaled), jnp.zeros(())) / len(scaled)
+        return self.activation(sum(scaled, jnp.zeros(())))
+
+    def _at_scale(self, x: Array, size: int) -> Array:
+        """The convolution of x averaged over squares of `size` pixels, at full resolution."""
+        small = nn.avg_pool(x, (size, size), (size, size))
+        y = nn.Conv(self.features, (3, 3), name=f"conv_{size}")(small)
+        return y.repeat(size, axis=1).repeat(size, axis=2)
 
 
 class MultiScale(nn.Module):
-    """Two pathways over the image, joined pixel by pixel, that give each pixel its coefficients of the bumps in time.
+    """Two pathways, convolutional and dense, whose joint features give each pixel its coefficients in a temporal basis.
 
-    The output has the centre and the variance's shift for each channel: ``parameterizations.shrinking`` reads it. The
-    time enters by the bumps alone. The paper tells no widths: the defaults are the released code's, whose activations
-    were all leaky rectifiers of slope 0.05, and whose convolutions had a bias for each place.
+        output = sum over j of coefficients_j(x) bump_j(index)        (2015, Appendix D.2.1)
+
+    The output has two values per channel, z_mu and z_Sigma: see ``parameterizations.shrinking`` and ``shifted``. The
+    index enters only through the bumps, and may be real. The paper gives no widths: the defaults are those of the
+    released code, in which all activations are leaky rectifiers of slope 0.05 and the convolutions have a bias per
+    pixel.
     """
 
     num_steps: int
-    conv_layers: int = 4  # 0: no convolutions, as for MNIST
+    conv_layers: int = 4  # 0: no convolutional pathway, as for MNIST
     conv_features: int = 20
     scales: int = 3
     dense_layers: int = 4  # 0: no dense pathway
     dense_hidden: int = 500
-    dense_features: int = 2  # of each pixel
+    dense_features: int = 2  # per pixel
     upper_hidden: int = 20
     upper_layers: int = 2
-    basis: int = 10
+    basis: int = 10  # number of bumps
     basis_width: float = 1.0
     conv_activation: Callable[[Array], Array] = nn.softplus
-    conv_each: bool = False  # see MultiScaleConv
+    conv_average_scales: bool = False  # see MultiScaleConv
     activation: Callable[[Array], Array] = nn.tanh
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "batch height width channels"],
-        index: Int[Array, " batch"],
+        index: Num[Array, " batch"],
         label: None = None,
         train: bool = False,
     ) -> Float[Array, "batch height width out"]:
+        """The output at the timestep index, integer or real, in [0, T - 1]. `label` and `train` have no effect."""
         if self.conv_layers and self.scales < 1:
             raise ValueError(f"scales must be at least 1, got {self.scales}")
-        ways = [way(x) for way, layers in ((self._conv, self.conv_layers), (self._dense, self.dense_layers)) if layers]
-        h = jnp.concatenate([way / way.shape[-1] ** 0.5 for way in ways], axis=-1)
+        pathways = ((self._conv, self.conv_layers), (self._dense, self.dense_layers))
+        outputs = [pathway(x) for pathway, layers in pathways if layers]
+        h = jnp.concatenate([output / output.shape[-1] ** 0.5 for output in outputs], axis=-1)
         for layer in range(self.upper_layers - 1):
             h = self.activation(nn.Dense(self.upper_hidden, name=f"upper_{layer}")(h))
         out = nn.Dense(2 * x.shape[-1] * self.basis, kernel_init=nn.initializers.zeros, name="readout")(h)
@@ -88,8 +101,8 @@ class MultiScale(nn.Module):
 
     def _conv(self, x: Array) -> Array:
         for layer in range(self.conv_layers):
-            name, how = f"multiscale_{layer}", (self.conv_activation, self.conv_each)
-            x = MultiScaleConv(self.conv_features, self.scales, *how, name=name)(x)
+            options = (self.conv_activation, self.conv_average_scales)
+            x = MultiScaleConv(self.conv_features, self.scales, *options, name=f"multiscale_{layer}")(x)
         return x
 
     def _dense(self, x: Array) -> Array:

@@ -1,36 +1,42 @@
-"""The networks of Sohl-Dickstein et al. 2015 for points and bits: shared hidden layers, a readout for each timestep."""
+"""The networks of Sohl-Dickstein et al. 2015 for points and bits: shared hidden layers, one readout per timestep."""
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Num
 
 
 class Readout(nn.Module):
-    """A linear layer for each of `num_steps` timesteps; it starts at zero."""
+    """One linear layer per timestep, from tables of `num_steps` kernels and biases. The initial output is zero.
+
+    Raises ValueError for a real-valued index: a table has no entry between two timesteps.
+    """
 
     features: int
     num_steps: int
 
     @nn.compact
-    def __call__(self, h: Float[Array, "batch hidden"], index: Int[Array, " batch"]) -> Float[Array, "batch features"]:
+    def __call__(self, h: Float[Array, "batch hidden"], index: Num[Array, " batch"]) -> Float[Array, "batch features"]:
+        if not jnp.issubdtype(index.dtype, jnp.integer):
+            raise ValueError(f"this network has one readout per timestep: t must be an integer, got {index.dtype}")
         kernel = self.param("kernel", nn.initializers.zeros, (self.num_steps, h.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.num_steps, self.features))
         return jnp.einsum("bh,bhf->bf", h, kernel[index]) + bias[index]
 
 
 class RadialBasis(nn.Module):
-    """Normalised radial basis functions, whose centres and widths are learned, and a readout for each timestep.
+    """Normalized radial basis functions with learned centres and widths, and one readout per timestep.
 
-    2015: Appendix D.1.1, with 16 of them. The output has the centre and the variance's shift for each input.
+    2015, Appendix D.1.1, where there are 16 functions. The output has two values per input, z_mu and z_Sigma: see
+    ``parameterizations.shrinking`` and ``shifted``. Raises ValueError for a real-valued index.
     """
 
     num_steps: int
     hidden: int = 16
-    spread: float = 1.5  # of the first centres
+    spread: float = 1.5  # standard deviation of the initial centres
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch features"], index: Int[Array, " batch"], label: None = None, train: bool = False
+        self, x: Float[Array, "batch features"], index: Num[Array, " batch"], label: None = None, train: bool = False
     ) -> Float[Array, "batch out"]:
         centres = self.param("centres", nn.initializers.normal(self.spread), (self.hidden, x.shape[-1]))
         log_width = self.param("log_width", nn.initializers.zeros, (self.hidden,))
@@ -40,14 +46,17 @@ class RadialBasis(nn.Module):
 
 
 class SigmoidMLP(nn.Module):
-    """Dense layers with sigmoids and a readout for each timestep (2015: Appendix D.1.2: three layers of 50)."""
+    """Dense layers with sigmoids, and one readout per timestep (2015, Appendix D.1.2: three layers of 50 units).
+
+    The output has one value per bit. Raises ValueError for a real-valued index.
+    """
 
     num_steps: int
     hidden: tuple[int, ...] = (50, 50, 50)
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch bits"], index: Int[Array, " batch"], label: None = None, train: bool = False
+        self, x: Float[Array, "batch bits"], index: Num[Array, " batch"], label: None = None, train: bool = False
     ) -> Float[Array, "batch bits"]:
         h = x
         for layer, width in enumerate(self.hidden):

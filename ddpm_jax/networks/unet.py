@@ -1,4 +1,4 @@
-"""The U-Net of DDPM (Ho et al. 2020, Appendix B), exact to the parameter: 35,746,307 at its CIFAR-10 setting."""
+"""The U-Net of DDPM (Ho et al. 2020, Appendix B), with the same parameters: 35,746,307 for CIFAR-10."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -6,37 +6,33 @@ from typing import Literal
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from ddpm_jax.networks.layers import TINY, Attention, GroupNorm, ResBlock, TimeEmbedding, conv3x3, downsample, upsample
 
 
 class UNet(nn.Module):
-    """Residual blocks over falling then rising resolutions, with skips between and attention at the chosen heights.
+    """Residual blocks at falling, then rising resolutions, with skip connections, and attention at some resolutions.
 
-    The defaults are the CIFAR-10 model. Images may be of any shape and channel count as long as height and width divide
-    by ``2 ** (len(multipliers) - 1)``; anything that cannot be built raises ValueError with the numbers in question.
+    The defaults are those of the CIFAR-10 model. Images may have any number of channels; height and width must be
+    multiples of ``2 ** (len(multipliers) - 1)``, and the channels of each level multiples of `groups` and divisible
+    into heads. Raises ValueError otherwise.
     """
 
     width: int = 128  # channels at full resolution
-    multipliers: Sequence[int | float] = (
-        1,
-        2,
-        2,
-        2,
-    )  # channels of each level, in widths; each halves the resolution
-    num_blocks: int = 2  # residual blocks a level, on the way down
-    attention: Sequence[int] = (16,)  # heights, in pixels, at which blocks are followed by attention
-    heads: int = 1  # of the attention
-    head_dim: int | None = None  # channels of a head; where it is given, as many heads as that makes
+    multipliers: Sequence[int | float] = (1, 2, 2, 2)  # channels of each level / width; each level halves the size
+    num_blocks: int = 2  # residual blocks per level on the way down; one more on the way up
+    attention: Sequence[int] = (16,)  # heights, in pixels, at which attention follows each block
+    heads: int = 1  # attention heads, unless head_dim is given
+    head_dim: int | None = None  # channels per attention head
     dropout: float = 0.1
-    out_channels: int | None = None  # None: as many as the input; twice that where the variance is learned
-    num_classes: int | None = None
-    groups: int = 32  # of the group normalisation
+    out_channels: int | None = None  # None: the same as the input; a learned variance needs twice that
+    num_classes: int | None = None  # None: no labels
+    groups: int = 32  # of the group normalization
     norm_eps: float = 1e-6
     down_padding: Literal[0, 1] = 0  # zeros before the first row and column where the resolution is halved
-    cos_first: bool = False  # in the timestep embedding; see `layers.timestep_embedding`
-    frequency_shift: int = 1
+    cos_first: bool = False  # see `layers.timestep_embedding`
+    frequency_shift: int = 1  # see `layers.timestep_embedding`
     dtype: DTypeLike = jnp.float32  # of the computation; parameters and output are float32
     remat: bool = False  # recompute the blocks in the backward pass: less memory, a third more time
 
@@ -44,16 +40,17 @@ class UNet(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch height width channels"],
-        index: Int[Array, " batch"],
+        index: Num[Array, " batch"],
         label: Int[Array, " batch"] | None = None,
         train: bool = False,
     ) -> Float[Array, "batch height width out"]:
-        """The output at timestep index 0..T-1; `train` turns dropout on (and needs an rng named "dropout")."""
+        """The output at the timestep index, integer or real, in [0, T - 1].
+
+        A `label` of None, or of `num_classes`, is the row "no label". `train` enables dropout, which needs an rng named
+        "dropout".
+        """
         self._check(x)
-        told = TimeEmbedding(
-            self.width, self.num_classes, self.dtype, self.cos_first, self.frequency_shift, name="time"
-        )
-        emb = told(index, label)
+        emb = self._time_embedding()(index, label)
         h = conv3x3(self.width, self.dtype, "conv_in")(x.astype(self.dtype))
         h, skips = self._down(h, emb, train)
         h = self._block(h, emb, train, h.shape[-1], "mid_0", attend=True)
@@ -62,6 +59,10 @@ class UNet(nn.Module):
         h = nn.swish(GroupNorm(self.groups, self.dtype, self.norm_eps, name="norm_out")(h))
         out = conv3x3(self.out_channels or x.shape[-1], self.dtype, "conv_out", scale=TINY)(h)
         return out.astype(jnp.float32)
+
+    def _time_embedding(self) -> TimeEmbedding:
+        options = (self.width, self.num_classes, self.dtype, self.cos_first, self.frequency_shift)
+        return TimeEmbedding(*options, name="time")
 
     def _down(self, h: Array, emb: Array, train: bool) -> tuple[Array, list[Array]]:
         skips = [h]
@@ -84,7 +85,7 @@ class UNet(nn.Module):
         return h
 
     def _block(self, h: Array, emb: Array, train: bool, features: int, name: str, attend: bool | None = None) -> Array:
-        """A residual block, and attention after it where asked, or at the heights of `attention` when not said."""
+        """A residual block, followed by attention if `attend`; by default where the height is in `attention`."""
         block = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
         h = block(features, self.groups, self.dropout, self.dtype, self.norm_eps, name=name)(h, emb, train)
         if h.shape[1] in self.attention if attend is None else attend:
@@ -94,8 +95,8 @@ class UNet(nn.Module):
 
     def _heads(self, features: int) -> int:
         if features % (self.head_dim or self.heads):
-            split = f"heads={self.heads}" if self.head_dim is None else f"heads of head_dim={self.head_dim}"
-            raise ValueError(f"{features} channels (width {self.width}) do not divide into {split} of the attention")
+            split = f"heads={self.heads}" if self.head_dim is None else f"attention heads of head_dim={self.head_dim}"
+            raise ValueError(f"{features} channels (width {self.width}) do not divide into {split}")
         return self.heads if self.head_dim is None else features // self.head_dim
 
     def _features(self) -> list[int]:
@@ -107,13 +108,13 @@ class UNet(nn.Module):
         if x.shape[1] % factor or x.shape[2] % factor:
             raise ValueError(
                 f"images of {x.shape[1]}x{x.shape[2]} cannot be halved {len(self.multipliers) - 1} times: pad or "
-                f"resize them to a multiple of {factor}, or take fewer multipliers than {tuple(self.multipliers)}"
+                f"resize them to a multiple of {factor}, or choose fewer multipliers than {tuple(self.multipliers)}"
             )
         if self.width < 1 or not 0 <= self.dropout < 1:
             raise ValueError(f"width must be at least 1 and dropout in [0, 1), got {self.width} and {self.dropout}")
         for channels in {self.width, *self._features()}:
             if channels % self.groups:
                 raise ValueError(
-                    f"{channels} channels (width {self.width}) do not divide into groups={self.groups} of the group "
-                    "normalisation"
+                    f"{channels} channels (width {self.width}) do not divide into groups={self.groups}: choose a width "
+                    f"that is a multiple of {self.groups}"
                 )

@@ -1,4 +1,4 @@
-"""Orbax checkpoints of a train state: written in the background, several kept, the newest good one found again."""
+"""Orbax checkpoints of a train state: written in the background, several kept, the newest readable one restored."""
 
 import logging
 import shutil
@@ -8,54 +8,70 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-from ddpm_jax.training.state import TrainState
+from ddpm_jax.training.state import EMA, TrainState
 
 logger = logging.getLogger(__name__)
 
 
 def manager(folder: Path, max_to_keep: int = 3) -> ocp.CheckpointManager:
-    """Keeps the newest `max_to_keep` checkpoints in `folder`. A context manager: leaving it waits for the saves."""
+    """Orbax's manager of the newest `max_to_keep` checkpoints in `folder`. Its context waits for unfinished saves."""
     options = ocp.CheckpointManagerOptions(max_to_keep=max_to_keep, enable_async_checkpointing=True)
     return ocp.CheckpointManager(folder.absolute(), options=options)
 
 
 def reader(folder: Path) -> ocp.CheckpointManager:
-    """The checkpoints in `folder`, to look at only; an absent folder is one without any."""
+    """The checkpoints in `folder`, read-only; an absent folder has none."""
     options = ocp.CheckpointManagerOptions(read_only=True, create=False)
     return ocp.CheckpointManager(folder.absolute(), options=options)
 
 
 def save(checkpoints: ocp.CheckpointManager, state: TrainState) -> None:
-    """Starts to write the state, the average as an item of its own; a no-op if its step is there already."""
+    """Starts to write the state in the background; does nothing if its step is saved already."""
     step = int(state.step)
     if step in checkpoints.all_steps():
         return
-    rest = state._replace(ema=None)._asdict()
-    items = ocp.args.Composite(ema=ocp.args.StandardSave(state.ema), rest=ocp.args.StandardSave(rest))
-    checkpoints.save(step, args=items)
+    items = {name: ocp.args.StandardSave(item) for name, item in _to_items(state).items()}
+    checkpoints.save(step, args=ocp.args.Composite(**items))
+
+
+def _to_items(state: TrainState) -> dict[str, Any]:
+    """The state as the items of a checkpoint. `EMA` is one of its own, so that sampling reads nothing else.
+
+    The items "ema" and "rest" are those of version 0.1; "more" is written only if there is more.
+    """
+    averages = dict(state.averages)
+    ema = averages.pop(EMA)
+    rest = {"step": state.step, "params": state.params, "ema": None, "opt_state": state.opt_state}
+    more = {"averages": averages, "history": state.history}
+    return {"ema": ema, "rest": rest} | ({"more": more} if averages or state.history is not None else {})
+
+
+def _from_items(items: Any) -> TrainState:
+    rest = {name: value for name, value in items["rest"].items() if name != "ema"}
+    more = items.get("more", {"averages": {}, "history": None})
+    return TrainState(**rest, averages={EMA: items["ema"], **more["averages"]}, history=more["history"])
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState | None:
-    """The newest state that can be read, with the shapes and shardings of `like`; None if there is no checkpoint.
+    """The newest readable state, with the shapes and shardings of `like`; None if there is no checkpoint.
 
-    Newer ones that cannot be read are moved to ``damaged/`` beside the folder, and a warning names them. If none can be
-    read nothing is moved and ValueError gives the newest one's error.
+    Newer checkpoints that cannot be read are moved to ``damaged/`` beside the folder, and a warning names them. If none
+    can be read nothing is moved and ValueError gives the newest one's error.
     """
-    rest = like._replace(ema=None)._asdict()
-    args = ocp.args.Composite(ema=ocp.args.StandardRestore(like.ema), rest=ocp.args.StandardRestore(rest))
-    found = _newest_readable(checkpoints, args)
+    items = {name: ocp.args.StandardRestore(item) for name, item in _to_items(like).items()}
+    found = _newest_readable(checkpoints, ocp.args.Composite(**items))
     if found is None:
         return None
     items, _, damaged = found
     for step in damaged:
         _set_aside(checkpoints, step)
-    return TrainState(**{**items.rest, "ema": items.ema})
+    return _from_items(items)
 
 
 def restore_ema(checkpoints: ocp.CheckpointManager, like: Any) -> tuple[Any, int] | None:
-    """The averaged parameters of the newest checkpoint that can be read, and its step; None if there is no checkpoint.
+    """The averaged parameters of the newest readable checkpoint, and its step; None if there is no checkpoint.
 
-    Nothing in the folder is changed. Raises ValueError if there are checkpoints but none can be read.
+    Changes nothing in the folder. Raises ValueError if there are checkpoints but none can be read.
     """
     found = _newest_readable(checkpoints, ocp.args.Composite(ema=ocp.args.StandardRestore(like)))
     return found and (found[0].ema, found[1])

@@ -1,4 +1,4 @@
-"""Numbers and pictures of a run, by step: JSON lines for programs, TensorBoard events for people."""
+"""The log of a run: numbers and pictures by step, as JSON lines and as TensorBoard events."""
 
 import json
 import os
@@ -8,9 +8,9 @@ import numpy as np
 
 
 class Log:
-    """Appends to ``metrics.jsonl`` and to TensorBoard events in `folder`, or to nothing. Use as a context manager.
+    """Appends to ``metrics.jsonl`` and ``events/`` in `folder`, or does nothing for None. Use as a context manager.
 
-    Opened at step n, it first drops what an earlier start of the run wrote beyond n: that future is computed anew.
+    Opened at step n, it first drops the rows beyond n of an earlier start: those steps are computed again.
     """
 
     def __init__(self, folder: Path | None, step: int):
@@ -33,7 +33,7 @@ class Log:
                 opened.close()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """One row of numbers."""
+        """Writes one row of numbers."""
         if self._lines is None or self._events is None:
             return
         self._lines.write(json.dumps({"step": step, **{name: float(value) for name, value in values.items()}}) + "\n")
@@ -41,7 +41,7 @@ class Log:
             self._events.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
-        """A uint8 [height, width, channels] picture, for TensorBoard alone."""
+        """Writes a picture, uint8 [height, width, channels], to the TensorBoard events only."""
         if self._events is not None:
             self._events.add_image(name, image, step, dataformats="HWC")
 
@@ -59,4 +59,4 @@ def _row_step(line: str) -> int | float:
     try:
         return json.loads(line)["step"]
     except (ValueError, KeyError):
-        return float("inf")  # a line that a kill cut short
+        return float("inf")  # a line cut short by a kill

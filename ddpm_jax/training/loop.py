@@ -1,4 +1,4 @@
-"""The loop: advance, and now and then act. It knows neither data nor model."""
+"""The training loop: steps, and actions at given periods. It knows neither data nor model."""
 
 import math
 import os
@@ -15,23 +15,23 @@ from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import Metrics
 
 Advance = Callable[[TrainState, int], tuple[TrainState, Metrics]]
-"""``(state, step)`` -> the state some steps later, and each step's metrics stacked, [count]."""
+"""``advance(state, step)`` -> (the state one or more steps later, the metrics of each step stacked, [count])."""
 
 
 class Action(NamedTuple):
-    """Something done each `every` steps and, if `at_end`, after the last one; 0 is never."""
+    """Something done every `every` steps and, if `at_end`, after the last one; 0 is never."""
 
     every: int
     do: Callable[[int, TrainState, dict[str, float]], None]
-    """``do(step, state, averages)``: the averages are those of the metrics since this action's last turn."""
+    """``do(step, state, averages)``; the averages are those of the metrics since the last time."""
     at_end: bool = True
 
 
 class StopRequest:
     """Turns the first Ctrl-C or SIGTERM into a request to stop after the current step; a second Ctrl-C interrupts.
 
-    Of several processes all stop at the same step, whichever the signal came to. Use as a context manager; `signal` is
-    the number that arrived, or None.
+    Several processes all stop at the same step, whichever received the signal. Use as a context manager; `signal` is
+    the number of the signal, or None.
     """
 
     def __init__(self):
@@ -39,18 +39,18 @@ class StopRequest:
         self._previous, self._calls = {}, 0
 
     def __enter__(self) -> "StopRequest":
-        # among several processes JAX's runtime listens for SIGTERM itself, to tell the others
-        listen = (signal.SIGINT, signal.SIGTERM) if distributed.alone() else (signal.SIGINT,)
+        # with several processes JAX's runtime handles SIGTERM itself, to inform the others
+        listen = (signal.SIGINT, signal.SIGTERM) if distributed.is_alone() else (signal.SIGINT,)
         for number in listen:
             self._previous[number] = signal.signal(number, self._request)
         return self
 
     def reached(self) -> bool:
-        """Whether to stop here. To be asked once a call, by every process."""
-        if distributed.alone():
+        """Whether to stop here. Every process must call this once per call of the step."""
+        if distributed.is_alone():
             return self.signal is not None
         self._calls += 1
-        if distributed.told_to_stop(self._calls):
+        if distributed.stop_requested(self._calls):
             self.signal = self.signal or signal.SIGTERM
             return True
         return False
@@ -63,21 +63,21 @@ class StopRequest:
         if self.signal == number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
-        if not distributed.alone():
+        if not distributed.is_alone():
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Diverged(ValueError):
-    """The loss is not a number."""
+    """The loss is not finite."""
 
 
 def fit(
     state: TrainState, advance: Advance, num_steps: int, actions: Iterable[Action], stop: StopRequest
 ) -> TrainState:
-    """Advances from where `state` stands to `num_steps`, or until `stop`; calls must end on the periods of the actions.
+    """Trains from the step of `state` to `num_steps`, or until `stop`, and runs the actions at their periods.
 
-    One call runs ahead of the device, no more: the host prepares call n + 1 while an accelerator computes call n.
-    Raises Diverged before an action sees a state that a loss which is not a number has led to.
+    Each call must end on a multiple of every action's period, or before it. The host prepares one call while the device
+    computes the one before. Raises Diverged for a loss that is not finite, before an action gets the state.
     """
     step, pending = int(state.step), None
     timers = [(action, _Averages(step)) for action in actions if action.every]
@@ -93,9 +93,9 @@ def fit(
 
 
 class _Averages:
-    """Means over the steps since the last `take`, with the rate of steps; the metrics stay on the device until then.
+    """Means of the metrics since the last `take`, and steps per second. The metrics stay on the device until then.
 
-    Steps that were skipped are counted, and left out of the means.
+    Skipped steps are counted and excluded from the means.
     """
 
     def __init__(self, step: int):

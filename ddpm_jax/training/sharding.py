@@ -1,4 +1,4 @@
-"""Where arrays live: one mesh over all devices of all processes, of which a single device is the smallest case."""
+"""Shardings: how the arrays of a run are spread over the devices of all its processes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,13 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp")
-"""The batch is spread over both, parameters, averages and the optimizer's state over the second."""
+"""The axes of the mesh. The batch is sharded over both; parameters, averages and optimizer state over "fsdp"."""
 SMALL = 2**14
-"""Arrays of fewer elements stay whole: splitting them saves nothing and costs a message."""
+"""Arrays with fewer elements are replicated: sharding them saves nothing and costs a collective."""
 
 
 def parse(text: str) -> dict[str, int]:
-    """``"data=4,fsdp=2"`` as a mapping. Raises ValueError for what is not of this form."""
+    """``"data=4,fsdp=2"`` as a mapping. Raises ValueError for any other form."""
     sizes = {}
     for part in text.split(","):
         name, _, size = part.partition("=")
@@ -26,9 +26,10 @@ def parse(text: str) -> dict[str, int]:
 
 
 def make_mesh(sizes: Mapping[str, int] | None = None, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh with the axes `AXES` over these devices, or all; what `sizes` leaves open goes to data.
+    """The mesh with the axes `AXES` over these devices, by default all.
 
-    Raises ValueError where the sizes do not make up the number of devices.
+    A missing size of "fsdp" is 1; a missing size of "data" uses up the devices. Raises ValueError if data times fsdp is
+    not the number of devices.
     """
     sizes, count = dict(sizes or {}), jax.device_count() if devices is None else len(devices)
     fsdp = sizes.get("fsdp", 1)
@@ -40,17 +41,20 @@ def make_mesh(sizes: Mapping[str, int] | None = None, devices: Sequence[Any] | N
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on each device."""
+    """The sharding of an array that each device has whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def split(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """The array's `axis`, that of the batch, spread over the devices; its size must divide by their number."""
+def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """The sharding of a batch along `axis` over all devices; its size must be a multiple of their number."""
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXES))
 
 
-def of_parameter(shape: tuple[int, ...], mesh: Mesh, small: int = SMALL) -> NamedSharding:
-    """The largest axis that fsdp divides, the last of equals, spread over it; small arrays and others stay whole."""
+def parameter_sharding(shape: tuple[int, ...], mesh: Mesh, small: int = SMALL) -> NamedSharding:
+    """The sharding of a parameter: over "fsdp" along its largest axis that divides, the last one among equals.
+
+    Small arrays, and those without such an axis, are replicated.
+    """
     parts = mesh.shape["fsdp"]
     axes = [axis for axis, size in enumerate(shape) if size % parts == 0]
     if parts == 1 or math.prod(shape) < small or not axes:
@@ -59,46 +63,47 @@ def of_parameter(shape: tuple[int, ...], mesh: Mesh, small: int = SMALL) -> Name
     return NamedSharding(mesh, PartitionSpec(*[None] * largest, "fsdp"))
 
 
-def place(tree: Any, mesh: Mesh, small: int = SMALL) -> Any:
-    """Each shape of the tree with the place that `of_parameter` gives it."""
+def with_shardings(tree: Any, mesh: Mesh, small: int = SMALL) -> Any:
+    """The shapes of the tree, each with its `parameter_sharding`."""
 
-    def placed(x: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=of_parameter(x.shape, mesh, small))
+    def one(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parameter_sharding(x.shape, mesh, small))
 
-    return jax.tree.map(placed, tree)
+    return jax.tree.map(one, tree)
 
 
-def places(tree: Any) -> Any:
-    """Where the arrays of the tree, or its shapes, live."""
+def shardings(tree: Any) -> Any:
+    """The shardings of the arrays, or shapes, of the tree."""
     return jax.tree.map(lambda x: x.sharding, tree)
 
 
-def gathered(tree: Any, mesh: Mesh) -> Any:
-    """The arrays whole on each device, inside a jitted function: what is split is put together where it is used.
+def all_gathered(tree: Any, mesh: Mesh) -> Any:
+    """All-gathers the fsdp-sharded parameters, inside a jitted function; otherwise XLA shards activations like them.
 
-    Left to itself XLA would split what is computed as the parameters are.
+    All parameters are gathered at once, before they are used: this saves memory for state (averages, optimizer), not
+    for the parameters during the step. It is not ZeRO-3.
     """
     if mesh.shape["fsdp"] == 1:
         return tree
     return jax.lax.with_sharding_constraint(tree, replicated(mesh))
 
 
-def put(tree: Any, sharding: NamedSharding) -> Any:
-    """Host arrays, which every process has whole, onto the devices."""
+def to_devices(tree: Any, sharding: NamedSharding) -> Any:
+    """Uploads host arrays, of which every process has the whole."""
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
-    # device_put would compare the processes' copies, by sending them around
+    # device_put would send the processes' copies around to compare them
     return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, sharding, lambda index: x[index]), tree)
 
 
-def own_rows(batch_size: int, sharding: NamedSharding) -> np.ndarray:
-    """The rows of a batch that lie on this process's devices, rising."""
+def local_rows(batch_size: int, sharding: NamedSharding) -> np.ndarray:
+    """The rows of a batch that are on the devices of this process, in increasing order."""
     spans = sharding.addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[span] for span in spans if span is not None]))
 
 
-def put_own(tree: Any, rows: np.ndarray, batch_size: int, sharding: NamedSharding) -> Any:
-    """Batches of which this process has these rows, onto the devices."""
+def rows_to_devices(tree: Any, rows: np.ndarray, batch_size: int, sharding: NamedSharding) -> Any:
+    """Uploads batches of which this process has the rows `rows` only."""
 
     def one(x: np.ndarray) -> jax.Array:
         def piece(index: Any) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""One optimisation step, and several of them in one call over data that stay on the device."""
+"""One optimization step, and several of them in one call over data that stay on the device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -11,27 +11,29 @@ from jaxtyping import Array, Float, Int
 from ddpm_jax.training.state import TrainState
 
 LossFn = Callable[[Any, Array, Any], Float[Array, ""]]
-"""``(params, key, batch)`` -> the mean loss of the batch."""
+"""``loss_fn(params, key, batch)`` -> the mean loss of the batch."""
 ValueAndGrad = Callable[[Any, Array, Any], tuple[Float[Array, ""], Any]]
-"""``(params, key, batch)`` -> (loss, gradient)."""
+"""``value_and_grad(params, key, batch)`` -> (loss, gradient)."""
 Metrics = dict[str, Float[Array, "..."]]
 Step = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
+"""``step(state, batch)`` -> (state, metrics)."""
 
 
 def ema_ramp(decay: float) -> optax.Schedule:
-    """The decay of an average that forgets its start: ``(1 + step) / (10 + step)`` until that reaches `decay`.
+    """An EMA decay that forgets the initial parameters: ``min(decay, (1 + step) / (10 + step))``.
 
-    For runs of fewer steps than a constant decay takes to leave the initial parameters behind, a few times
-    ``1 / (1 - decay)``. Ho et al. 2020 ramp nothing.
+    For runs that are shorter than a few times ``1 / (1 - decay)`` steps, in which a constant decay would keep much of
+    the initial parameters. Ho et al. 2020 use a constant decay.
     """
     return lambda step: jnp.minimum(decay, (1 + step) / (10 + step))
 
 
 def clip_in_parts(parts: int, max_norm: float = 1.0) -> Callable[[LossFn], ValueAndGrad]:
-    """In place of `jax.value_and_grad`: the batch in so many equal parts, the gradient of each clipped, and their mean.
+    """Like `jax.value_and_grad`, but splits the batch into parts, clips each part's gradient, and averages them.
 
-    What the released code of Ho et al. 2020 does, where a part is a replica's. The parts lie on the devices as the
-    batch does; a device that holds several holds as many gradients. Raises ValueError for a batch that does not divide.
+    This is what the released code of Ho et al. 2020 does, where a part is the share of one replica. Parts are
+    contiguous, as the devices' shares of the batch are; a device with several parts holds as many gradients. Raises
+    ValueError for a batch that is not a multiple of `parts`.
     """
     clip = optax.clip_by_global_norm(max_norm)
 
@@ -41,7 +43,7 @@ def clip_in_parts(parts: int, max_norm: float = 1.0) -> Callable[[LossFn], Value
             return loss, clip.update(grads, optax.EmptyState())[0]
 
         def whole(params: Any, key: Array, batch: Any) -> tuple[Array, Any]:
-            batches = jax.tree.map(lambda x: x.reshape(parts, _each(x, parts), *x.shape[1:]), batch)
+            batches = jax.tree.map(lambda x: x.reshape(parts, _part_size(x, parts), *x.shape[1:]), batch)
             each = jax.vmap(part, (None, 0, 0))(params, jax.random.split(key, parts), batches)
             return jax.tree.map(lambda x: x.mean(axis=0), each)
 
@@ -50,31 +52,31 @@ def clip_in_parts(parts: int, max_norm: float = 1.0) -> Callable[[LossFn], Value
     return value_and_grad
 
 
-def _each(x: Array, parts: int) -> int:
-    """The examples in one of so many parts of the batch."""
+def _part_size(x: Array, parts: int) -> int:
+    """The number of examples in a part of the batch."""
     if x.shape[0] % parts:
-        raise ValueError(f"a batch of {x.shape[0]} does not divide into {parts} parts: choose a multiple of them")
+        raise ValueError(f"a batch of {x.shape[0]} does not divide into {parts} parts: choose a multiple of {parts}")
     return x.shape[0] // parts
 
 
 def accumulate(parts: int, gradient: Callable[[LossFn], ValueAndGrad]) -> Callable[[LossFn], ValueAndGrad]:
-    """`gradient` of the batch in so many equal parts, one after the other, and their mean: less memory, more time.
+    """Computes `gradient` on parts of the batch, one after the other, and averages: less memory, more time.
 
-    Each part is drawn noise of its own, so that the numbers are those of another draw. It takes every so many-th
-    example, which leaves all where they lie. Raises ValueError for a batch that does not divide.
+    Each part has its own noise, so results differ from the unsplit batch. Parts are strided, so no data moves between
+    devices. Raises ValueError for a batch that is not a multiple of `parts`.
     """
 
     def value_and_grad(loss_fn: LossFn) -> ValueAndGrad:
         one = gradient(loss_fn)
 
         def whole(params: Any, key: Array, batch: Any) -> tuple[Array, Any]:
-            dealt = jax.tree.map(lambda x: x.reshape(_each(x, parts), parts, *x.shape[1:]).swapaxes(0, 1), batch)
+            strided = jax.tree.map(lambda x: x.reshape(_part_size(x, parts), parts, *x.shape[1:]).swapaxes(0, 1), batch)
 
             def body(total, part):
                 return jax.tree.map(jnp.add, total, one(params, *part)), None
 
             zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-            total, _ = jax.lax.scan(body, zero, (jax.random.split(key, parts), dealt))
+            total, _ = jax.lax.scan(body, zero, (jax.random.split(key, parts), strided))
             return jax.tree.map(lambda x: x / parts, total)
 
         return whole
@@ -85,48 +87,52 @@ def accumulate(parts: int, gradient: Callable[[LossFn], ValueAndGrad]) -> Callab
 def make_train_step(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
-    ema_decay: optax.ScalarOrSchedule,
-    seed: int,
+    decays: Mapping[str, optax.ScalarOrSchedule],
+    root_key: Array,
     gradient: Callable[[LossFn], ValueAndGrad] = jax.value_and_grad,
     skip_nan: bool = False,
 ) -> Step:
-    """``(state, batch)`` -> (state, metrics). The key is ``fold_in(key(seed), step)``: a resumed run is the same run.
+    """``(state, batch)`` -> (state, metrics). The step's key is ``fold_in(root_key, step)``, so runs can be resumed.
 
-    `ema_decay` is a number or, as `ema_ramp` gives, a function of the step. The metrics are "loss" and "grad_norm", the
-    global norm of what the optimizer is given, which may clip it. With `skip_nan` a step whose loss or gradient is not
-    finite changes nothing but the number of the step, and the metric "skipped" is 1 there.
+    `decays` has the decay of each average of the state: a number, or a function of the step such as `ema_ramp`. The
+    metrics are "loss" and "grad_norm", the global norm of the gradient before the optimizer, which may clip it. With
+    `skip_nan` a step whose loss or gradient is not finite changes nothing but the step number, and the metric "skipped"
+    is 1 there.
     """
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = jax.random.fold_in(root_key, state.step)
         loss, grads = gradient(loss_fn)(state.params, key, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        decay = ema_decay(state.step) if callable(ema_decay) else ema_decay
-        ema = optax.incremental_update(params, state.ema, 1 - decay)
+        averages = {name: _average(params, state.averages[name], decays[name], state.step) for name in state.averages}
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
-        stepped = TrainState(state.step + 1, params, ema, opt_state)
+        stepped = state._replace(step=state.step + 1, params=params, averages=averages, opt_state=opt_state)
         if skip_nan:
             good = jnp.isfinite(loss) & jnp.isfinite(metrics["grad_norm"])
-            stayed = state._replace(step=stepped.step)
-            stepped = jax.tree.map(lambda new, old: jnp.where(good, new, old), stepped, stayed)
+            unchanged = state._replace(step=stepped.step)
+            stepped = jax.tree.map(lambda new, old: jnp.where(good, new, old), stepped, unchanged)
             metrics["skipped"] = 1.0 - good
         return stepped, metrics
 
     return step
 
 
-def gather_steps(step: Step) -> Callable[[TrainState, Any, Int[Array, "count batch"]], tuple[TrainState, Metrics]]:
-    """``(state, data, index)``: one step a row of `index`, the batch gathered from `data` on the device; a `lax.scan`.
+def _average(params: Any, average: Any, decay: optax.ScalarOrSchedule, step: Array) -> Any:
+    return optax.incremental_update(params, average, 1 - (decay(step) if callable(decay) else decay))
 
-    The metrics come stacked, [count].
+
+def gather_steps(step: Step) -> Callable[[TrainState, Any, Int[Array, "count batch"]], tuple[TrainState, Metrics]]:
+    """``(state, data, index)`` -> (state, metrics): one step per row of `index`, in one `lax.scan`.
+
+    Each batch is gathered from `data` on the device. The metrics are stacked, [count].
     """
 
     def steps(state: TrainState, data: Any, index: Int[Array, "count batch"]) -> tuple[TrainState, Metrics]:
         def body(state, rows):
             return step(state, jax.tree.map(lambda feature: feature[rows], data))
 
-        if len(index) == 1:  # a scan of one is still a loop to XLA, and on CPU a slow one
+        if len(index) == 1:  # XLA would compile a scan of one step as a loop, which is slow on CPU
             state, metrics = body(state, index[0])
             return state, jax.tree.map(lambda x: x[None], metrics)
         return jax.lax.scan(body, state, index)

@@ -19,8 +19,8 @@ import jax
 import optax
 
 from ddpm_jax.data import flip, folder, tfds_images
+from ddpm_jax.data.encodings import truncated
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
-from ddpm_jax.encodings import truncated
 from ddpm_jax.experiment import Claim, Every, Experiment
 from ddpm_jax.networks import UNet
 from ddpm_jax.training import clip_in_parts
@@ -93,7 +93,7 @@ def experiment(
     return Experiment(
         data=built if folder_of_images is None else folder(folder_of_images, shape),
         process=process,
-        parameterization=parameterizations.clipped(process, parameterizations.eps(process)),
+        parameterization=parameterizations.clipped(parameterizations.eps(process)),
         network=UNet(width=width, multipliers=(1, 1, 2, 2, 4, 4), dropout=dropout, remat=remat, dtype=dtype),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         gradient=clip_in_parts(replicas) if replicas > 1 else jax.value_and_grad,

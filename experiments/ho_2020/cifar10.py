@@ -30,8 +30,8 @@ import jax
 import optax
 
 from ddpm_jax.data import flip, tfds_images
+from ddpm_jax.data.encodings import truncated
 from ddpm_jax.diffusion import gaussian, losses, parameterizations, schedules
-from ddpm_jax.encodings import truncated
 from ddpm_jax.experiment import Claim, Every, Experiment
 from ddpm_jax.networks import UNet
 from ddpm_jax.training import clip_in_parts
@@ -123,9 +123,9 @@ def experiment(
     process = gaussian.process(schedules.linear_scaled(timesteps))
     fixed = parameterizations.fixed_small if variance == "fixed_small" else parameterizations.fixed_large
     reading = {"eps": parameterizations.eps, "mean": parameterizations.mean}[prediction](process, fixed)
-    reading = parameterizations.learned(process, reading) if variance == "learned" else reading
+    reading = parameterizations.learned(reading) if variance == "learned" else reading
     # as in the released code, x_0 is not clipped where the mean itself is predicted
-    clipped = parameterizations.clipped(process, reading) if prediction == "eps" else reading
+    clipped = parameterizations.clipped(reading) if prediction == "eps" else reading
     rate = optax.linear_schedule(0.0, learning_rate, warmup)
     return Experiment(
         data=tfds_images("cifar10", (32, 32, 3), cost="170 MB to download, as much again on disk"),

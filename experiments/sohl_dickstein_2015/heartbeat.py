@@ -57,10 +57,10 @@ def experiment(
     return Experiment(
         data=heartbeat(),
         process=process,
-        parameterization=parameterizations.fixed_last(process, parameterizations.logits(process)),
+        parameterization=parameterizations.fixed_last(parameterizations.logits(process)),
         network=SigmoidMLP(timesteps),
         optimizer=optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps)),
-        loss=losses.evidence,
+        loss=losses.negative_K,
         batch_size=batch_size,
         num_steps=num_steps,
         ema_decay=ema_decay,

@@ -31,8 +31,8 @@ import numpy as np
 import optax
 
 from ddpm_jax.data import Data, dead_leaves, folder, mnist_5000, tfds_images
+from ddpm_jax.data.encodings import standardized
 from ddpm_jax.diffusion import gaussian, losses, parameterizations, schedules
-from ddpm_jax.encodings import standardised
 from ddpm_jax.experiment import Claim, Every, Experiment
 from ddpm_jax.networks import MultiScale
 from ddpm_jax.training import ema_ramp
@@ -136,11 +136,11 @@ def experiment(
     return Experiment(
         data=choose_data(data, folder_of_images, size),
         process=process,
-        parameterization=parameterizations.fixed_last(process, reading),
+        parameterization=parameterizations.fixed_last(reading),
         network=MultiScale(timesteps, scales=scales, **WIDTHS.get(data, {})),
         optimizer=optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps)),
-        loss=losses.evidence,
-        encoding=standardised(*MOMENTS[data]),
+        loss=losses.negative_K,
+        encoding=standardized(*MOMENTS[data]),
         batch_size=batch_size,
         num_steps=num_steps,
         ema_decay=ema_ramp(ema_decay),

@@ -20,8 +20,8 @@ import numpy as np
 import optax
 
 from ddpm_jax.data import swiss_roll
+from ddpm_jax.data.encodings import points
 from ddpm_jax.diffusion import gaussian, losses, parameterizations, schedules
-from ddpm_jax.encodings import points
 from ddpm_jax.experiment import Claim, Every, Experiment, Trainable
 from ddpm_jax.networks import RadialBasis
 
@@ -75,11 +75,11 @@ def experiment(
 
     def make(schedule):
         process = gaussian.process(schedule, gaussian.density)
-        return process, parameterizations.fixed_last(process, parameterizations.shifted(process, 1))
+        return process, parameterizations.fixed_last(parameterizations.shifted(process, 1))
 
     def from_parameters(shift):
         odds = jnp.asarray(np.log(betas / (1 - betas)), jnp.float32)
-        return make(schedules.of_betas(jax.nn.sigmoid(odds.at[1:].add(shift))))
+        return make(schedules.from_traced_betas(jax.nn.sigmoid(odds.at[1:].add(shift))))
 
     process, reading = make(schedules.from_betas(betas))
     return Experiment(
@@ -88,7 +88,7 @@ def experiment(
         parameterization=reading,
         network=RadialBasis(timesteps, hidden),
         optimizer=optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps)),
-        loss=losses.evidence,
+        loss=losses.negative_K,
         encoding=points(),
         trainable=Trainable(lambda: jnp.zeros(timesteps - 1), from_parameters) if train_betas else None,
         batch_size=batch_size,

@@ -56,9 +56,9 @@ def train_row(work: Work, rounds: int, peak: float) -> None:
         flops, memory = mine.ask("flops"), [side.ask("memory") / 2**30 for side in (mine, other)]
     ours, theirs = (statistics.median(column) for column in zip(*turns, strict=True))
     rate = flops / ours / 1e12
-    told = f"{work.batch / ours:8.0f} images/s, {rate:6.1f} TFLOP/s = {rate / peak:.0%} of the peak"
+    printed = f"{work.batch / ours:8.0f} images/s, {rate:6.1f} TFLOP/s = {rate / peak:.0%} of the peak"
     peer = f"PyTorch {work.batch / theirs:8.0f} images/s, {memory[1]:.1f} GiB"
-    print(f"batch {work.batch:5}: {told}, {memory[0]:.1f} GiB; {peer}; {theirs / ours:.2f} times theirs", flush=True)
+    print(f"batch {work.batch:5}: {printed}, {memory[0]:.1f} GiB; {peer}; {theirs / ours:.2f} times theirs", flush=True)
 
 
 def sample_row(work: Work, num: int) -> None:

@@ -26,14 +26,14 @@ import tyro
 from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, ScalarFormatter
 
-from ddpm_jax import cpu
-from ddpm_jax.advance import abstract_batch, compiled, train_step
 from ddpm_jax.data import Data
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 from ddpm_jax.experiment import Experiment, Run, init_fn, keys
 from ddpm_jax.networks import UNet
-from ddpm_jax.plan import plan
-from ddpm_jax.train import initial_state
+from ddpm_jax.runs.plan import plan
+from ddpm_jax.runs.step_program import abstract_batch, train_step
+from ddpm_jax.runs.train import initial_state
+from ddpm_jax.system import cpu
 from ddpm_jax.training import sharding
 
 BASE = {"batch": 16, "width": 32, "size": 16, "T": 1000}
@@ -65,16 +65,17 @@ def experiment(batch: int, width: int, size: int, T: int) -> Experiment:
 def train_cost(point: Mapping[str, int], rounds: int) -> Cost:
     """Of one train step on one device."""
     made, mesh = experiment(**point), sharding.make_mesh()
-    state, step, told = initial_state(made, mesh), compiled(made, mesh, train_step(made, mesh)), plan(made)
+    state, step, printed = initial_state(made, mesh), jitted(made, mesh, train_step(made, mesh)), plan(made)
     batch = {
-        name: sharding.put(np.zeros(x.shape, x.dtype), x.sharding) for name, x in abstract_batch(made, mesh).items()
+        name: sharding.to_devices(np.zeros(x.shape, x.dtype), x.sharding)
+        for name, x in abstract_batch(made, mesh).items()
     }
 
     def call() -> None:
         nonlocal state
         state, _ = jax.block_until_ready(step(state, batch))
 
-    return Cost(median(call, rounds), told.total_bytes, told.flops_per_step)
+    return Cost(median(call, rounds), printed.total_bytes, printed.flops_per_step)
 
 
 def sample_seconds(steps: int, rounds: int) -> float:
@@ -103,18 +104,18 @@ def growth(values: tuple[int, ...], costs: list[float]) -> float:
 def messages(devices: int) -> dict[str, Any]:
     """What `plan` counts for the digits, 64 images on each of so many devices."""
     with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder, "plan.json")
-        options = ["--mesh", f"data={devices}", "--batch-size", str(64 * devices), "--json", str(told)]
+        printed = Path(folder, "plan.json")
+        options = ["--mesh", f"data={devices}", "--batch-size", str(64 * devices), "--json", str(printed)]
         subprocess.run([sys.executable, "-m", "ddpm_jax", "plan", "digits", *options], check=True, capture_output=True)
-        return json.loads(told.read_text())
+        return json.loads(printed.read_text())
 
 
 def vary(axis: Any, name: str, values: tuple[int, ...], rounds: int) -> None:
     """The rows and the picture of a train step as one thing grows."""
     costs = [train_cost(BASE | {name: value}, rounds) for value in values]
     for value, cost in zip(values, costs, strict=True):
-        told = f"{cost.seconds * 1e3:9.1f} ms {cost.bytes / 2**20:8.1f} MiB {cost.flops / 1e9:9.2f} GFLOP"
-        print(f"{name:6} {value:6}: {told}")
+        printed = f"{cost.seconds * 1e3:9.1f} ms {cost.bytes / 2**20:8.1f} MiB {cost.flops / 1e9:9.2f} GFLOP"
+        print(f"{name:6} {value:6}: {printed}")
     powers = {field: growth(values, [getattr(cost, field) for cost in costs]) for field in Cost._fields}
     print(f"{name:6} growth: " + ", ".join(f"{field} {power:.2f}" for field, power in powers.items()), flush=True)
     axis.loglog(values, [cost.seconds * 1e3 for cost in costs], "o-", label="ms a train step")
@@ -140,7 +141,7 @@ def sampling(axis: Any, rounds: int) -> None:
 
 def main(rounds: int = 5, out: Path | None = None) -> None:
     """Prints the tables, and draws them where `out` says."""
-    cpu.quicken()
+    cpu.use_fast_libraries()
     cpu.keep_memory()
     print(f"JAX {jax.__version__} on {jax.devices()[0].device_kind}; {BASE} but for what is varied", flush=True)
     figure, axes = plt.subplots(1, 5, figsize=(20, 3.6), layout="constrained")
@@ -149,10 +150,10 @@ def main(rounds: int = 5, out: Path | None = None) -> None:
         vary(axis, name, values, rounds)
     sampling(axes[-1], rounds)
     for devices in DEVICES:
-        told = messages(devices)
-        sent = ", ".join(f"{n} {kind} of {size / 2**20:.2f} MiB" for kind, (n, size) in told["collectives"].items())
+        printed = messages(devices)
+        sent = ", ".join(f"{n} {kind} of {size / 2**20:.2f} MiB" for kind, (n, size) in printed["collectives"].items())
         print(
-            f"{devices} devices, 64 images each: {told['total_bytes'] / 2**20:.1f} MiB a device; {sent or 'no message'}"
+            f"{devices} devices, 64 images each: {printed['total_bytes'] / 2**20:.1f} MiB a device; {sent or 'no message'}"
         )
     if out is not None:
         figure.savefig(out, dpi=80)

@@ -21,10 +21,10 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from ddpm_jax import recipes
-from ddpm_jax.advance import abstract_state, compiled, train_step
 from ddpm_jax.data import dead_leaves, folder, stream
-from ddpm_jax.train import initial_state
+from ddpm_jax.runs import experiment_files
+from ddpm_jax.runs.step_program import abstract_state, train_step
+from ddpm_jax.runs.train import initial_state
 from ddpm_jax.training import sharding
 
 BATCH = 32
@@ -41,9 +41,9 @@ def write(path: Path, size: int, count: int) -> None:
 
 def read(path: Path, size: int, workers: int, count: int) -> float:
     """Images a second, from the files to the device."""
-    place = sharding.split(sharding.make_mesh())
+    place = sharding.batch_sharding(sharding.make_mesh())
     batches = stream(folder(str(path), (size, size, 3)).open("train"), BATCH, seed=0, workers=workers)
-    return rate((sharding.put(batch, place) for batch in batches), workers, count)
+    return rate((sharding.to_devices(batch, place) for batch in batches), workers, count)
 
 
 def rate(batches: Iterator[Any], workers: int, count: int) -> float:
@@ -82,13 +82,13 @@ def read_by_peer(path: Path, size: int, workers: int, count: int) -> float:
 def step(size: int) -> float:
     """Images a second of the train step alone, the second call of three."""
     name, batch_size = STEPS[size]
-    experiment = recipes.read(recipes.find(name))(batch_size=batch_size * jax.device_count())
+    experiment = experiment_files.read(experiment_files.find(name))(batch_size=batch_size * jax.device_count())
     mesh = sharding.make_mesh()
     state, like = initial_state(experiment, mesh), abstract_batch(experiment, mesh)
     program = (
-        compiled(experiment, mesh, train_step(experiment, mesh)).lower(abstract_state(experiment, mesh), like).compile()
+        jitted(experiment, mesh, train_step(experiment, mesh)).lower(abstract_state(experiment, mesh), like).compile()
     )
-    batch = {feature: sharding.put(np.zeros(x.shape, x.dtype), x.sharding) for feature, x in like.items()}
+    batch = {feature: sharding.to_devices(np.zeros(x.shape, x.dtype), x.sharding) for feature, x in like.items()}
     state, _ = jax.block_until_ready(program(state, batch))
     start = time.perf_counter()
     jax.block_until_ready(program(state, batch))

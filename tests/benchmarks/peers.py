@@ -26,7 +26,7 @@ What = Literal["forward", "train", "sample_one", "sample_batch", "ddim_batch", "
 
 def networks() -> dict[str, tuple[dict[str, Any], int, int]]:
     """The config, the batch, and the steps that are sampled: of the larger ones few, since each step costs the same."""
-    from ddpm_jax.networks import UNet  # here, since each side imports this file before it is told its environment
+    from ddpm_jax.networks import UNet  # here, since each side imports this file before it is printed its environment
 
     digits = UNet(width=32, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=0.0, groups=8)
     fashion = UNet(width=64, multipliers=(1, 2, 2), dropout=0.0)
@@ -51,10 +51,10 @@ def compare(peer: str, work: Work, what: tuple[str, ...], rounds: int) -> None:
         with Worker("ours", work, ENVIRONMENT) as ours, Worker(peer, work) as theirs:
             counts = [side.ask("parameters") for side in (ours, theirs)]
             assert peer != "diffusers" or counts[0] == counts[1], f"{counts[0]} parameters, theirs {counts[1]}"
-            told = " / ".join(
-                f"{side.ask('told')}, {count:,}" for side, count in zip((ours, theirs), counts, strict=True)
+            printed = " / ".join(
+                f"{side.ask('printed')}, {count:,}" for side, count in zip((ours, theirs), counts, strict=True)
             )
-            print(f"{told} parameters; batch {work.batch}, {work.dtype}", flush=True)
+            print(f"{printed} parameters; batch {work.batch}, {work.dtype}", flush=True)
             for each in timed:
                 pairs = [[side.ask(each) for side in (ours, theirs)] for _ in range(1 + rounds)]
                 _row(each, pairs[1:])
@@ -68,8 +68,8 @@ def _row(name: str, pairs: list[list[float]]) -> None:
     ratios = sorted(a / b for a, b in pairs)
     size, unit = (2**20, "MiB") if name == "memory" else (1, "s")
     ours, theirs = (statistics.median(column) / size for column in zip(*pairs, strict=True))
-    told = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-    print(f"  {name:12} {ours:10.4f} / {theirs:10.4f} {unit} = {told}", flush=True)
+    printed = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    print(f"  {name:12} {ours:10.4f} / {theirs:10.4f} {unit} = {printed}", flush=True)
 
 
 def _starts(peer: str, work: Work, rounds: int) -> None:

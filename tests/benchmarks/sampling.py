@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import tyro
 
 import ddpm_jax
-from ddpm_jax import recipes
 from ddpm_jax.diffusion import samplers
 from ddpm_jax.diffusion.distributions import fold
-from ddpm_jax.experiment import Experiment, bind, init_fn, keys, start
+from ddpm_jax.experiment import Experiment, init_fn, keys, network_fn, start
+from ddpm_jax.runs import experiment_files
 
 
 def loop(experiment: Experiment, params, times) -> Callable:
@@ -29,7 +29,9 @@ def loop(experiment: Experiment, params, times) -> Callable:
 
     @jax.jit
     def step(params, batch_keys, x, t, s):
-        sampler = experiment.sampler(experiment.process, experiment.parameterization, bind(experiment, params), None)
+        sampler = experiment.sampler(
+            experiment.process, experiment.parameterization, network_fn(experiment, params), None
+        )
         return sampler.step(fold(batch_keys, t), x, None, t, s)[0]
 
     first = jax.jit(partial(start, experiment))
@@ -38,7 +40,7 @@ def loop(experiment: Experiment, params, times) -> Callable:
         x = first(batch_keys)
         for t, s in pairwise(times):
             x = step(params, batch_keys, x, t, s)
-        return experiment.codec.decode(x)
+        return experiment.encoding.decode(x)
 
     return sample
 
@@ -55,7 +57,7 @@ def main(workdir: Path | None = None, num: tuple[int, ...] = (1, 64), steps: int
     if workdir is not None:
         experiment, params, _ = ddpm_jax.load(workdir)
     else:
-        experiment = recipes.read(recipes.find("digits"))()
+        experiment = experiment_files.read(experiment_files.find("digits"))()
         params = jax.jit(init_fn(experiment))(jax.random.key(0))
     times = samplers.times(experiment.process.schedule.num_steps, steps)
     scan = jax.jit(ddpm_jax.Run(experiment, params, 0).sampler(steps))

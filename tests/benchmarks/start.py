@@ -60,8 +60,8 @@ def main(experiment: str = "digits", rounds: int = 3, knobs: tuple[str, ...] = (
             pairs.append([first_step(experiment, knobs, Path(cache)) for _ in range(2)])
     ratios = sorted(second / first for first, second in pairs)
     cold, warm = (statistics.median(column) for column in zip(*pairs, strict=True))
-    told = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-    print(f"first step of train {experiment}: {cold:.1f} s, from the cache {warm:.1f} s = {told}")
+    printed = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    print(f"first step of train {experiment}: {cold:.1f} s, from the cache {warm:.1f} s = {printed}")
 
 
 if __name__ == "__main__":

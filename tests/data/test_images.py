@@ -16,7 +16,7 @@ from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
 from ddpm_jax.data import load, tfds_images
-from ddpm_jax.data.images import is_prepared
+from ddpm_jax.data.tfds import is_prepared
 
 SHAPES = [(5, 4, 1), (5, 4, 3)]
 

@@ -136,7 +136,7 @@ SKEWED, ACTIVE = np.arange(1.0, 9), np.prod(np.where(np.asarray(CUBE) > 0.5, 0.2
 def test_the_paper_s_bound_is_the_sum_over_all_paths(x64, rate, data, holds):
     """Eq. 12 by brute force, our parts of it, and Eq. 14, which holds only where its condition does."""
     process = binomial.process(schedules.from_betas([0.1, 0.4, 0.7], np.float64), rate)
-    reading = parameterizations.fixed_last(process, parameterizations.logits(process))
+    reading = parameterizations.fixed_last(parameterizations.logits(process))
     kernel = lambda x_t, t, s: reading.kernel(jnp.sin(3 * x_t + t), x_t, t, s)  # noqa: E731  some network
     data, states = data / data.sum(), jnp.asarray(CUBE)
     before, after = jnp.repeat(states, 8, axis=0), jnp.tile(states, (8, 1))  # all pairs (x_0, x_t)
@@ -156,7 +156,7 @@ def test_the_paper_s_bound_is_the_sum_over_all_paths(x64, rate, data, holds):
 def test_importance_sampling_nears_the_likelihood_of_the_chain(x64):
     """log p(x_0) of a chain of two steps over one bit, by counting; one path alone gives the bound, below it."""
     process = binomial.process(schedules.from_betas([0.3, 0.5], np.float64), 0.4)
-    reading = parameterizations.fixed_last(process, parameterizations.logits(process))
+    reading = parameterizations.fixed_last(parameterizations.logits(process))
     kernel = lambda x_t, t, s: reading.kernel(4 - 8 * x_t, x_t, t, s)  # noqa: E731  a bad one
     back = [np.asarray(kernel(jnp.asarray(BITS), t, t - 1).one) for t in (1, 2)]
     chance = 0.4
@@ -179,7 +179,7 @@ def test_sampling_a_perfect_model_gives_the_data(x64):
         ).log_prob(x_t)
         return jnp.log(0.85 / 0.15) + chance
 
-    reading = parameterizations.fixed_last(process, parameterizations.logits(process))
+    reading = parameterizations.fixed_last(parameterizations.logits(process))
     keys = jax.random.split(jax.random.key(0), 4000)
     sampler = samplers.ddpm(process, reading, network)
     x_T = process.prior((4000, 1)).sample(jax.random.key(1))

@@ -351,7 +351,7 @@ def test_the_variance_of_data_at_a_point_is_learnt_from_single_terms():
     """There the posterior's own variance is the best (Ho et al. 2020, Section 3.2): descent from afar finds it."""
     schedule = schedules.linear(4, 0.1, 0.4)
     process = gaussian.process(schedule, gaussian.density)
-    reading = parameterizations.learned(process, parameterizations.x0(process))
+    reading = parameterizations.learned(parameterizations.x0(process))
     x_0 = jnp.full((2000, 1), 0.3)
 
     def loss(log_variance, key):

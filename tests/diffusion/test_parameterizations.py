@@ -149,7 +149,7 @@ def test_clipping_moves_the_kernel_to_the_clipped_x_0(name, process):
     _, x_t, output = draws()
     t = np.array([1, 2, 500, 1000])
     plain = reading(name, process, parameterizations.fixed_large)
-    clipped = parameterizations.clipped(process, plain)
+    clipped = parameterizations.clipped(plain)
     far = output_for(plain, process, 3 * output, x_t, t)  # states an x_0 outside the range
     x_0 = clipped.x_0(far, x_t, t)
     np.testing.assert_allclose(x_0, jnp.clip(3 * output, -1, 1), rtol=1e-8)
@@ -163,7 +163,7 @@ def test_clipping_moves_the_kernel_to_the_clipped_x_0(name, process):
 def test_clipping_changes_neither_the_error_nor_what_lies_inside(name, process):
     x_0, x_t, output = draws()
     plain = reading(name, process)
-    clipped = parameterizations.clipped(process, plain)
+    clipped = parameterizations.clipped(plain)
     np.testing.assert_array_equal(clipped.error(output, x_0, x_t, 500), plain.error(output, x_0, x_t, 500))
     inside = output_for(plain, process, x_0, x_t, 500)
     for with_, without in zip(clipped.kernel(inside, x_t, 500, 499), plain.kernel(inside, x_t, 500, 499), strict=True):
@@ -172,7 +172,7 @@ def test_clipping_changes_neither_the_error_nor_what_lies_inside(name, process):
 
 def test_clipping_has_the_bounds_it_was_given(process):
     _, x_t, output = draws()
-    clipped = parameterizations.clipped(process, reading("x0", process), low=-0.25, high=0.5)
+    clipped = parameterizations.clipped(reading("x0", process), low=-0.25, high=0.5)
     np.testing.assert_array_equal(clipped.x_0(output, x_t, 3), jnp.clip(output, -0.25, 0.5))
 
 
@@ -205,7 +205,7 @@ def test_divergence_has_finite_slopes(name):
 def test_what_was_clipped_is_kept_and_is_what_the_bound_trains():
     process = gaussian.process(schedules.linear(10, 0.01, 0.3))
     reading = parameterizations.eps(process)
-    clipped = parameterizations.clipped(process, reading)
+    clipped = parameterizations.clipped(reading)
     assert clipped.unclipped is reading and reading.unclipped is None
 
     def loss(scale, parameterization):
@@ -222,7 +222,7 @@ def test_what_was_clipped_is_kept_and_is_what_the_bound_trains():
 def test_a_learned_variance_that_is_the_fixed_one_changes_nothing():
     process = gaussian.process(schedules.linear(10, 0.01, 0.3))
     fixed = parameterizations.eps(process, parameterizations.fixed_large)
-    learned = parameterizations.learned(process, fixed)
+    learned = parameterizations.learned(fixed)
     x_t, output = (jax.random.normal(jax.random.key(i), (3, 4, 4, 2)) for i in (0, 1))
     t = jnp.array([1, 5, 10])
     log_variance = jnp.log(jnp.broadcast_to(fixed.kernel(output, x_t, t, t - 1).variance, x_t.shape))
@@ -231,5 +231,5 @@ def test_a_learned_variance_that_is_the_fixed_one_changes_nothing():
         np.testing.assert_allclose(ours, jnp.broadcast_to(theirs, ours.shape), rtol=1e-5)
     np.testing.assert_array_equal(learned.x_0(both, x_t, t), fixed.x_0(output, x_t, t))
     np.testing.assert_array_equal(learned.error(both, x_t, x_t, t), fixed.error(output, x_t, x_t, t))
-    clipped = parameterizations.clipped(process, learned).kernel(both, x_t, t, t - 1)
+    clipped = parameterizations.clipped(learned).kernel(both, x_t, t, t - 1)
     np.testing.assert_allclose(clipped.variance, jnp.exp(log_variance), rtol=1e-6)

@@ -20,7 +20,7 @@ def flat_in_the_middle(fraction):
     return 0.5 + 4 * (fraction - 0.5) ** 3
 
 
-@pytest.mark.parametrize("spacing", [samplers.linear, samplers.quadratic, np.sqrt, flat_in_the_middle])
+@pytest.mark.parametrize("spacing", [samplers.even, samplers.quadratic, np.sqrt, flat_in_the_middle])
 def test_times_fall_strictly_from_the_last_to_the_data(spacing):
     """For every count of steps, also where the spacing alone would give a time twice."""
     for count in range(1, 1001):
@@ -225,7 +225,7 @@ def test_eta_and_times_are_no_reason_to_compile_again():
         traced.append(eta)
         return samplers.sample(keys, samplers.ddim(*problem(), eta=eta), x_T, times)
 
-    spaced = [samplers.times(T, 6, spacing) for spacing in (samplers.linear, samplers.quadratic)]
+    spaced = [samplers.times(T, 6, spacing) for spacing in (samplers.even, samplers.quadratic)]
     results = [sample(keys(8), start(), times, eta) for times in spaced for eta in (0.0, 0.5)]
     assert len(traced) == 1
     assert len({np.asarray(result).tobytes() for result in results}) == 4

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from ddpm_jax import recipes
-from ddpm_jax.advance import abstract_state
 from ddpm_jax.experiment import Experiment, init_fn, loss_fn
+from ddpm_jax.runs import experiment_files
+from ddpm_jax.runs.step_program import abstract_state
+from ddpm_jax.runs.verify import learning_rates
 from ddpm_jax.training import sharding
-from ddpm_jax.verify import learning_rates
 
 
 def build(name: str, **knobs: Any) -> Experiment:
-    return recipes.read(recipes.find(name))(**knobs)
+    return experiment_files.read(experiment_files.find(name))(**knobs)
 
 
 def parameters(experiment: Experiment) -> int:
@@ -25,12 +25,12 @@ def parameters(experiment: Experiment) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
 
-@pytest.mark.parametrize("name", recipes.shipped())
+@pytest.mark.parametrize("name", experiment_files.shipped())
 def test_it_builds_at_full_size_and_says_what_it_is(name):
     experiment = build(name)
     assert parameters(experiment) > 1000
-    assert recipes.headline(recipes.find(name)).endswith((".", ")"))
-    assert "ddpm-jax train" in recipes.read(recipes.find(name)).__globals__["__doc__"]
+    assert experiment_files.headline(experiment_files.find(name)).endswith((".", ")"))
+    assert "ddpm-jax train" in experiment_files.read(experiment_files.find(name)).__globals__["__doc__"]
 
 
 CIFAR, LSUN = "ho_2020/cifar10", "ho_2020/lsun"
@@ -98,7 +98,7 @@ def test_where_the_released_code_differs_is_a_knob():
     plain, released = build(CIFAR), build(CIFAR, replicas=8, truncate=True)
     assert plain.gradient is jax.value_and_grad and released.gradient is not jax.value_and_grad
     x_0 = jnp.array([0.999])
-    assert (int(plain.codec.decode(x_0)[0]), int(released.codec.decode(x_0)[0])) == (255, 254)
+    assert (int(plain.encoding.decode(x_0)[0]), int(released.encoding.decode(x_0)[0])) == (255, 254)
 
 
 @pytest.mark.parametrize("knob", ["width", "num_steps"])

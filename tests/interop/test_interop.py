@@ -15,13 +15,13 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 import ddpm_jax
-from ddpm_jax import recipes, workdir
-from ddpm_jax.cli import main
-from ddpm_jax.convert import scheduler_knobs
+from ddpm_jax.commands import main
 from ddpm_jax.diffusion import gaussian, parameterizations, samplers, schedules
 from ddpm_jax.experiment import bind, keys, shapes
 from ddpm_jax.interop import schedulers, tensors, unets
 from ddpm_jax.networks import MLP, UNet
+from ddpm_jax.runs import experiment_files, workdir
+from ddpm_jax.runs.convert import scheduler_knobs
 
 GOLDEN = Path(__file__).parent / "golden"
 MODEL = "diffusion_pytorch_model.safetensors"
@@ -111,10 +111,10 @@ def test_a_converted_run_is_sampled_and_measured(tmp_path, capsys):
 def test_a_converted_run_goes_on_by_its_own_copy_of_the_experiment(tmp_path):
     """Whatever its knobs are: none has to be given again."""
     load(write(tmp_path / "theirs"))
-    own, make = tmp_path / "run" / "experiment.py", recipes.read(tmp_path / "run" / "experiment.py")
-    knobs = workdir.own_knobs(tmp_path / "run", own, recipes.defaults(make))
+    own, make = tmp_path / "run" / "experiment.py", experiment_files.read(tmp_path / "run" / "experiment.py")
+    knobs = workdir.own_knobs(tmp_path / "run", own, experiment_files.defaults(make))
     assert knobs["image_shape"] == (12, 20, 1) and not workdir.prepare(tmp_path / "run", own, knobs)
-    other = recipes.defaults(make) | {"seed": 1}
+    other = experiment_files.defaults(make) | {"seed": 1}
     assert workdir.own_knobs(tmp_path / "run", own, other) == other
 
 
@@ -241,7 +241,7 @@ def test_questions_that_only_the_user_can_answer(finished, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
 
 
-MADE = recipes.read(recipes.find("imported"))
+MADE = experiment_files.read(experiment_files.find("imported"))
 BETAS = tuple(np.geomspace(1e-3, 0.3, 40).tolist())
 
 
@@ -281,8 +281,8 @@ def test_what_diffusers_has_no_scheduler_for_is_refused():
     readings = (
         parameterizations.mean(process),
         parameterizations.eps(process, lambda schedule, t, s, ndim: 2 * schedule.between(s, t, ndim)[1]),
-        parameterizations.clipped(process, parameterizations.eps(process), -1.0, 0.5),
-        parameterizations.learned(process, parameterizations.eps(process)),
+        parameterizations.clipped(parameterizations.eps(process), -1.0, 0.5),
+        parameterizations.learned(parameterizations.eps(process)),
     )
     for reading in readings:
         network = UNet(out_channels=6) if reading is readings[-1] else experiment.network

@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch", reason="the extra [parity] is not installed
 diffusers = pytest.importorskip("diffusers", reason="the extra [parity] is not installed")
 
 import ddpm_jax  # noqa: E402
-from ddpm_jax.cli import main  # noqa: E402
+from ddpm_jax.commands import main  # noqa: E402
 from ddpm_jax.diffusion import samplers  # noqa: E402
 from ddpm_jax.diffusion.distributions import fold  # noqa: E402
 from ddpm_jax.experiment import bind, start  # noqa: E402

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from ddpm_jax.training import Action, Diverged, StopRequest, accumulate, create, fit, make_train_step, sharding
+from ddpm_jax.training import EMA, Action, Diverged, StopRequest, accumulate, create, fit, make_train_step, sharding
 
 
 def test_what_a_mesh_leaves_open_goes_to_data():
@@ -31,7 +31,7 @@ def test_parameters_are_split_along_their_largest_axis_that_divides():
     mesh = sharding.make_mesh({"fsdp": 4})
 
     def shard(*shape):
-        return sharding.of_parameter(shape, mesh, small=16).shard_shape(shape)
+        return sharding.parameter_sharding(shape, mesh, small=16).shard_shape(shape)
 
     assert shard(3, 3, 64, 128) == (3, 3, 64, 32)
     assert shard(3, 3, 128, 64) == (3, 3, 32, 64)
@@ -49,25 +49,25 @@ def test_a_state_split_over_fsdp_takes_a_quarter_and_trains_alike():
     params = {"in": jax.random.normal(keys[0], (32, 64)), "out": jax.random.normal(keys[1], (64, 4))}
     batch = {"x": jax.random.normal(keys[2], (16, 32))}
     optimizer, mesh = optax.adam(0.01), sharding.make_mesh({"fsdp": 4})
-    step, whole = make_train_step(loss_fn, optimizer, 0.9, seed=1), create(params, optimizer)
-    places = sharding.places(sharding.place(whole, mesh, small=16))
+    step, whole = make_train_step(loss_fn, optimizer, {EMA: 0.9}, jax.random.key(1)), create(params, optimizer)
+    places = sharding.shardings(sharding.with_shardings(whole, mesh, small=16))
     split = jax.device_put(whole, places)
     assert split.params["in"].addressable_shards[0].data.shape == (32, 16)
     stepped = jax.jit(step, out_shardings=(places, None))
     for _ in range(3):
         whole, _ = jax.jit(step)(whole, batch)
-        split, _ = stepped(split, sharding.put(batch, sharding.split(mesh)))
-    assert split.ema["in"].addressable_shards[0].data.shape == (32, 16)
+        split, _ = stepped(split, sharding.to_devices(batch, sharding.batch_sharding(mesh)))
+    assert split.averages[EMA]["in"].addressable_shards[0].data.shape == (32, 16)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), whole, split)
 
 
 def test_rows_of_a_process_are_put_where_they_belong():
     mesh = sharding.make_mesh()
-    place = sharding.split(mesh)
-    rows = sharding.own_rows(16, place)
+    place = sharding.batch_sharding(mesh)
+    rows = sharding.local_rows(16, place)
     np.testing.assert_array_equal(rows, np.arange(16))  # one process has all devices
     batch = np.arange(48).reshape(16, 3)
-    np.testing.assert_array_equal(sharding.put_own(batch, rows, 16, place), batch)
+    np.testing.assert_array_equal(sharding.rows_to_devices(batch, rows, 16, place), batch)
 
 
 def test_a_batch_in_parts_has_the_gradient_of_the_whole():
@@ -98,7 +98,7 @@ def sometimes(params, key, batch):
 
 def walk(losses, skip_nan):
     """`fit` over steps whose losses are numbers or not, an action each two steps; the steps that were saved."""
-    step = jax.jit(make_train_step(sometimes, optax.sgd(0.1), 0.9, 0, skip_nan=skip_nan))
+    step = jax.jit(make_train_step(sometimes, optax.sgd(0.1), {EMA: 0.9}, jax.random.key(0), skip_nan=skip_nan))
     seen = []
 
     def advance(state, number):
@@ -114,8 +114,8 @@ def walk(losses, skip_nan):
 
 
 def test_a_loss_that_is_no_number_stops_before_anything_is_saved():
-    told, seen = walk([1, 1, 1, 0, 1, 1], skip_nan=False)
-    assert told == "the loss is nan at step 4"
+    printed, seen = walk([1, 1, 1, 0, 1, 1], skip_nan=False)
+    assert printed == "the loss is nan at step 4"
     assert [number for number, *_ in seen] == [2]
 
 
@@ -124,6 +124,6 @@ def test_or_is_left_out_and_counted():
     plain, _ = walk([1, 1, 1, 1, 1], skip_nan=True)
     assert int(state.step) == 8 and int(plain.step) == 5
     np.testing.assert_allclose(state.params, plain.params)
-    np.testing.assert_allclose(state.ema, plain.ema)
+    np.testing.assert_allclose(state.averages[EMA], plain.averages[EMA])
     assert [(number, skipped) for number, skipped, _ in seen] == [(2, None), (4, 1.0), (6, 2.0), (8, None)]
     assert np.isfinite([loss for *_, loss in seen]).tolist() == [True, True, False, True]

@@ -9,7 +9,17 @@ import numpy as np
 import optax
 import pytest
 
-from ddpm_jax.training import Log, checkpoints, clip_in_parts, create, ema_ramp, gather_steps, make_train_step, sharding
+from ddpm_jax.training import (
+    EMA,
+    Log,
+    checkpoints,
+    clip_in_parts,
+    create,
+    ema_ramp,
+    gather_steps,
+    make_train_step,
+    sharding,
+)
 
 OPTIMIZER = optax.sgd(0.1)
 
@@ -27,10 +37,10 @@ DATA = {"x": jnp.sin(jnp.arange(48.0)).reshape(16, 3)}
 
 
 def test_average_follows_at_its_decay():
-    step = make_train_step(loss_fn, OPTIMIZER, ema_decay=0.75, seed=0)
+    step = make_train_step(loss_fn, OPTIMIZER, {EMA: 0.75}, jax.random.key(0))
     after, metrics = step(state(), DATA)
     moved = 0.75 * state().params["w"] + 0.25 * after.params["w"]
-    np.testing.assert_allclose(after.ema["w"], moved, rtol=1e-6)
+    np.testing.assert_allclose(after.averages[EMA]["w"], moved, rtol=1e-6)
     np.testing.assert_allclose(after.params["w"], state().params["w"] - 0.1 * _gradient(), rtol=1e-5)
     np.testing.assert_allclose(metrics["grad_norm"], np.linalg.norm(_gradient()), rtol=1e-5)
 
@@ -38,11 +48,14 @@ def test_average_follows_at_its_decay():
 def test_a_ramped_average_forgets_where_it_started():
     """At parameters that stand still, what is left of the start is the product of the decays."""
 
+    def still(params, key, batch):
+        return 0.0 * params["w"].sum()
+
     def left(decay, steps):
-        step = make_train_step(lambda params, key, batch: 0.0 * params["w"].sum(), optax.sgd(0.0), decay, seed=0)
-        start = create({"w": jnp.zeros(3)}, optax.sgd(0.0))._replace(ema={"w": jnp.ones(3)})
+        step = make_train_step(still, optax.sgd(0.0), {EMA: decay}, jax.random.key(0))
+        start = create({"w": jnp.zeros(3)}, optax.sgd(0.0))._replace(averages={EMA: {"w": jnp.ones(3)}})
         end, _ = jax.lax.scan(lambda state, _: step(state, None), start, length=steps)
-        return float(end.ema["w"][0])
+        return float(end.averages[EMA]["w"][0])
 
     assert left(0.999, 100) == pytest.approx(0.999**100, rel=1e-4)
     assert left(ema_ramp(0.999), 100) < 1e-6
@@ -56,7 +69,7 @@ def _gradient():
 
 
 def test_steps_in_one_call_are_steps_one_by_one():
-    step = make_train_step(loss_fn, OPTIMIZER, 0.9, seed=3)
+    step = make_train_step(loss_fn, OPTIMIZER, {EMA: 0.9}, jax.random.key(3))
     rows = np.arange(16, dtype=np.int32).reshape(4, 4)
     together, metrics = jax.jit(gather_steps(step))(state(), DATA, jnp.asarray(rows))
     single, losses = state(), []
@@ -72,10 +85,10 @@ def test_one_device_is_eight():
     """The draws are of the global batch, so the mesh decides nothing but the order of a sum."""
     mesh = sharding.make_mesh()
     assert mesh.shape == {"data": 8, "fsdp": 1}
-    step = jax.jit(make_train_step(loss_fn, OPTIMIZER, 0.9, seed=1))
+    step = jax.jit(make_train_step(loss_fn, OPTIMIZER, {EMA: 0.9}, jax.random.key(1)))
     alone, _ = step(state(), DATA)
-    spread = sharding.put(DATA, sharding.split(mesh))
-    many, _ = step(sharding.put(state(), sharding.replicated(mesh)), spread)
+    spread = sharding.to_devices(DATA, sharding.batch_sharding(mesh))
+    many, _ = step(sharding.to_devices(state(), sharding.replicated(mesh)), spread)
     assert len(spread["x"].sharding.device_set) == 8
     np.testing.assert_allclose(alone.params["w"], many.params["w"], rtol=1e-6)
 
@@ -100,10 +113,13 @@ def test_gradients_clipped_in_parts_are_the_mean_of_the_parts_own():
 
 
 def test_parts_lie_on_the_devices_as_the_batch_does():
-    step = jax.jit(make_train_step(loss_fn, OPTIMIZER, 0.9, 1, clip_in_parts(8)))
+    step = jax.jit(make_train_step(loss_fn, OPTIMIZER, {EMA: 0.9}, jax.random.key(1), clip_in_parts(8)))
     alone, _ = step(state(), DATA)
     mesh = sharding.make_mesh()
-    many, _ = step(sharding.put(state(), sharding.replicated(mesh)), sharding.put(DATA, sharding.split(mesh)))
+    many, _ = step(
+        sharding.to_devices(state(), sharding.replicated(mesh)),
+        sharding.to_devices(DATA, sharding.batch_sharding(mesh)),
+    )
     np.testing.assert_allclose(alone.params["w"], many.params["w"], rtol=1e-6)
 
 
@@ -111,7 +127,7 @@ def saved(tmp_path, steps=(1, 2, 3)):
     folder = tmp_path / "checkpoints"
     with checkpoints.manager(folder) as manager:
         for step in steps:
-            one = state()._replace(step=jnp.int32(step), ema={"w": jnp.full(3, float(step))})
+            one = state()._replace(step=jnp.int32(step), averages={EMA: {"w": jnp.full(3, float(step))}})
             checkpoints.save(manager, one)
     return folder
 
@@ -157,7 +173,7 @@ def test_samplers_read_the_average_and_change_nothing(tmp_path):
     folder = saved(tmp_path)
     garble(folder, 3)
     with checkpoints.reader(folder) as manager:
-        ema, step = checkpoints.restore_ema(manager, state().ema)
+        ema, step = checkpoints.restore_ema(manager, state().averages[EMA])
     assert step == 2 and (ema["w"] == 2).all()
     assert not (tmp_path / "damaged").exists()
 

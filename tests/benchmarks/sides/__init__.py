@@ -27,10 +27,10 @@ class Work(NamedTuple):
 
 
 class Side(Protocol):
-    """What is timed, and what is told of it. Each module here has one, made from the Work and called Made."""
+    """What is timed, and what is printed of it. Each module here has one, made from the Work and called Made."""
 
     parameters: int
-    told: str
+    printed: str
     """Versions and device."""
 
     def forward(self) -> Any: ...
@@ -82,14 +82,14 @@ def _serve(pipe: Any, module: str, work: Work, environment: dict[str, str], bega
         what = pipe.recv()
         try:
             pipe.send(_answer(side, what, began))
-        except Exception as error:  # told on the other end of the pipe
+        except Exception as error:  # printed on the other end of the pipe
             pipe.send(RuntimeError(f"{module}, {what}: {error}"))
 
 
 def _answer(side: Side, what: str, began: float) -> Any:
     if what == "memory":
         return _memory(side)
-    if what in ("parameters", "flops", "told"):
+    if what in ("parameters", "flops", "printed"):
         return getattr(side, what)
     if what == "first":
         side.wait(side.train())

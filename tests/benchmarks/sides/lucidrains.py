@@ -27,8 +27,10 @@ class Made(OnTorch):
         self.ddim = self._process(1000, min(50, work.steps))
 
     def _process(self, timesteps: int, sampled: int | None) -> Any:
-        told = {"image_size": self.image[1], "objective": "pred_noise", "beta_schedule": "linear"}
-        return GaussianDiffusion(self.network, timesteps=timesteps, sampling_timesteps=sampled, **told).to(self.device)
+        printed = {"image_size": self.image[1], "objective": "pred_noise", "beta_schedule": "linear"}
+        return GaussianDiffusion(self.network, timesteps=timesteps, sampling_timesteps=sampled, **printed).to(
+            self.device
+        )
 
     @torch.no_grad()
     def forward(self):

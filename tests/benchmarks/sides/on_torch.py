@@ -22,7 +22,7 @@ class OnTorch:
         self.clean = self.laid(torch.rand(work.batch, *self.image, device=self.device))
         self.index = torch.full((work.batch,), 500, device=self.device)
         self.parameters = sum(each.numel() for each in self.made.parameters())
-        self.told = f"PyTorch {torch.__version__}{' compiled' if work.compiled else ''}, {library}"
+        self.printed = f"PyTorch {torch.__version__}{' compiled' if work.compiled else ''}, {library}"
 
     def laid(self, x: torch.Tensor) -> torch.Tensor:
         return x.contiguous(memory_format=torch.channels_last)

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ddpm_jax import cpu
-from ddpm_jax.advance import step_flops
 from ddpm_jax.data import Data
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 from ddpm_jax.experiment import Experiment, Run, bound_fn, init_fn, keys, loss_fn
 from ddpm_jax.interop import unets
 from ddpm_jax.networks import UNet
-from ddpm_jax.training import create, make_train_step
+from ddpm_jax.runs.step_program import step_flops
+from ddpm_jax.system import cpu
+from ddpm_jax.training import EMA, create, make_train_step
 from sides import CHAIN_TERMS, Work
 
 
@@ -36,7 +36,7 @@ def experiment(work: Work) -> Experiment:
 
 class Made:
     def __init__(self, work: Work):
-        cpu.quicken()
+        cpu.use_fast_libraries()
         cpu.keep_memory()
         made = self._experiment = experiment(work)
         state = jax.jit(lambda key: create(init_fn(made)(key), made.optimizer))(jax.random.key(0))
@@ -47,13 +47,14 @@ class Made:
         self._one, self._all, self._times = keys(0, 1), keys(0, work.batch), jnp.arange(2, 2 + CHAIN_TERMS)
         self._x, self._index = jax.random.uniform(jax.random.key(1), shape), jnp.full(work.batch, 500)
         self._forward = jax.jit(lambda params, x, index: made.network.apply({"params": params}, x, index))
-        self._step = jax.jit(make_train_step(loss_fn(made), made.optimizer, made.ema_decay, 0), donate_argnums=0)
+        step = make_train_step(loss_fn(made), made.optimizer, {EMA: made.ema_decay}, jax.random.key(0))
+        self._step = jax.jit(step, donate_argnums=0)
         run = Run(made, params, 0)
         self._ancestral = jax.jit(run.sampler(work.steps))
         self._ddim = jax.jit(run.sampler(min(50, work.steps), eta=0.0))
         self._bound = jax.jit(bound_fn(made))
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-        self.told = f"JAX {jax.__version__} on {jax.devices()[0].device_kind}"
+        self.printed = f"JAX {jax.__version__} on {jax.devices()[0].device_kind}"
 
     @property
     def flops(self) -> float:

@@ -1,0 +1,32 @@
+"""Settings of a process that runs one command: less noise on the screen, compiled programs kept for the next start."""
+
+import logging
+import os
+import platform
+import sys
+import threading
+
+AFTERMATH = ("Event loop is closed", "handle is closed", "No space left on device")
+"""Messages of background threads after a failed write, which is raised as an error as well."""
+
+
+def be_quiet() -> None:
+    """Hides Orbax's log of its work, and what background threads print about an error that is raised anyway."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for module, name in ((sys, "unraisablehook"), (threading, "excepthook")):
+        shown = getattr(module, name)
+        setattr(module, name, lambda failure, shown=shown: _is_aftermath(failure.exc_value) or shown(failure))
+
+
+def _is_aftermath(error: BaseException | None) -> bool:
+    return any(text in str(error) for text in AFTERMATH)
+
+
+def keep_programs() -> None:
+    """Has JAX keep compiled programs in the user's cache folder, unless its own environment variable says otherwise."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
+    # a program for one CPU may use instructions that another machine with the same home lacks
+    os.environ.setdefault(
+        "JAX_COMPILATION_CACHE_DIR", os.path.join(os.path.expanduser(home), "ddpm_jax", platform.node())
+    )

@@ -1,0 +1,15 @@
+"""Draws images from a trained run: sample DIR [--num N --seed S --sampler NAME --steps K --eta E --out FILE ...]"""
+
+
+def run(args: list[str], own_process: bool) -> int:
+    """Runs the command; returns the exit status."""
+    from ddpm_jax.commands.parsing import parse
+    from ddpm_jax.runs.requests import SampleRequest
+
+    request = parse(SampleRequest, args, "sample")
+
+    from ddpm_jax.commands.screen import Screen
+    from ddpm_jax.runs.sample import sample_to_file
+
+    print(sample_to_file(request, Screen()))
+    return 0

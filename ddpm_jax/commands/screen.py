@@ -1,0 +1,55 @@
+"""Progress of a command on the screen: bars on a terminal, lines elsewhere."""
+
+from collections.abc import Iterator, Sequence
+
+from tqdm import tqdm
+
+from ddpm_jax.runs.reporter import Reporter, T
+
+
+class Screen(Reporter):
+    """Shows the progress of a command."""
+
+    def __init__(self):
+        self._bar: tqdm | None = None
+        self._num_steps = 0
+
+    def line(self, text: str) -> None:
+        """Prints the line, above the bar if there is one."""
+        if self._bar is None or self._bar.disable:
+            print(text, flush=True)
+        else:
+            self._bar.write(text)
+
+    def track(self, items: Sequence[T], unit: str, size: int = 1) -> Iterator[T]:
+        """The items with a bar."""
+        yield from tqdm(items, unit=unit, unit_scale=size if size > 1 else False, disable=None, leave=False)
+
+    def start_training(self, first: int, num_steps: int) -> None:
+        """Starts the bar of training."""
+        self._num_steps = num_steps
+        self._bar = tqdm(total=num_steps, initial=first, unit="step", dynamic_ncols=True, disable=None)
+
+    def trained(self, step: int, metrics: dict[str, float]) -> None:
+        """Updates the bar; without one, and where updates were skipped, prints a line."""
+        bar, images = self._bar, metrics["images_per_second"]
+        if bar is None:
+            return
+        bar.update(step - bar.n)
+        bar.set_postfix(loss=f"{metrics['loss']:.4f}", img_s=f"{images:.0f}")
+        if bar.disable or "skipped" in metrics:
+            extra = "".join(text.format(metrics[name]) for name, text in _EXTRA.items() if name in metrics)
+            self.line(f"step {step}/{self._num_steps}  loss {metrics['loss']:.4f}  {images:.0f} images/s{extra}")
+
+    def finish_training(self) -> None:
+        """Closes the bar."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
+
+
+_EXTRA = {
+    "tflops_per_second": "  {:.3g} TFLOP/s",
+    "utilisation": " ({:.0%} of peak)",
+    "skipped": "  {:.0f} updates skipped",
+}

@@ -1,0 +1,14 @@
+"""Draws a picture of a trained run: study progressive|shared|interpolate|neighbours|chain|denoise|inpaint DIR"""
+
+
+def run(args: list[str], own_process: bool) -> int:
+    """Runs the command; returns the exit status."""
+    from ddpm_jax.commands.parsing import parse
+    from ddpm_jax.studies.requests import StudyRequest
+
+    request = parse(StudyRequest, args, "study")
+
+    from ddpm_jax.studies.sheets import study_to_file
+
+    print(study_to_file(request))
+    return 0

@@ -1,0 +1,25 @@
+"""Compares an experiment with the figures of its paper: verify EXPERIMENT [--workdir DIR --json FILE --knob value]"""
+
+
+def run(args: list[str], own_process: bool) -> int:
+    """Runs the command; returns the exit status."""
+    from ddpm_jax.commands.parsing import parse_with_experiment
+    from ddpm_jax.runs.requests import VerifyRequest
+
+    parsed = parse_with_experiment(VerifyRequest, args, "verify", __doc__ or "")
+    request: VerifyRequest = parsed.request
+
+    from ddpm_jax.runs import workdir
+    from ddpm_jax.runs.verify import markdown, table, verify
+    from ddpm_jax.system.files import write_json
+
+    knobs = parsed.knobs
+    if request.workdir is not None:
+        knobs = workdir.own_knobs(request.workdir, parsed.path, knobs)
+        workdir.check_owner(request.workdir, parsed.path, knobs)
+    rows = verify(parsed.function(**knobs), request.workdir)
+    command = " ".join(arg for arg in args if arg != "--markdown")
+    print(markdown(command, rows) if request.markdown else table(rows))
+    if request.json is not None:
+        write_json(request.json, [row._asdict() for row in rows])
+    return int(any(row.agrees is False for row in rows))

@@ -1,0 +1,116 @@
+"""The variational bound: as a training loss, and term by term as a measurement."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from ddpm_jax.diffusion.distributions import fold
+from ddpm_jax.diffusion.losses.paper_2015 import fixed_decoder, prior_term
+from ddpm_jax.diffusion.losses.reductions import diffuse, per_example
+from ddpm_jax.diffusion.parameterizations import at_data
+from ddpm_jax.diffusion.types import Network, Parameterization, Process
+
+
+def variational(
+    key: Key[Array, ""],
+    process: Process,
+    parameterization: Parameterization,
+    network: Network,
+    x_0: Float[Array, "batch *shape"],
+    condition: Array | None = None,
+) -> Float[Array, " batch"]:
+    """One term of the variational bound L, at one uniform t, in bits per dimension (Ho et al. 2020, Eq. 5, Table 2).
+
+        t > 1:  D_KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))        t = 1:  -log p(x_0 | x_1)
+
+    T times its mean is the bound without the prior term. Not multiplied by T, as in the released code of Ho et al. 2020
+    (this matters with gradient clipping). Uses the unclipped x_0: clipping has zero gradient outside the data range.
+    """
+    parameterization = parameterization.unclipped()
+    t, _, x_t = diffuse(key, process, x_0)
+    kernel = parameterization.kernel(network(x_t, t, condition), x_t, t, t - 1)
+    term = -process.log_likelihood(kernel, x_0)
+    if process.schedule.num_steps > 1:
+        # at t = 1 the posterior is a point and its divergence infinite: a gradient of `where` would be NaN there
+        above = jnp.maximum(t, 2)
+        kl = process.posterior(x_t, x_0, above, above - 1).kl(kernel)
+        term = jnp.where(at_data(t - 1, x_0.ndim), term, kl)
+    return per_example(jnp.mean, term) / jnp.log(2.0)
+
+
+class Bound(NamedTuple):
+    """The terms of the variational bound, in nats per example (Ho et al. 2020, Eq. 5), and the error of x_0.
+
+    `chain` and `distortion` are in the order of the times: from T down if all are evaluated. The chain terms are
+    weighted so that their sum is an unbiased estimate of the sum over all t in 2..T; with all times each weight is 1.
+    """
+
+    prior: Float[Array, " batch"]
+    """L_T = D_KL(q(x_T | x_0) || pi)."""
+    chain: Float[Array, "batch times"]
+    """L_{t-1} = D_KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))."""
+    decoder: Float[Array, " batch"]
+    """L_0 = -log p(x_0 | x_1)."""
+    distortion: Float[Array, "batch times+1"]
+    """Mean squared error of the estimate of x_0 at each of these t and then at t = 1, in squared units of x_0."""
+    fixed: Float[Array, " batch"]
+    """The decoder term of the fixed last step of 2015, see `fixed_decoder`."""
+    null: Float[Array, " batch"]
+    """-log pi(x_0), the negative log-likelihood under the prior (minus the L_null of 2015)."""
+
+    def total(self) -> Float[Array, " batch"]:
+        """The upper bound on -log p(x_0), in nats per example."""
+        return self.prior + self.chain.sum(axis=1) + self.decoder
+
+    def K(self) -> Float[Array, " batch"]:
+        """The lower bound K on log p(x_0) of Sohl-Dickstein et al. 2015, Eqs. 12 and 14, in nats per example."""
+        return -(self.prior + self.chain.sum(axis=1) + self.fixed)
+
+
+def bound(
+    keys: Key[Array, " batch"],
+    process: Process,
+    parameterization: Parameterization,
+    network: Network,
+    x_0: Float[Array, "batch *shape"],
+    condition: Array | None = None,
+    times: Int[Array, "count *batch"] | None = None,
+    weights: Float[Array, "count *batch"] | None = None,
+) -> Bound:
+    """The terms of the bound on -log p(x_0), each at one sample of x_t (Ho et al. 2020, Eq. 5).
+
+        -log p(x_0) <= D_KL(q(x_T | x_0) || pi) + sum_{t=2..T} D_KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))
+                       - log p(x_0 | x_1)
+
+    `times` are the t of the chain terms, in 2..T, [count] or [count, batch]; by default all, from T down. `weights`
+    multiply the terms; by default they are right for times that are drawn uniformly. The noise of an example depends on
+    its own key and t. One network evaluation a term, in one `lax.scan`.
+    """
+    steps = process.schedule.num_steps
+    times = jnp.arange(steps, 1, -1) if times is None else times
+    weights = jnp.full(times.shape, (steps - 1) / max(1, len(times))) if weights is None else weights
+
+    def evaluate(t):
+        x_t = process.marginal(x_0, t).sample(fold(keys, t))
+        output = network(x_t, t, condition)
+        distortion = per_example(jnp.mean, jnp.square(parameterization.x_0(output, x_t, t) - x_0))
+        return x_t, parameterization.kernel(output, x_t, t, t - 1), distortion
+
+    def term(_, at):
+        t, weight = at
+        x_t, kernel, distortion = evaluate(t)
+        kl = process.posterior(x_t, x_0, t, t - 1).kl(kernel)
+        return None, (weight * per_example(jnp.sum, kl), distortion)
+
+    _, (chain, distortion) = jax.lax.scan(term, None, (times, weights))
+    _, kernel, last = evaluate(jnp.ones((), times.dtype))
+    return Bound(
+        prior=per_example(jnp.sum, prior_term(process, x_0)),
+        chain=chain.T,
+        decoder=-per_example(jnp.sum, process.log_likelihood(kernel, x_0)),
+        distortion=jnp.concatenate([distortion, last[None]]).T,
+        fixed=per_example(jnp.sum, fixed_decoder(process, x_0)),
+        null=-per_example(jnp.sum, process.prior(x_0.shape).log_prob(x_0)),
+    )

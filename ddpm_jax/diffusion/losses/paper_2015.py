@@ -1,0 +1,106 @@
+"""The bound of Sohl-Dickstein et al. 2015 as a loss, its entropies, and importance sampling of the likelihood."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from ddpm_jax.diffusion.losses.reductions import per_example
+from ddpm_jax.diffusion.types import Kernel, Network, Parameterization, Process
+
+
+def negative_K(
+    key: Key[Array, ""],
+    process: Process,
+    parameterization: Parameterization,
+    network: Network,
+    x_0: Float[Array, "batch *shape"],
+    condition: Array | None = None,
+) -> Float[Array, " batch"]:
+    """-K, an unbiased estimate by one chain term, in bits per dimension (2015, Eq. 14).
+
+        -K = D_KL(q(x_T | x_0) || pi) + (T - 1) D_KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) + fixed decoder
+
+    t is stratified over 2..T within the batch. Every term that depends on the schedule is included, so the betas can be
+    trained; the gradient is taken at fixed noise (Section 2.4.1).
+    """
+    steps, count = process.schedule.num_steps, x_0.shape[0]
+    key_t, key_noise = jax.random.split(key)
+    share = (jnp.arange(count) + jax.random.uniform(key_t)) / count
+    t = jnp.minimum(2 + (share * (steps - 1)).astype(jnp.int32), steps)
+    x_t = process.marginal(x_0, t).sample(key_noise)
+    kernel = parameterization.kernel(network(x_t, t, condition), x_t, t, t - 1)
+    chain = (steps - 1) * process.posterior(x_t, x_0, t, t - 1).kl(kernel)
+    return per_example(jnp.mean, chain + prior_term(process, x_0) + fixed_decoder(process, x_0)) / jnp.log(2.0)
+
+
+def prior_term(process: Process, x_0: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
+    """L_T = D_KL(q(x_T | x_0) || pi), in nats, element by element."""
+    return process.marginal(x_0, process.schedule.num_steps).kl(process.prior(x_0.shape))
+
+
+def fixed_decoder(process: Process, x_0: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
+    """The mean of -log p(x_0 | x_1) over q(x_1 | x_0) for the fixed last step of 2015: in nats, element by element.
+
+        p(x_0 | x_1) = q(x_1 | x_0) pi(x_0) / pi(x_1)        (2015, Eq. 44)
+        fixed decoder = -log pi(x_0) - D_KL(q(x_1 | x_0) || pi)
+
+    Exact, and without a network.
+    """
+    prior = process.prior(x_0.shape)
+    return -prior.log_prob(x_0) - process.marginal(x_0, 1).kl(prior)
+
+
+def entropies(process: Process, x_0: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
+    """H_q(X^T | X^0) - H_q(X^1 | X^0) - H_p(X^T), the last three terms of 2015's Eq. 14: nats, element by element.
+
+    They equal -(prior term + fixed decoder) only if -E log pi(x^t) is H_p(X^T) at every t: for Gaussian data of second
+    moment one, or bits whose mean is the base rate (2015, Appendix B).
+    """
+    last, first = process.marginal(x_0, process.schedule.num_steps), process.marginal(x_0, 1)
+    return last.entropy() - first.entropy() - process.prior(x_0.shape).entropy()
+
+
+def entropy_bounds(
+    key: Key[Array, ""], process: Process, x_0: Float[Array, "batch *shape"], t: int
+) -> tuple[Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
+    """The lower and the upper bound on H_q(X^{t-1} | X^t), for t in 2..T (2015, Eq. 24): nats, element by element.
+
+        H_q(X^t | X^{t-1}) + H_q(X^{t-1} | X^0) - H_q(X^t | X^0) <= H_q(X^{t-1} | X^t) <= H_q(X^t | X^{t-1})
+
+    Exact for a Gaussian process: half the logarithms of 2 pi e beta tilde and of 2 pi e beta. For bits they are
+    unbiased, from one sample of x^{t-1}. The upper bound holds for data whose entropy the forward chain does not lower.
+    """
+    before, after = process.marginal(x_0, t - 1), process.marginal(x_0, t)
+    step = process.transition(before.sample(key), t - 1, t).entropy()
+    return step + before.entropy() - after.entropy(), step
+
+
+def log_likelihood(
+    key: Key[Array, ""],
+    process: Process,
+    kernel: Kernel,
+    x_0: Float[Array, "batch *shape"],
+    num: int,
+) -> Float[Array, " batch"]:
+    """log p(x_0), in nats per example, by importance sampling over `num` forward chains (2015, Eq. 9).
+
+        log p(x_0) ~ log mean over chains of  pi(x_T) prod_t p(x_{t-1} | x_t) / q(x_t | x_{t-1})
+
+    Its expectation is a lower bound that rises to log p(x_0) with `num`; for num = 1 it is the variational bound.
+    `kernel` is p(x_s | x_t), the last step included: see `parameterizations.fixed_last`.
+    """
+    steps = process.schedule.num_steps
+
+    def chain(key):
+        def forward(carry, t):
+            x, ratio = carry
+            dist = process.transition(x, t - 1, t)
+            y = dist.sample(jax.random.fold_in(key, t))
+            ratio += per_example(jnp.sum, kernel(y, t, t - 1).log_prob(x) - dist.log_prob(y))
+            return (y, ratio), None
+
+        (x_T, ratio), _ = jax.lax.scan(forward, (x_0, jnp.zeros(x_0.shape[:1])), jnp.arange(1, steps + 1))
+        return ratio + per_example(jnp.sum, process.prior(x_0.shape).log_prob(x_T))
+
+    ratios = jax.lax.map(chain, jax.random.split(key, num))
+    return jax.nn.logsumexp(ratios, axis=0) - jnp.log(float(num))

@@ -1,0 +1,26 @@
+"""Parameterizations: what the output of a network means.
+
+Each gives the estimate of E[x_0 | x_t], from which the kernel p(x_s | x_t) follows.
+"""
+
+from ddpm_jax.diffusion.parameterizations.bits import logits
+from ddpm_jax.diffusion.parameterizations.gaussian import clipped, eps, mean, v, x0
+from ddpm_jax.diffusion.parameterizations.kernels import at_data
+from ddpm_jax.diffusion.parameterizations.paper_2015 import fixed_last, shifted, shrinking
+from ddpm_jax.diffusion.parameterizations.variances import fixed_large, fixed_small, learned
+
+__all__ = [
+    "at_data",
+    "clipped",
+    "eps",
+    "fixed_large",
+    "fixed_last",
+    "fixed_small",
+    "learned",
+    "logits",
+    "mean",
+    "shifted",
+    "shrinking",
+    "v",
+    "x0",
+]

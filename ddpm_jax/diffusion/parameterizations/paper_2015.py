@@ -1,0 +1,109 @@
+"""The parameterizations of Sohl-Dickstein et al. 2015: networks that output the mean and variance of single steps."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array
+
+from ddpm_jax.diffusion.distributions import Normal, expectation
+from ddpm_jax.diffusion.gaussian import q_sample
+from ddpm_jax.diffusion.parameterizations.gaussian import x_0_of_mean
+from ddpm_jax.diffusion.parameterizations.kernels import at_data
+from ddpm_jax.diffusion.schedules import Schedule
+from ddpm_jax.diffusion.types import Parameterization, Process, Rules
+
+
+def shrinking(process: Process, printed: bool = False) -> Parameterization:
+    """The mean and variance of the paper (2015, Eqs. 64-65); the channels of the output are z_mu and z_Sigma.
+
+        variance = sigmoid(z_Sigma + logit(beta_t))
+        mean     = (x_t - z_mu) sqrt(1 - variance) + z_mu
+
+    The paper prints 1 - variance without the root: `printed` computes that. With the root, a network that outputs zeros
+    keeps unit variance.
+    """
+
+    def odds(process, output, x_t, t, s):
+        return _log_odds(process.schedule, t, s, x_t.ndim) + jnp.split(output, 2, axis=-1)[1]
+
+    def mean(process, output, x_t, t):
+        centre, kept = jnp.split(output, 2, axis=-1)[0], jax.nn.sigmoid(-odds(process, output, x_t, t, t - 1))
+        return (x_t - centre) * (kept if printed else jnp.sqrt(kept)) + centre
+
+    return _of_steps(process, "shrinking", mean, lambda *arguments: jax.nn.sigmoid(odds(*arguments)))
+
+
+def shifted(process: Process, num_steps: int) -> Parameterization:
+    """The mean and variance of the released code of 2015; the channels of the output are z_mu and z_Sigma.
+
+    variance = sigmoid(z_Sigma / sqrt(num_steps) + logit(beta_t))
+    mean     = sqrt(1 - beta_t) x_t + sqrt(beta_t) z_mu
+    """
+
+    def mean(process, output, x_t, t):
+        alpha, beta = process.schedule.between(t - 1, t, x_t.ndim)
+        return jnp.sqrt(alpha) * x_t + jnp.sqrt(beta) * jnp.split(output, 2, axis=-1)[0]
+
+    def variance(process, output, x_t, t, s):
+        shift = jnp.split(output, 2, axis=-1)[1] / num_steps**0.5
+        return jax.nn.sigmoid(_log_odds(process.schedule, t, s, x_t.ndim) + shift)
+
+    return _of_steps(process, "shifted", mean, variance)
+
+
+def _log_odds(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Array:
+    alpha, beta = schedule.between(s, t, ndim)
+    return jnp.log(beta) - jnp.log(alpha)
+
+
+def _of_steps(process: Process, name: str, mean: Callable, variance: Callable) -> Parameterization:
+    """The parameterization of a network that outputs the mean of the step from t to t - 1.
+
+    The estimate of x_0 is the one whose posterior has this mean. Longer steps have the posterior mean of that estimate.
+    """
+
+    def error(process, output, clean, noise, t):
+        x_t = q_sample(process.schedule, clean, t, noise)
+        return jnp.square(mean(process, output, x_t, t) - process.posterior(x_t, clean, t, t - 1).mode())
+
+    def x_0(process, output, x_t, t):
+        return x_0_of_mean(process, mean(process, output, x_t, t), x_t, t)
+
+    def kernel(process, output, x_t, t, s):
+        long = process.posterior(x_t, x_0(process, output, x_t, t), t, s).mode()
+        single = at_data(jnp.asarray(t) - 1 - jnp.asarray(s), x_t.ndim)
+        chosen = jnp.where(single, mean(process, output, x_t, t), long)
+        return Normal(chosen, variance(process, output, x_t, t, s))
+
+    return Parameterization(process, Rules(error, x_0, kernel), name)
+
+
+def fixed_last(parameterization: Parameterization) -> Parameterization:
+    """The parameterization with a fixed last step, from x_1 to x_0, which ignores the network (2015, Eq. 44).
+
+        p(x_0 | x_1) = q(x_1 | x_0) pi(x_0) / pi(x_1)
+
+    The forward chain is reversible, so this is one more forward step. Longer steps to x_0 are unchanged.
+    """
+    rules = parameterization.rules
+
+    def fixed(process, x_t):
+        return process.transition(x_t, 0, 1)
+
+    def last(t, ndim):
+        return at_data(jnp.asarray(t) - 1, ndim)
+
+    def kernel(process, output, x_t, t, s):
+        reached = jnp.asarray(t) == 1
+        learned = rules.kernel(process, output, x_t, jnp.where(reached, 2, t), jnp.where(reached, 1, s))
+        return jax.tree.map(lambda x, y: jnp.where(last(t, x_t.ndim), x, y), fixed(process, x_t), learned)
+
+    def x_0(process, output, x_t, t):
+        learned = rules.x_0(process, output, x_t, jnp.maximum(t, 2))
+        return jnp.where(last(t, x_t.ndim), expectation(fixed(process, x_t)), learned)
+
+    new = Rules(rules.error, x_0, kernel)
+    return dataclasses.replace(parameterization, rules=new, name=f"fixed_last({parameterization.name})")

@@ -1,0 +1,66 @@
+"""The variance of p(x_s | x_t): fixed, or learned by the network."""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array
+
+from ddpm_jax.diffusion.gaussian import posterior_variance
+from ddpm_jax.diffusion.parameterizations.kernels import at_data, posterior_kernel
+from ddpm_jax.diffusion.schedules import Schedule
+from ddpm_jax.diffusion.types import Parameterization, Rules
+
+
+def fixed_small(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Array:
+    """beta tilde, the variance of q(x_s | x_t, x_0) (Ho et al. 2020, Section 3.2).
+
+        (1 - alpha_bar_s) / (1 - alpha_bar_t) (1 - alpha_bar_t / alpha_bar_s)
+
+    Optimal for data at a single point. At s = 0, where it would be zero, it is the value for t = 2 and s = 1, as in the
+    released code of Ho et al. 2020. With T = 1 it is beta.
+    """
+    if schedule.num_steps == 1:
+        return schedule.between(s, t, ndim)[1]
+    reached = jnp.asarray(s) == 0
+    return posterior_variance(schedule, jnp.where(reached, 2, t), jnp.where(reached, 1, s), ndim)
+
+
+def fixed_large(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Array:
+    """beta, the variance of the forward step (Ho et al. 2020, Section 3.2).
+
+        1 - alpha_bar_t / alpha_bar_s
+
+    Optimal for data of unit variance. At s = 0 it is that of `fixed_small`, as in the released code of Ho et al. 2020:
+    "a better decoder log likelihood".
+    """
+    beta = schedule.between(s, t, ndim)[1]
+    return jnp.where(at_data(s, ndim), fixed_small(schedule, t, s, ndim), beta)
+
+
+def learned(parameterization: Parameterization) -> Parameterization:
+    """A kernel with a learned variance: twice the channels, the second half being the log variance.
+
+    The "learned diagonal Sigma" of Ho et al. 2020, Table 2. The first half of the channels is that of
+    `parameterization`. The training error ignores the second half: train the variance with `losses.variational`.
+    """
+    rules, unclipped = _learned(parameterization.rules), parameterization.unclipped_rules
+    return dataclasses.replace(
+        parameterization, rules=rules, variance=None, unclipped_rules=unclipped and _learned(unclipped)
+    )
+
+
+def _learned(rules: Rules) -> Rules:
+    def first(output):
+        return jnp.split(output, 2, axis=-1)[0]
+
+    def error(process, output, clean, noise, t):
+        return rules.error(process, first(output), clean, noise, t)
+
+    def x_0(process, output, x_t, t):
+        return rules.x_0(process, first(output), x_t, t)
+
+    def variance(process, output, x_t, t, s):
+        return jnp.exp(jnp.split(output, 2, axis=-1)[1])
+
+    return Rules(error, x_0, posterior_kernel(x_0, variance))

@@ -1,0 +1,35 @@
+"""Ancestral sampling: each step is a sample of the kernel."""
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ddpm_jax.diffusion.types import Kernel, Network, Parameterization, Process, Sampler
+
+
+def reverse(parameterization: Parameterization, network: Network, condition: Array | None = None) -> Kernel:
+    """The kernel p(x_s | x_t) of a parameterization and a network (Ho et al. 2020, Eq. 1)."""
+    return lambda x_t, t, s: parameterization.kernel(network(x_t, t, condition), x_t, t, s)
+
+
+def ancestral(kernel: Kernel) -> Sampler:
+    """Samples of the kernel, but its mode in the last step (Ho et al. 2020, Algorithm 2).
+
+    x_s ~ p(x_s | x_t)  for s > 0,    x_0 = mode of p(x_0 | x_t)
+    """
+
+    def step(keys, x_t, memory, t, s):
+        dist = kernel(x_t, t, s)
+        return jnp.where(s > 0, dist.sample(keys), dist.mode()), memory
+
+    return Sampler(init=lambda x_T: None, step=step)
+
+
+def ddpm(
+    process: Process, parameterization: Parameterization, network: Network, condition: Array | None = None
+) -> Sampler:
+    """Ancestral sampling of the kernel of the parameterization (Ho et al. 2020, Algorithm 2).
+
+    x_s = mean of p(x_s | x_t) + sqrt(variance) z,    z ~ N(0, 1), and z = 0 for s = 0
+    """
+    del process  # the parameterization has it; the signature is that of `ddim`
+    return ancestral(reverse(parameterization, network, condition))

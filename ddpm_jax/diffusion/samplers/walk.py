@@ -1,0 +1,120 @@
+"""Walks over times with a sampler: the whole way, a part of it, or with states kept on the way."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Key, Num
+
+from ddpm_jax.diffusion.distributions import fold
+from ddpm_jax.diffusion.types import Process, Sampler
+
+
+def sample(
+    keys: Key[Array, " batch"], sampler: Sampler, x_T: Float[Array, "batch *shape"], times: Num[ArrayLike, " visits"]
+) -> Float[Array, "batch *shape"]:
+    """x_0, by the sampler's step over each pair of consecutive times, in one `lax.scan`.
+
+    `times` are integers or real numbers, from T to 0. Step n folds n = 1, 2, .. into the keys, so a walk that visits a
+    time twice has new noise there. Example i depends on ``keys[i]`` and ``x_T[i]`` only.
+    """
+
+    def body(carry, step):
+        return _step(keys, sampler, carry, *step), None
+
+    (x_0, _), _ = jax.lax.scan(body, (x_T, sampler.init(x_T)), _steps(times))
+    return x_0
+
+
+def stretch(
+    keys: Key[Array, " batch"],
+    sampler: Sampler,
+    x: Float[Array, "batch *shape"],
+    memory: Any,
+    times: Num[ArrayLike, " visits"],
+    first: ArrayLike,
+    last: ArrayLike,
+) -> tuple[Float[Array, "batch *shape"], Any]:
+    """The part of `sample` from ``times[first]`` to ``times[last]``: x and the sampler's memory there.
+
+    `memory` is ``sampler.init(x)`` at the start of a walk, or what an earlier stretch returned: a walk in stretches is
+    the same walk. `first` and `last` may be traced.
+    """
+    times = jnp.asarray(times)
+
+    def body(i, carry):
+        return _step(keys, sampler, carry, i + 1, times[i], times[i + 1])
+
+    return jax.lax.fori_loop(first, last, body, (x, memory))
+
+
+def sample_path(
+    keys: Key[Array, " batch"],
+    sampler: Sampler,
+    x_T: Float[Array, "batch *shape"],
+    times: Num[ArrayLike, " visits"],
+    frames: int,
+) -> tuple[Float[Array, "batch *shape"], Float[Array, "frames batch *shape"]]:
+    """``(x_0, path)``: `sample`, and `frames` states on the way, evenly spaced from x_T to x_0, both included.
+
+    Memory grows with the number of frames, not of steps. Raises ValueError for fewer than 2 frames, or more frames than
+    states.
+    """
+    slots = _slots(jnp.shape(times)[0] - 1, frames)
+
+    def body(carry, at):
+        (x, memory), path = carry
+        step, slot = at
+        x, memory = _step(keys, sampler, (x, memory), *step)
+        return ((x, memory), path.at[slot].set(x, mode="drop")), None
+
+    path = jnp.zeros((frames, *x_T.shape), x_T.dtype).at[0].set(x_T)
+    ((x_0, _), path), _ = jax.lax.scan(body, ((x_T, sampler.init(x_T)), path), (_steps(times), slots))
+    return x_0, path
+
+
+def frame_times(times: Num[np.ndarray, " visits"], frames: int) -> Num[np.ndarray, " frames"]:
+    """The times of the states that `sample_path` returns."""
+    return np.asarray(times)[_kept(len(times) - 1, frames)]
+
+
+def rising(process: Process, sampler: Sampler) -> Sampler:
+    """The sampler for times that may also rise: a step to s > t is a sample of the forward transition q(x_s | x_t).
+
+    For samplers that return to an earlier t, as RePaint does. The network is not evaluated in a rising step.
+    """
+
+    def step(keys, x_t, memory, t, s):
+        def up():
+            return process.transition(x_t, t, s).sample(keys), memory
+
+        return jax.lax.cond(s > t, up, lambda: sampler.step(keys, x_t, memory, t, s))
+
+    return Sampler(init=sampler.init, step=step)
+
+
+def _kept(count: int, frames: int) -> Int[np.ndarray, " frames"]:
+    """Which of the `count` + 1 states are kept."""
+    if not 2 <= frames <= count + 1:
+        raise ValueError(f"frames must be between 2 and {count + 1} for {count} steps, got {frames}")
+    return np.rint(np.linspace(0, count, frames)).astype(int)
+
+
+def _slots(count: int, frames: int) -> Array:
+    """For each step the frame that its result fills; `frames`, which is dropped, where it fills none."""
+    slots = np.full(count + 1, frames, np.int32)
+    slots[_kept(count, frames)] = np.arange(frames)
+    return jnp.asarray(slots[1:])
+
+
+def _steps(times: ArrayLike) -> tuple[Array, Array, Array]:
+    """(number from 1, t, s) of each step."""
+    times = jnp.asarray(times)
+    return jnp.arange(1, len(times)), times[:-1], times[1:]
+
+
+def _step(keys: Array, sampler: Sampler, carry: tuple[Array, Any], n: Array, t: Array, s: Array) -> tuple[Array, Any]:
+    x_t, memory = carry
+    return sampler.step(fold(keys, n), x_t, memory, t, s)

@@ -1,0 +1,168 @@
+"""The types that the room is written in: network, distribution, process, parameterization, kernel and sampler."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from ddpm_jax.diffusion.schedules import Schedule
+
+Network = Callable[[Array, ArrayLike, Array | None], Array]
+"""``network(x_t, t, condition)`` -> output. t is in [1, T], integer or real, a scalar or one per example [batch]."""
+
+
+@runtime_checkable
+class Distribution(Protocol):
+    """A distribution of independent elements, such as q(x_t | x_s): `distributions.Normal` or `.Bernoulli`."""
+
+    def noise(self, key: Array) -> Array:
+        """The noise that `push` transforms into a sample. With a batch of keys each example has its own noise."""
+        ...
+
+    def push(self, noise: Array) -> Array:
+        """The sample that this noise gives."""
+        ...
+
+    def sample(self, key: Array) -> Array:
+        """``push(noise(key))``."""
+        ...
+
+    def mode(self) -> Array:
+        """The most probable value."""
+        ...
+
+    def log_prob(self, x: Array) -> Array:
+        """Log density or log probability of `x`, in nats, element by element."""
+        ...
+
+    def kl(self, other) -> Array:
+        """``D_KL(self || other)``, in nats, element by element."""
+        ...
+
+    def entropy(self) -> Array:
+        """The entropy (differential, for a density), in nats, element by element."""
+        ...
+
+    def tilt(self, gradient) -> "Distribution":
+        """The distribution multiplied by ``exp(gradient * x)`` and normalized."""
+        ...
+
+
+Kernel = Callable[[Array, ArrayLike, ArrayLike], Distribution]
+"""``kernel(x_t, t, s)`` -> p(x_s | x_t), for s < t."""
+Variance = Callable[[Schedule, ArrayLike, ArrayLike, int], Array]
+"""``variance(schedule, t, s, ndim)`` -> the variance of p(x_s | x_t), with trailing axes of size one up to `ndim`."""
+
+
+class Family(NamedTuple):
+    """The functions of a forward process. Those that depend on the schedule have it as their first argument."""
+
+    name: str
+    """ "gaussian" or "binomial"; a process of your own has a name of your own."""
+    prior: Callable[[tuple[int, ...]], Any]
+    """``prior(shape)`` -> pi(x_T), the stationary distribution."""
+    transition: Callable[..., Any]
+    """``transition(schedule, x_s, s, t)`` -> q(x_t | x_s), for s < t."""
+    posterior: Callable[..., Any]
+    """``posterior(schedule, x_t, x_0, t, s, eta)`` -> q(x_s | x_t, x_0), for s < t."""
+    log_likelihood: Callable[[Any, Array], Array]
+    """``log_likelihood(p(x_0 | x_1), x_0)`` -> nats, element by element."""
+    low: float = -1.0
+    """The lower end of the range of the data; the upper end is 1."""
+    rate: float | None = None
+    """The base rate of a binomial process: the probability of a one under the prior."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Process:
+    """A forward process: a family of distributions with a schedule. Made by `gaussian.process`, `binomial.process`.
+
+    A pytree, whose leaves are the tables of the schedule.
+    """
+
+    schedule: Schedule
+    family: Family = field(metadata={"static": True})
+
+    def prior(self, shape: tuple[int, ...]) -> Any:
+        """pi(x_T), the stationary distribution, for arrays of this shape."""
+        return self.family.prior(shape)
+
+    def transition(self, x_s: Array, s: ArrayLike, t: ArrayLike) -> Any:
+        """q(x_t | x_s), for s < t."""
+        return self.family.transition(self.schedule, x_s, s, t)
+
+    def posterior(self, x_t: Array, x_0: Array, t: ArrayLike, s: ArrayLike, eta: ArrayLike = 1.0) -> Any:
+        """q(x_s | x_t, x_0), for s < t; with eta < 1 the less random bridges of Song et al. 2021, Eq. 7."""
+        return self.family.posterior(self.schedule, x_t, x_0, t, s, eta)
+
+    def log_likelihood(self, dist: Any, x_0: Array) -> Array:
+        """log p(x_0) under ``dist`` = p(x_0 | x_1), in nats, element by element."""
+        return self.family.log_likelihood(dist, x_0)
+
+    def marginal(self, x_0: Float[Array, "..."], t: ArrayLike) -> Distribution:
+        """q(x_t | x_0) (Ho et al. 2020, Eq. 4)."""
+        return self.transition(x_0, 0, t)
+
+
+class Rules(NamedTuple):
+    """What a network's output means, as functions whose first argument is the process."""
+
+    error: Callable[..., Array]
+    """``error(process, output, x_0, noise, t)``: the training error, element by element."""
+    x_0: Callable[..., Array]
+    """``x_0(process, output, x_t, t)``: the estimate of E[x_0 | x_t]."""
+    kernel: Callable[..., Any]
+    """``kernel(process, output, x_t, t, s)``: p(x_s | x_t), for s < t."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Parameterization:
+    """What the output of a network means, for t in [1, T]: the rules, with the process they refer to.
+
+    Made by `parameterizations.eps` and the other functions of that module. A pytree, whose leaves are the tables of the
+    schedule.
+    """
+
+    process: Process
+    rules: Rules = field(metadata={"static": True})
+    name: str = field(default="custom", metadata={"static": True})
+    """The function that made it, such as "eps"."""
+    variance: Variance | None = field(default=None, metadata={"static": True})
+    """The rule for the variance of the kernel, such as `parameterizations.fixed_small`; None where it is learned."""
+    clip: tuple[float, float] | None = field(default=None, metadata={"static": True})
+    """The range that estimates of x_0 are clipped to; None where they are not."""
+    unclipped_rules: Rules | None = field(default=None, metadata={"static": True})
+    """The rules before clipping; None where nothing is clipped."""
+
+    def error(self, output: Array, x_0: Array, noise: Array, t: ArrayLike) -> Array:
+        """The squared distance to the target, element by element (Ho et al. 2020, Eq. 14); for bits, nats."""
+        return self.rules.error(self.process, output, x_0, noise, t)
+
+    def x_0(self, output: Array, x_t: Array, t: ArrayLike) -> Array:
+        """The estimate of E[x_0 | x_t] (Ho et al. 2020, Eq. 15)."""
+        return self.rules.x_0(self.process, output, x_t, t)
+
+    def kernel(self, output: Array, x_t: Array, t: ArrayLike, s: ArrayLike) -> Any:
+        """p(x_s | x_t), for s < t (Ho et al. 2020, Eq. 11, where s = t - 1)."""
+        return self.rules.kernel(self.process, output, x_t, t, s)
+
+    def unclipped(self) -> "Parameterization":
+        """The same parameterization without clipping of x_0."""
+        if self.unclipped_rules is None:
+            return self
+        return dataclasses.replace(self, rules=self.unclipped_rules, clip=None, unclipped_rules=None)
+
+
+class Sampler(NamedTuple):
+    """A rule for one step of sampling, with a memory of the steps before."""
+
+    init: Callable[[Array], Any]
+    """``init(x_T)`` -> memory: any pytree of arrays, or None."""
+    step: Callable[[Array, Array, Any, Array, Array], tuple[Array, Any]]
+    """``step(keys, x_t, memory, t, s)`` -> (x_s, memory)."""

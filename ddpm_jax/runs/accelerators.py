@@ -1,0 +1,51 @@
+"""Accelerators and their peak rates, from the makers' data sheets: for `plan`, and for the utilisation in the log."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+
+class Accelerator(NamedTuple):
+    """One device as JAX counts them: a chip whose two cores act as one is one device."""
+
+    name: str
+    kinds: tuple[str, ...]
+    """Prefixes of ``jax.Device.device_kind``."""
+    memory: float
+    """Memory in GB (10^9 bytes)."""
+    bfloat16: float
+    """Peak TFLOP/s of dense bfloat16 matrix products."""
+    float32: float
+    """Peak TFLOP/s of float32 products as JAX computes them by default: one bfloat16 pass on TPU, TF32 on GPU."""
+    link: float
+    """GB/s from one device to the others of its slice or machine."""
+
+    def peak(self, dtype: DTypeLike) -> float:
+        """TFLOP/s of matrix products of this type."""
+        return float(self.bfloat16 if jnp.dtype(dtype) == jnp.bfloat16 else self.float32)
+
+
+ACCELERATORS = (
+    Accelerator("v4", ("TPU v4",), 32, 275, 275, 300),
+    Accelerator("v5e", ("TPU v5 lite", "TPU v5e"), 16, 197, 197, 200),
+    Accelerator("v5p", ("TPU v5p", "TPU v5"), 95, 459, 459, 600),
+    Accelerator("v6e", ("TPU v6 lite", "TPU v6e"), 32, 918, 918, 448),
+    Accelerator("A100", ("NVIDIA A100",), 80, 312, 156, 300),
+    Accelerator("H100", ("NVIDIA H100",), 80, 989, 495, 450),
+    Accelerator("H200", ("NVIDIA H200",), 141, 989, 495, 450),
+)
+
+
+def named(name: str) -> Accelerator:
+    """The accelerator of this name. Raises ValueError for an unknown name, with those that are known."""
+    for each in ACCELERATORS:
+        if each.name.lower() == name.lower():
+            return each
+    raise ValueError(f"--accelerator {name}: choose one of {', '.join(each.name for each in ACCELERATORS)}")
+
+
+def of_kind(kind: str) -> Accelerator | None:
+    """The accelerator with this ``device_kind``; None if its peak is not known, as for a CPU."""
+    fitting = [(len(start), each) for each in ACCELERATORS for start in each.kinds if kind.startswith(start)]
+    return max(fitting, key=lambda pair: pair[0])[1] if fitting else None

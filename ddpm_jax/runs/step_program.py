@@ -1,0 +1,208 @@
+"""The train step of an experiment as a compiled program over the devices of a mesh, fed from memory or a stream."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from ddpm_jax.data import indices, load, stream
+from ddpm_jax.experiment import TRAIN, Experiment, loss_fn, root_key, shapes
+from ddpm_jax.runs import accelerators
+from ddpm_jax.runs.costs import compute_dtype, flops
+from ddpm_jax.runs.requests import Execution
+from ddpm_jax.training import EMA, TrainState, accumulate, create, gather_steps, make_train_step, sharding
+
+RESIDENT_BYTES = 2**30
+"""Data sets of up to this size, as bytes of pixels, are uploaded once and stay on the device."""
+MAX_STEPS_A_CALL = 64
+
+
+def make_mesh(text: str | None) -> Mesh:
+    """The mesh of an option such as data=4,fsdp=2; all devices on data by default. Raises ValueError."""
+    return sharding.make_mesh(None if text is None else sharding.parse(text))
+
+
+def check_batch(experiment: Experiment, mesh: Mesh, parts: int = 1) -> None:
+    """Raises ValueError unless the batch divides into its parts and over the devices."""
+    if parts < 1:
+        raise ValueError(f"--accumulate must be at least 1, got {parts}")
+    if experiment.batch_size % (parts * mesh.size):
+        inside = f" in {parts} parts" if parts > 1 else ""
+        raise ValueError(
+            f"a batch of {experiment.batch_size} does not divide over {mesh.size} devices{inside}: "
+            f"choose a multiple of {parts * mesh.size}"
+        )
+
+
+def abstract_state(experiment: Experiment, mesh: Mesh) -> TrainState:
+    """Shapes, types and shardings of the arrays of the state."""
+    state = jax.eval_shape(lambda params: create(params, experiment.optimizer), shapes(experiment))
+    return sharding.with_shardings(state, mesh)
+
+
+def abstract_batch(experiment: Experiment, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, types and shardings of the arrays of a batch."""
+    spread, stored = sharding.batch_sharding(mesh), jnp.float32 if experiment.data.levels is None else jnp.uint8
+    images = jax.ShapeDtypeStruct((experiment.batch_size, *experiment.data.image_shape), stored, sharding=spread)
+    if experiment.data.num_classes is None:
+        return {"image": images}
+    return {"image": images, "label": jax.ShapeDtypeStruct((experiment.batch_size,), jnp.int32, sharding=spread)}
+
+
+def train_step(experiment: Experiment, mesh: Mesh, parts: int = 1, skip_nan: bool = False):
+    """``(state, batch)`` -> (state, metrics), with the batch split into `parts`."""
+    gradient, loss = experiment.gradient, loss_fn(experiment)
+    return make_train_step(
+        lambda params, key, batch: loss(sharding.all_gathered(params, mesh), key, batch),
+        experiment.optimizer,
+        {EMA: experiment.ema_decay},
+        root_key(experiment.seed, TRAIN),
+        accumulate(parts, gradient) if parts > 1 else gradient,
+        skip_nan,
+    )
+
+
+def jitted(experiment: Experiment, mesh: Mesh, step: Callable) -> Any:
+    """The step under jit. The state is donated and keeps its shardings."""
+    kept = sharding.shardings(abstract_state(experiment, mesh))
+    return jax.jit(step, donate_argnums=0, out_shardings=(kept, sharding.replicated(mesh)))
+
+
+class Program(NamedTuple):
+    """The compiled train step with its data."""
+
+    advance: Callable[[TrainState, int], tuple[TrainState, Any]]
+    """``advance(state, step)`` -> (state, metrics) of one call: several steps for resident data, one for a stream."""
+    speed: Callable[[float], dict[str, float]]
+    """Steps per second -> the speed in other units, once there was a call: see `Compiled.speed`."""
+
+
+def make_program(
+    experiment: Experiment, mesh: Mesh, source: Sequence, execution: Execution | None = None
+) -> Program:
+    """The program for data that fit on the device, or for a stream."""
+    resident = len(source) * math.prod(experiment.data.image_shape) <= RESIDENT_BYTES
+    return (_resident if resident else _streamed)(experiment, mesh, source, execution or Execution())
+
+
+def _resident(experiment: Experiment, mesh: Mesh, source: Sequence, execution: Execution) -> Program:
+    count = steps_a_call(experiment, jax.default_backend())
+    data = sharding.to_devices(load(source), sharding.replicated(mesh))
+    rows = indices(len(source), experiment.batch_size, experiment.seed)
+    step = train_step(experiment, mesh, execution.accumulate, execution.on_nan == "skip")
+    compiled = Compiled(jitted(experiment, mesh, gather_steps(step)), experiment, mesh, execution.accumulate)
+
+    def advance(state: TrainState, step: int):
+        # short of a full call where the run was resumed between two multiples of `count`
+        index = rows(step, min(count - step % count, experiment.num_steps - step))
+        return compiled(state, data, sharding.to_devices(index, sharding.batch_sharding(mesh, axis=1)))
+
+    return Program(advance, compiled.speed)
+
+
+def _streamed(experiment: Experiment, mesh: Mesh, source: Sequence, execution: Execution) -> Program:
+    step = train_step(experiment, mesh, execution.accumulate, execution.on_nan == "skip")
+    compiled = Compiled(jitted(experiment, mesh, step), experiment, mesh, execution.accumulate)
+    size, spread = experiment.batch_size, sharding.batch_sharding(mesh)
+    rows, batches = sharding.local_rows(size, spread), None
+
+    def advance(state: TrainState, step: int):
+        nonlocal batches
+        batches = batches or stream(source, size, experiment.seed, step, rows, execution.workers)
+        state, metrics = compiled(state, sharding.rows_to_devices(next(batches), rows, size, spread))
+        return state, jax.tree.map(lambda x: x[None], metrics)
+
+    return Program(advance, compiled.speed)
+
+
+class Compiled:
+    """A jitted step, compiled at the first call with arguments of new shapes, that knows its FLOPs."""
+
+    def __init__(self, step: Any, experiment: Experiment, mesh: Mesh, parts: int = 1):
+        self._step, self._experiment, self._parts, self._devices = step, experiment, parts, mesh.size
+        self._compiled, self._lowered, self._flops = {}, None, 0.0
+        device = accelerators.of_kind(mesh.devices.flat[0].device_kind)
+        self._peak = None if device is None else device.peak(compute_dtype(experiment))
+
+    def __call__(self, state: TrainState, *rest: Any) -> Any:
+        key = tuple(x.shape for x in jax.tree.leaves(rest))
+        if key not in self._compiled:
+            self._lowered = self._step.lower(state, *rest)
+            self._compiled[key] = self._lowered.compile()
+        return self._compiled[key](state, *rest)
+
+    def speed(self, steps_per_second: float) -> dict[str, float]:
+        """"tflops_per_second" of all devices, and "utilisation", their share of the peak, where these are known."""
+        if self._lowered is not None:  # counted here, while the device computes
+            self._flops, self._lowered = step_flops(self._experiment, self._lowered, self._parts), None
+        if not self._flops:
+            return {}
+        rate = self._flops * steps_per_second / 1e12
+        share = {"utilisation": rate / (self._peak * self._devices)} if self._peak else {}
+        return {"tflops_per_second": rate, **share}
+
+
+def step_flops(experiment: Experiment, lowered: Any, parts: int = 1) -> float:
+    """Floating-point operations of a step over all devices, as XLA counts them before optimization.
+
+    `lowered` is a function of one or more steps with batches in `parts`. Only the CPU's compiler counts: a step for
+    another device is lowered again for the host's CPU, and the result is 0 where JAX may not use that
+    (``JAX_PLATFORMS``).
+    """
+    counted = flops(lowered)
+    if counted is not None:
+        return counted * parts  # XLA counts the body of a loop once, over steps as over parts
+    try:
+        mesh = sharding.make_mesh({"data": 1}, jax.local_devices(backend="cpu")[:1])
+    except RuntimeError:
+        return 0.0
+    step = jitted(experiment, mesh, train_step(experiment, mesh))
+    return flops(step.lower(abstract_state(experiment, mesh), abstract_batch(experiment, mesh))) or 0.0
+
+
+def span(profile: str | None) -> tuple[int, int] | None:
+    """The two steps of START:STOP. Raises ValueError for any other form."""
+    if profile is None:
+        return None
+    first, _, last = profile.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise ValueError(f"--profile {profile}: write it as START:STOP, the first step and a later one to stop at")
+    return int(first), int(last)
+
+
+def profiled(advance: Callable, folder: Path, span: tuple[int, int] | None) -> Callable:
+    """`advance`, tracing the calls that begin within the span into `folder`, for TensorBoard or XProf."""
+    if span is None:
+        return advance
+    running = False
+
+    def traced(state: TrainState, step: int):
+        nonlocal running
+        if not running and span[0] <= step < span[1]:
+            jax.profiler.start_trace(str(folder))
+            running = True
+        state, metrics = advance(state, step)
+        if running and step + len(metrics["loss"]) >= span[1]:
+            jax.block_until_ready(state)
+            jax.profiler.stop_trace()
+            running = False
+        return state, metrics
+
+    return traced
+
+
+def steps_a_call(experiment: Experiment, backend: str) -> int:
+    """The number of steps in one call, as `lax.scan`: as many as the periods of the run allow; one on CPU.
+
+    Inside a loop XLA's CPU backend computes the weight gradient of a convolution many times slower
+    (github.com/jax-ml/jax/issues/12868).
+    """
+    if backend == "cpu":
+        return 1
+    every = experiment.every
+    common = math.gcd(*(period for period in (every.log, every.sample, every.save) if period))
+    return max(n for n in range(1, MAX_STEPS_A_CALL + 1) if common % n == 0)

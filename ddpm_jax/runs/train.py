@@ -1,0 +1,152 @@
+"""Training: from an experiment and a workdir to a finished run, from step 0 or from the newest checkpoint."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ddpm_jax import experiment as hall
+from ddpm_jax import figures
+from ddpm_jax.data.dataset import check_example
+from ddpm_jax.experiment import INIT, Experiment, init_fn, keys, labels, root_key, sample_fn
+from ddpm_jax.runs.reporter import Reporter
+from ddpm_jax.runs.requests import Execution
+from ddpm_jax.runs.step_program import abstract_state, check_batch, make_mesh, make_program, profiled, span
+from ddpm_jax.training import (
+    EMA,
+    Action,
+    Diverged,
+    Log,
+    StopRequest,
+    TrainState,
+    checkpoints,
+    create,
+    distributed,
+    fit,
+    sharding,
+)
+
+PREVIEW_IMAGES, PREVIEW_STEPS = 64, 50
+
+
+def train(
+    experiment: Experiment,
+    folder: Path,
+    stop: StopRequest,
+    execution: Execution | None = None,
+    reporter: Reporter | None = None,
+) -> TrainState:
+    """Trains to the end, or until `stop`, from the newest checkpoint in `folder` if there is one. Saves the state.
+
+    Raises ValueError for what `check` finds, and for a loss that is not finite.
+    """
+    execution, reporter = execution or Execution(), reporter or Reporter()
+    mesh, is_leader = make_mesh(execution.mesh), distributed.is_leader()
+    with checkpoints.manager(folder / "checkpoints") as saved:
+        state = checkpoints.restore(saved, abstract_state(experiment, mesh)) or initial_state(experiment, mesh)
+        first = int(state.step)
+        if first >= experiment.num_steps:
+            return state
+        program = make_program(experiment, mesh, experiment.data.open("train"), execution)
+        reporter.line(placement(mesh, state))
+        reporter.start_training(first, experiment.num_steps)
+        with Log(folder if is_leader else None, first) as log:
+            actions = [
+                Action(experiment.every.log, report(experiment, log, reporter, program.speed)),
+                Action(experiment.every.sample, preview(experiment, mesh, log, folder / "samples")),
+                Action(experiment.every.save, lambda step, state, _: checkpoints.save(saved, state)),
+            ]
+            advance = profiled(program.advance, folder / "profile", span(execution.profile))
+            try:
+                state = fit(state, advance, experiment.num_steps, actions, stop)
+            except Diverged as error:
+                raise ValueError(_after_divergence(error, saved.latest_step(), folder)) from None
+            finally:
+                reporter.finish_training()
+        checkpoints.save(saved, state)
+    return state
+
+
+def _after_divergence(error: Diverged, good: int | None, folder: Path) -> str:
+    kept = "no checkpoint was saved yet" if good is None else f"the last good checkpoint in {folder} is step {good}"
+    return f"{error}: {kept}. A smaller --learning-rate may help; --on-nan skip leaves such updates out"
+
+
+def placement(mesh: Mesh, state: TrainState) -> str:
+    """Devices, mesh and parameters of a run, as a line."""
+    leaves = jax.tree.leaves(state.params)
+    total, sharded = (sum(x.size for x in leaves if kind(x)) for kind in (lambda x: True, _is_sharded))
+    axes = ", ".join(f"{name}={size}" for name, size in mesh.shape.items())
+    over_fsdp = f", {sharded:,} of them sharded over fsdp" if mesh.shape["fsdp"] > 1 else ""
+    processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    devices = f"{mesh.size} {jax.devices()[0].device_kind} device(s){processes}"
+    return f"{devices}, mesh {axes}; {total:,} parameters{over_fsdp}"
+
+
+def _is_sharded(x: jax.Array) -> bool:
+    return not x.sharding.is_fully_replicated
+
+
+def check(experiment: Experiment, execution: Execution | None = None) -> None:
+    """Raises ValueError or FileNotFoundError for a run that cannot be trained. Writes nothing.
+
+    Checks the mesh, the batch, the network against the data, and the first training example.
+    """
+    execution = execution or Execution()
+    check_batch(experiment, make_mesh(execution.mesh), execution.accumulate)
+    if execution.workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {execution.workers}")
+    span(execution.profile)
+    hall.check(experiment)
+    check_example(experiment.data, experiment.data.open("train")[0])
+
+
+def initial_state(experiment: Experiment, mesh: Mesh) -> TrainState:
+    """The state at step 0, computed on the devices."""
+
+    def make() -> TrainState:
+        return create(init_fn(experiment)(root_key(experiment.seed, INIT)), experiment.optimizer)
+
+    kept = sharding.shardings(abstract_state(experiment, mesh))
+    return jax.jit(make, out_shardings=kept, compiler_options=_for_one_call())()
+
+
+def _for_one_call() -> dict[str, int] | None:
+    """Compiler options for a program that runs once: on a CPU, optimizing it takes longer than it saves."""
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+
+
+def report(experiment: Experiment, log: Log, reporter: Reporter, speed: Callable[[float], dict[str, float]]):
+    """The action that writes the averages to the log and reports them."""
+
+    def do(step: int, state: TrainState, averages: dict[str, float]) -> None:
+        rate = averages.pop("steps_per_second")
+        metrics = averages | {"images_per_second": rate * experiment.batch_size} | speed(rate)
+        log.scalars(step, metrics)
+        reporter.trained(step, metrics)
+
+    return do
+
+
+def preview(experiment: Experiment, mesh: Mesh, log: Log, folder: Path):
+    """The action that draws samples with the averaged parameters, in few steps, from the same noise each time."""
+    few, eta = min(PREVIEW_STEPS, experiment.process.schedule.num_steps), experiment.preview_eta
+    draw = sample_fn(experiment, steps=None if eta is None else few, eta=eta)
+    condition = labels(experiment, PREVIEW_IMAGES)
+
+    @partial(jax.jit, out_shardings=sharding.replicated(mesh))
+    def sample(params):
+        return draw(params, keys(experiment.seed, PREVIEW_IMAGES), condition)
+
+    def do(step: int, state: TrainState, _: dict[str, Any]) -> None:
+        picture = figures.picture(np.asarray(sample(state.averages[EMA])))
+        if distributed.is_leader():
+            folder.mkdir(exist_ok=True)
+            figures.save_png(folder / f"step_{step:08d}.png", picture)
+            log.picture(step, "samples", picture)
+
+    return do

@@ -1,0 +1,154 @@
+"""A study of a trained run, as one picture in a file."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ddpm_jax import figures
+from ddpm_jax.data import load
+from ddpm_jax.experiment import Run, check_seed
+from ddpm_jax.runs import workdir
+from ddpm_jax.studies import ho_2020, sohl_dickstein_2015
+from ddpm_jax.studies.requests import Kind, StudyRequest
+
+
+class Sheet(NamedTuple):
+    """A picture, uint8 [height, width, channels], and what it shows."""
+
+    picture: np.ndarray
+    caption: str
+
+
+class Study(NamedTuple):
+    """A kind of study."""
+
+    draw: Callable[[Run, StudyRequest], Sheet]
+    images_only: bool = False
+    """Whether it needs a run on images; the others also draw points and sequences of bits."""
+
+
+def study_to_file(request: StudyRequest) -> str:
+    """Draws the study and writes it as a PNG, with its provenance. Returns a line that names the file.
+
+    Raises ValueError for numbers out of range, options of another study, data that the study cannot draw, and an output
+    that exists or is no .png.
+    """
+    check(request)
+    run = workdir.load(request.workdir)
+    check_data(request.kind, run)
+    out = request.out or request.workdir / "studies" / f"{request.kind}_seed{request.seed}_at{run.step}.png"
+    check_output(out, request.overwrite)
+    sheet = STUDIES[request.kind].draw(run, request)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figures.save_png(out, sheet.picture, workdir.provenance(request.workdir, run, study=request.picture_options()))
+    return f"{sheet.caption} in {out}"
+
+
+def check(request: StudyRequest) -> None:
+    """Raises ValueError for numbers out of range and for options of other studies."""
+    if request.num is not None and request.num < 1:
+        raise ValueError(f"--num must be at least 1, got {request.num}")
+    for option in fields(request):
+        kinds = option.metadata.get("kinds", (request.kind,))
+        if request.kind not in kinds and getattr(request, option.name) != option.default:
+            raise ValueError(f"--{option.name} applies to {', '.join(kinds)}, not to {request.kind}")
+    check_seed(request.seed)
+
+
+def check_data(kind: Kind, run: Run) -> None:
+    """Raises ValueError if the study needs images and the data of the run are points or sequences."""
+    shape = run.experiment.data.image_shape
+    if STUDIES[kind].images_only and len(shape) != 3:
+        others = ", ".join(name for name, study in STUDIES.items() if not study.images_only)
+        raise ValueError(f"{kind} needs images, and the data of this run have shape {shape}: choose {others}")
+
+
+def check_output(out: Path, overwrite: bool) -> None:
+    """Raises ValueError unless a picture may be written to `out`."""
+    if out.suffix != ".png":
+        raise ValueError(f"--out {out}: a study is a picture, end it in .png")
+    if out.exists() and not overwrite:
+        raise ValueError(f"{out} exists: choose another name with --out, or --overwrite")
+
+
+def _progressive(run: Run, request: StudyRequest) -> Sheet:
+    return _rows(ho_2020.progressive(run, request.num or 8, request.seed))
+
+
+def _shared(run: Run, request: StudyRequest) -> Sheet:
+    return _rows(ho_2020.shared(run, request.num or 8, request.seed, request.times))
+
+
+def _interpolate(run: Run, request: StudyRequest) -> Sheet:
+    """Interpolations between two images that the seed chooses."""
+    ho_2020.check_unconditional(run)
+    T, source = run.experiment.process.schedule.num_steps, run.experiment.data.open(request.split)
+    if len(source) < 2:
+        raise ValueError(f"interpolate needs two images, and --split {request.split} has {len(source)}")
+    pair = np.random.default_rng(request.seed).choice(len(source), 2, replace=False)
+    images = load(source, pair.tolist())["image"]
+    weights = request.weights or np.linspace(0, 1, request.num or 8).tolist()
+    times = request.times or [T * n // 8 for n in range(9)]
+    return _rows(ho_2020.interpolate(run, images, times, weights, request.seed))
+
+
+def _neighbours(run: Run, request: StudyRequest) -> Sheet:
+    return _rows(ho_2020.neighbours(run, request.num or 8, request.seed))
+
+
+def _chain(run: Run, request: StudyRequest) -> Sheet:
+    """The forward chain above the reverse chain; for points with the drift below."""
+    T = run.experiment.process.schedule.num_steps
+    times = request.times or (0, T // 2, T)
+    chains = sohl_dickstein_2015.chain(run, times, request.num or _default_num(run), request.seed)
+    cells = [figures.picture(x) for x in (*chains.forward, *chains.reverse)]
+    caption = f"forward and reverse chain at t = {', '.join(map(str, times))}"
+    if run.experiment.data.levels is None:
+        cells += [figures.scatter(x, drift) for x, drift in zip(chains.reverse, chains.drift, strict=True)]
+        caption += ", with the drift of the reverse chain"
+    return Sheet(figures.grid(np.stack(cells), columns=len(times)), caption)
+
+
+def _denoise(run: Run, request: StudyRequest) -> Sheet:
+    num = request.num or _default_num(run)
+    restored = sohl_dickstein_2015.denoise(run, num, request.seed, request.noise, request.annealed)
+    return Sheet(_restored(restored), "test examples, with noise, restored")
+
+
+def _inpaint(run: Run, request: StudyRequest) -> Sheet:
+    num = request.num or _default_num(run)
+    restored = sohl_dickstein_2015.inpaint(run, num, request.seed, request.missing, request.noised)
+    return Sheet(_restored(restored), f"test examples, with the {request.missing} missing, filled in")
+
+
+def _rows(rows: np.ndarray) -> Sheet:
+    picture = figures.grid(rows.reshape(-1, *rows.shape[2:]), columns=rows.shape[1])
+    return Sheet(picture, f"{rows.shape[0]} rows of {rows.shape[1]} images")
+
+
+def _default_num(run: Run) -> int:
+    """The default number of examples: 8 images, 20 sequences, or 2000 points, which are drawn in one square."""
+    if run.experiment.data.levels is None:
+        return 2000
+    return 8 if len(run.experiment.data.image_shape) == 3 else 20
+
+
+def _restored(restored: sohl_dickstein_2015.Restored) -> np.ndarray:
+    """Three rows of images: clean, corrupted, restored; or three cells of points or sequences, side by side."""
+    if restored.clean.ndim == 4:
+        return figures.grid(np.concatenate(restored), columns=len(restored.clean))
+    return figures.grid(np.stack([figures.picture(samples) for samples in restored]), columns=3)
+
+
+STUDIES: dict[Kind, Study] = {
+    "progressive": Study(_progressive, images_only=True),
+    "shared": Study(_shared, images_only=True),
+    "interpolate": Study(_interpolate, images_only=True),
+    "neighbours": Study(_neighbours, images_only=True),
+    "chain": Study(_chain),
+    "denoise": Study(_denoise),
+    "inpaint": Study(_inpaint),
+}

@@ -1,0 +1,99 @@
+"""Lessons on the reverse process: the true reverse step, the reverse chain of a model, the terms of the bound."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from matplotlib.figure import Figure
+
+from ddpm_jax.diffusion import gaussian, losses, samplers
+from ddpm_jax.diffusion.distributions import fold
+from ddpm_jax.experiment import EVALUATE, keys
+from ddpm_jax.studies.tour.forward import LINEAR
+from ddpm_jax.studies.tour.lesson import Lesson, strips
+from ddpm_jax.studies.tour.subject import NUM_SAMPLES, Subject
+
+
+def true_reverse_step(weights: tuple[float, float] = (0.4, 0.6), t: int = 300, x_t: float = 0.05) -> Lesson:
+    """q(x_s | x_t) of data at the two points -1 and 1 with these probabilities: a mixture of q(x_s | x_t, x_0)."""
+    points, x = jnp.array([-1.0, 1.0]), jnp.full(2, x_t)
+    joint = jnp.array(weights) * jnp.exp(gaussian.transition(LINEAR, points, 0, t).log_prob(x))
+    share = np.asarray(joint / joint.sum())
+    figure = Figure(figsize=(12, 3.4), layout="constrained")
+    for axis, s in zip(figure.subplots(1, 3), (t - 1, t - 100, t - 200), strict=True):
+        parts = gaussian.posterior(LINEAR, x, points, t, s)
+        _draw_mixture(axis, share, np.asarray(parts.mean), float(np.ravel(parts.variance)[0]))
+        axis.set(title=f"t = {t} to s = {s}", xlabel="x$_s$", yticks=())
+        axis.legend(fontsize=8)
+    facts = {"low": f"{weights[0]:g}", "high": f"{weights[1]:g}", "x_t": f"{x_t:g}", "t": str(t)}
+    return Lesson("posterior", figure, facts)
+
+
+def _draw_mixture(axis: Any, share: np.ndarray, means: np.ndarray, variance: float) -> None:
+    """Draws a mixture of Gaussians of one variance, its components, and the Gaussian of the same mean and variance."""
+    mean = float(share @ means)
+    total = variance + float(share @ np.square(means - mean))
+    x = mean + np.linspace(-4, 4, 400) * total**0.5
+    components = share * _normal(x[:, None], means[None], variance)
+    axis.plot(x, components, linewidth=1, label=["x$_0$ = -1", "x$_0$ = 1"])
+    axis.plot(x, components.sum(axis=1), "k", label="q(x$_s$ | x$_t$)")
+    axis.plot(x, _normal(x, mean, total), "r--", linewidth=1, label="Gaussian of the same\nmean and variance")
+
+
+def _normal(x: np.ndarray, mean: Any, variance: float) -> np.ndarray:
+    """The normal density."""
+    return np.exp(-np.square(x - mean) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
+
+
+def reverse_chain(subject: Subject, frames: int = 9) -> Lesson:
+    """x_t of the reverse chain, and the estimates of x_0 from it."""
+    T = subject.process.schedule.num_steps
+    times, batch_keys, label = samplers.times(T, T), keys(0, NUM_SAMPLES), subject.sample_labels
+    frames = min(frames, T + 1)
+    x_T = subject.process.prior((NUM_SAMPLES, *subject.train.shape[1:])).sample(fold(batch_keys, 0))
+    x_0, path = jax.jit(lambda x: samplers.sample_path(batch_keys, subject.sampler, x, times, frames))(x_T)
+    visited = samplers.frame_times(times, frames).tolist()
+    estimates = [
+        subject.parameterization.x_0(subject.network(x, t, label), x, t)
+        for x, t in zip(path[:-1], visited[:-1], strict=True)
+    ]
+    x_t, estimates = (np.stack([subject.encoding.decode(x) for x in row]) for row in (path, [*estimates, x_0]))
+    rows = []
+    for i in range(NUM_SAMPLES):
+        rows += [(f"x$_t$ of image {i}", list(x_t[:, i])), ("estimate\nof x$_0$", list(estimates[:, i]))]
+    return Lesson("reverse", strips(rows, [f"t = {t}" for t in visited]), {"model": subject.description})
+
+
+def bound_terms(subject: Subject, count: int = 16) -> Lesson:
+    """The terms of the variational bound at each t, for training and for test images."""
+    times = np.unique(np.geomspace(2, subject.process.schedule.num_steps, 40).astype(np.int32))[::-1]
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    axis, facts = figure.subplots(), {"count": str(count)}
+    for name, x_0, label in (
+        ("training", subject.train[:count], subject.train_labels),
+        ("test", subject.test[:count], subject.test_labels),
+    ):
+        bound = _bound(subject, x_0, None if label is None else label[:count], times)
+        bits = 1 / (np.prod(x_0.shape[1:]) * np.log(2))
+        axis.plot(times, np.asarray(bound.chain).mean(axis=0) * bits, ".-", label=f"{name} images")
+        facts[name], facts["prior"] = (
+            f"{float(bound.decoder.mean()) * bits:.3g}",
+            f"{float(bound.prior.mean()) * bits:.1g}",
+        )
+    axis.set(xscale="log", yscale="log", xlabel="t", ylabel="L$_{t-1}$, bits/dim")
+    axis.set_ylim(bottom=max(axis.get_ylim()[0], 1e-8))
+    axis.legend()
+    return Lesson("bound", figure, facts)
+
+
+def _bound(subject: Subject, x_0: Array, label: Array | None, times: np.ndarray) -> losses.Bound:
+    """The terms of the bound at these times, in nats."""
+    model = (subject.process, subject.parameterization, subject.network)
+
+    @jax.jit
+    def terms(batch_keys, x_0, label):
+        return losses.bound(batch_keys, *model, x_0, label, jnp.asarray(times), jnp.ones(len(times)))
+
+    return terms(keys(4, len(x_0), purpose=EVALUATE), x_0, label)

@@ -1,0 +1,67 @@
+"""Walks in parts with a run's own sampler, and the keys for noise that is not part of a walk.
+
+A walk folds 0 into the key of an example for x_T, and 1 .. T for its steps. Studies fold T + 1 for other noise and
+T + 2 for a random encoding, so no two of them coincide.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Key
+
+from ddpm_jax.diffusion import samplers
+from ddpm_jax.diffusion.distributions import fold
+from ddpm_jax.experiment import Experiment, Run, sampler_fn
+
+Label = Array | np.ndarray | None
+State = tuple[Array, Any]
+"""(x_t [batch, ...], the memory of the sampler)."""
+
+
+class Walk(NamedTuple):
+    """A run's own sampler over all T steps, in parts. A walk in parts is the same walk as one in a single part."""
+
+    start: Callable[[Array, Label], State]
+    """``start(x, condition)`` -> the state before the first step."""
+    advance: Callable[[Key[Array, " batch"], State, int, int, Label], State]
+    """``advance(keys, state, t, s, condition)`` -> the state at time s, from the state at time t >= s. One compilation
+    serves all t and s."""
+
+
+def walk(run: Run) -> Walk:
+    """The walk of this run."""
+    T, sampler_of = run.experiment.process.schedule.num_steps, sampler_fn(run.experiment)
+
+    @jax.jit
+    def start(params, x, condition):
+        return x, sampler_of(params, condition).init(x)
+
+    @jax.jit
+    def advance(params, batch_keys, state, t, s, condition):
+        sampler, (x, memory) = sampler_of(params, condition), state
+        return samplers.stretch(batch_keys, sampler, x, memory, samplers.times(T, T), T - t, T - s)
+
+    return Walk(
+        start=lambda x, condition: start(run.params, x, condition),
+        advance=lambda batch_keys, state, t, s, condition: advance(run.params, batch_keys, state, t, s, condition),
+    )
+
+
+def noise_keys(experiment: Experiment, batch_keys: Key[Array, " batch"]) -> Key[Array, " batch"]:
+    """Keys for the noise that a study adds to its examples."""
+    return fold(batch_keys, experiment.process.schedule.num_steps + 1)
+
+
+def encoding_keys(experiment: Experiment, batch_keys: Key[Array, " batch"]) -> Key[Array, " batch"]:
+    """Keys for the encoding of examples."""
+    return fold(batch_keys, experiment.process.schedule.num_steps + 2)
+
+
+def check_times(run: Run, times: Sequence[int], least: int = 1) -> None:
+    """Raises ValueError for a time below `least` or above T."""
+    T = run.experiment.process.schedule.num_steps
+    for t in times:
+        if not least <= t <= T:
+            raise ValueError(f"--times must be between {least} and {T}, got {t}")

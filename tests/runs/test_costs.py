@@ -1,0 +1,112 @@
+"""What a step costs in things that are counted: compilations, transfers, bytes, FLOPs. Seconds are for benchmarks."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddpm_jax.experiment import Run, init_fn, keys
+from ddpm_jax.networks import layers
+from ddpm_jax.runs import experiment_files
+from ddpm_jax.runs.costs import flops, tree_bytes
+from ddpm_jax.runs.step_program import Compiled, abstract_batch, jitted, make_program, step_flops, train_step
+from ddpm_jax.runs.train import initial_state
+from ddpm_jax.training import TrainState, sharding
+
+TINY = experiment_files.read(Path(__file__).parents[1] / "experiments" / "tiny.py")
+EXPERIMENT = TINY(num_steps=8)
+MESH = sharding.make_mesh({"data": 1}, jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def lowered() -> Any:
+    step = jitted(EXPERIMENT, MESH, train_step(EXPERIMENT, MESH))
+    return step.lower(initial_state(EXPERIMENT, MESH), abstract_batch(EXPERIMENT, MESH))
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return Run(EXPERIMENT, jax.jit(init_fn(EXPERIMENT))(jax.random.key(0)), 0)
+
+
+def test_a_step_takes_nothing_from_the_host_that_was_not_put_there():
+    """The indices of its images are; neither state nor images pass. (On a CPU the way back is not guarded.)"""
+    state = initial_state(EXPERIMENT, MESH)
+    advance = make_program(EXPERIMENT, MESH, EXPERIMENT.data.open("train")).advance
+    state, _ = advance(state, 0)
+    with jax.transfer_guard("disallow"):
+        state, metrics = advance(state, 1)
+    assert int(state.step) == 2 and np.isfinite(metrics["loss"]).all()
+
+
+def test_a_step_is_lowered_and_compiled_once_for_each_shape_of_a_call():
+    """Being counted costs no second lowering."""
+    step = jax.jit(lambda state, index: index.sum())
+    lowered = []
+    stub = SimpleNamespace(lower=lambda *arguments: lowered.append(step.lower(*arguments)) or lowered[-1])
+    program = Compiled(stub, EXPERIMENT, MESH)
+    assert program.speed(1.0) == {}
+    for length in (3, 3, 2, 3):
+        program(TrainState(jnp.int32(0), None, None, None), np.zeros(length, np.float32))
+    assert len(lowered) == 2
+    assert program.speed(1e12) == program.speed(1e12) == {"tflops_per_second": flops(lowered[1])}
+
+
+def test_what_an_accelerators_compiler_does_not_count_is_counted_on_the_cpu(monkeypatch, lowered):
+    """As on a GPU or TPU, where `cost_analysis` of what is lowered is None."""
+    known, count = flops(lowered), jax.stages.Lowered.cost_analysis
+    monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda each: None if each is lowered else count(each))
+    assert flops(lowered) is None and step_flops(EXPERIMENT, lowered) == pytest.approx(known, rel=0.01)
+
+
+def test_nothing_is_told_where_nothing_can_be_counted(monkeypatch, lowered):
+    def refused(**_):
+        raise RuntimeError("Unknown backend cpu")
+
+    monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda _: None)
+    monkeypatch.setattr(jax, "local_devices", refused)
+    assert step_flops(EXPERIMENT, lowered) == 0
+
+
+def test_a_sampler_stays_on_the_device_and_compiles_once(run):
+    sampler = jax.jit(run.sampler(5))
+    first, second = keys(0, 3), keys(1, 3)
+    sampler(first)
+    with jax.transfer_guard("disallow"):
+        images = sampler(second)
+    assert sampler._cache_size() == 1 and images.shape[0] == 3
+
+
+def test_a_sampler_takes_no_more_memory_for_more_steps(run):
+    few, many = (jax.jit(run.sampler(steps)).lower(keys(0, 4)).compile().memory_analysis() for steps in (5, 20))
+    assert many.temp_size_in_bytes <= few.temp_size_in_bytes + 4 * 20
+
+
+def test_a_train_step_costs_three_forward_passes(lowered):
+    """One forward, two backward: for the inputs and for the weights."""
+    batch = abstract_batch(EXPERIMENT, MESH)["image"].shape
+    params = initial_state(EXPERIMENT, MESH).params
+    forward = jax.jit(lambda params, x, index: EXPERIMENT.network.apply({"params": params}, x, index))
+    once = flops(forward.lower(params, np.zeros(batch, np.float32), np.zeros(batch[0], np.int32)))
+    assert 2.6 * once < flops(lowered) < 3.2 * once
+
+
+def test_a_train_step_works_in_the_memory_of_its_state(lowered):
+    """Every array of the state is donated."""
+    state = initial_state(EXPERIMENT, MESH)
+    assert lowered.compile().memory_analysis().alias_size_in_bytes >= tree_bytes(state)
+
+
+def test_a_group_norm_and_its_gradient_read_and_write_little():
+    """Eight times the bytes of the input; with means over groups of channels, as Flax has it, eleven times."""
+    x, scale = jax.ShapeDtypeStruct((4, 16, 16, 32), np.float32), jax.ShapeDtypeStruct((32,), np.float32)
+
+    def gradient(x, scale, weight):
+        return jax.vjp(lambda x, scale: layers.group_norm(x, scale, scale, 8, 1e-6), x, scale)[1](weight)
+
+    cost: Any = jax.jit(gradient).lower(x, scale, x).compile().cost_analysis()
+    assert cost["bytes accessed"] < 9 * np.prod(x.shape) * 4

@@ -1,0 +1,191 @@
+"""What goes wrong on a pod, tried on a tiny run: kills, other devices, preemption, damage, full disks."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ddpm_jax
+from ddpm_jax.data import flip
+from ddpm_jax.diffusion import gaussian, losses, schedules
+from ddpm_jax.training import checkpoints, create, sharding
+
+TINY = Path(__file__).parents[1] / "experiments" / "tiny.py"
+
+
+def run(workdir: Path, *options: str, devices: int = 1) -> subprocess.Popen:
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    command = [sys.executable, "-m", "ddpm_jax", "train", str(TINY), "--workdir", str(workdir), *options]
+    environment = os.environ | {"XLA_FLAGS": flags}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process: subprocess.Popen, start: str) -> None:
+    for line in process.stdout:
+        if line.startswith(start):
+            return
+    pytest.fail(process.stderr.read())
+
+
+def rows(workdir: Path) -> list[tuple[int, float]]:
+    printed = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [(row["step"], row["loss"]) for row in printed]
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_is_never_killed(tmp_path):
+    """A save every six steps, written in the background: many kills fall into one."""
+    options = ("--num-steps", "600", "--save-every", "6")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert run(whole, *options).communicate() and (whole / "evaluation.json").exists()
+    draw = random.Random(0)
+    for _ in range(20):
+        process = run(broken, *options)
+        wait_for(process, "step ")
+        time.sleep(draw.uniform(0, 3))
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL  # it had not come to the end
+    assert run(broken, *options).communicate() and (broken / "evaluation.json").exists()
+    one, other = ddpm_jax.load(whole), ddpm_jax.load(broken)
+    assert one.step == other.step == 600
+    jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
+    assert rows(whole) == rows(broken)
+
+
+@pytest.mark.slow
+def test_one_device_then_eight_then_two(finished, tmp_path):
+    """Preempted twice, and given other devices each time: the same run, but for the order of sums."""
+    folder = tmp_path / "run"
+    for devices, step in ((1, 4), (8, 8)):
+        process = run(folder, devices=devices)
+        wait_for(process, f"step {step}/")
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+        assert process.returncode == 0
+    process = run(folder, devices=2)
+    assert "resuming" in process.communicate()[0] and process.returncode == 0
+    one, other = ddpm_jax.load(finished), ddpm_jax.load(folder)
+    assert one.step == other.step == 12
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), one.params, other.params)
+
+
+def test_draws_do_not_know_the_mesh():
+    """t, noise and flips of a batch over eight devices are, to the bit, those on one."""
+    process = gaussian.process(schedules.linear(1000))
+
+    def draws(key, images):
+        key_flip, key_loss = jax.random.split(key)
+        return flip(key_flip, images), losses._diffuse(key_loss, process, images)
+
+    images = jnp.arange(16 * 8 * 8, dtype=jnp.float32).reshape(16, 8, 8, 1)
+    alone = jax.jit(draws)(jax.random.key(0), images)
+    for sizes in ({"data": 8}, {"data": 2, "fsdp": 4}):
+        place = sharding.batch_sharding(sharding.make_mesh(sizes))
+        spread = jax.jit(draws)(jax.random.key(0), sharding.to_devices(images, place))
+        jax.tree.map(np.testing.assert_array_equal, alone, spread)
+
+
+def garbled(path: Path) -> None:
+    path.write_bytes(bytes(byte ^ 0xA5 for byte in path.read_bytes()))
+
+
+def truncated(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("harm", [garbled, truncated, Path.unlink])
+@pytest.mark.parametrize("which", range(4))
+def test_whichever_file_of_the_newest_checkpoint_is_harmed_a_good_one_is_read(tmp_path, harm, which):
+    """The newest itself where the file does not matter, else the one before; never an error, never wrong numbers."""
+    import optax
+
+    def state(step):
+        values = jnp.full(30_000, float(step))
+        return create({"w": values}, optax.sgd(0.1))._replace(step=jnp.int32(step))
+
+    folder = tmp_path / "checkpoints"
+    with checkpoints.manager(folder) as manager:
+        for step in (1, 2):
+            checkpoints.save(manager, state(step))
+    files = sorted(path for path in (folder / "2").rglob("*") if path.is_file())
+    harm(files[which * len(files) // 4])
+    with checkpoints.manager(folder) as manager:
+        found = checkpoints.restore(manager, state(0))
+    step = int(found.step)
+    assert step in (1, 2)
+    np.testing.assert_array_equal(found.params["w"], float(step))
+    assert (folder / "1").exists()
+
+
+def test_a_checkpoint_of_another_shape_is_told_and_left(tmp_path):
+    import optax
+
+    folder = tmp_path / "checkpoints"
+    with checkpoints.manager(folder) as manager:
+        checkpoints.save(manager, create({"w": jnp.ones((3, 4))}, optax.sgd(0.1))._replace(step=jnp.int32(5)))
+    with (
+        checkpoints.manager(folder) as manager,
+        pytest.raises(ValueError, match=r"none of the checkpoints in .* can be read"),
+    ):
+        checkpoints.restore(manager, create({"w": jnp.ones((4, 4))}, optax.sgd(0.1)))
+    assert (folder / "5").exists() and not (tmp_path / "damaged").exists()
+
+
+@contextlib.contextmanager
+def disk(folder: Path, size: str):
+    """A small file system of its own, where this may be made."""
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_loses_nothing_that_was_saved(tmp_path):
+    folder = tmp_path / "disk"
+    with disk(folder, "2500k"):
+        process = run(folder / "run", "--num-steps", "60")
+        _, errors = process.communicate()
+        assert process.returncode == 2
+        (line,) = errors.strip().splitlines()
+        assert "no space left on device" in line
+        good = ddpm_jax.load(folder / "run").step
+        assert good >= 4
+        subprocess.run(["mount", "-o", "remount,size=50m", str(folder)], check=True)
+        again = run(folder / "run", "--num-steps", "60")
+        output, errors = again.communicate()
+        assert again.returncode == 0, errors
+        assert f"step {good + 2}/60" in output and f"step {good}/60" not in output
+        assert ddpm_jax.load(folder / "run").step == 60
+
+
+@pytest.mark.slow
+def test_a_read_only_folder_is_told(tmp_path):
+    folder = tmp_path / "disk"
+    with disk(folder, "50m"):
+        process = run(folder / "run")
+        wait_for(process, "step 6/")
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        process = run(folder / "run")
+        _, errors = process.communicate()
+        assert process.returncode == 2
+        (line,) = errors.strip().splitlines()
+        assert "read-only" in line.lower()
+        assert ddpm_jax.load(folder / "run").step >= 6

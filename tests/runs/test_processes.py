@@ -1,0 +1,131 @@
+"""Runs of several processes, as on a pod: JAX's own runtime between them, on CPUs with two fake devices each."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import ddpm_jax
+
+TINY = Path(__file__).parents[1] / "experiments" / "tiny.py"
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.network_fn(("localhost", 0))
+        return server.getsockname()[1]
+
+
+def start(workdir: Path, count: int, *options: str) -> list[subprocess.Popen]:
+    """The tiny run in so many processes; their output goes to files beside the workdir."""
+    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+    command = [sys.executable, "-m", "ddpm_jax", "train", str(TINY), "--workdir", str(workdir), *options]
+    cluster = ["--coordinator", f"localhost:{free_port()}", "--num-processes", str(count)]
+    started = []
+    for process in range(count):
+        with output_of(workdir, process).open("w") as out:
+            printed = [*command, *cluster, "--process-id", str(process)]
+            environment = os.environ | {"XLA_FLAGS": flags, "PYTHONUNBUFFERED": "1"}
+            started.append(subprocess.Popen(printed, env=environment, stdout=out, stderr=subprocess.STDOUT))
+    return started
+
+
+def output_of(workdir: Path, process: int) -> Path:
+    return workdir.with_name(f"{workdir.name}_{process}.txt")
+
+
+def printed(workdir: Path, count: int) -> str:
+    return "\n".join(output_of(workdir, process).read_text() for process in range(count))
+
+
+def ended(started: list[subprocess.Popen], seconds: float) -> list[int | None]:
+    """Their exit statuses, None for one that is still there after so long; that one is killed."""
+    until = time.monotonic() + seconds
+    statuses = []
+    for process in started:
+        try:
+            statuses.append(process.wait(max(0.1, until - time.monotonic())))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            statuses.append(None)
+    return statuses
+
+
+def until_step(workdir: Path, step: int, started: list[subprocess.Popen], seconds: float = 120) -> None:
+    """Waits until the run has logged this step."""
+    until = time.monotonic() + seconds
+    while f"step {step}/" not in printed(workdir, 1):
+        alive = all(process.poll() is None for process in started)
+        if time.monotonic() > until or not alive:
+            ended(started, 0)
+            pytest.fail(printed(workdir, len(started)))
+        time.sleep(0.1)
+
+
+def close(one: Path, other: Path) -> None:
+    """The same log and parameters, but for the order in which numbers are added."""
+    logs = [[json.loads(row) for row in (each / "metrics.jsonl").read_text().splitlines()] for each in (one, other)]
+    assert [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]]
+    np.testing.assert_allclose(*([row["loss"] for row in log] for log in logs), rtol=1e-4)
+    runs = [ddpm_jax.load(each) for each in (one, other)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), runs[0].params, runs[1].params)
+
+
+@pytest.mark.slow
+def test_parameters_split_over_processes_are_those_of_one(tmp_path):
+    """Wide enough that fsdp splits some of them."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert ended(start(run, 2, "--width", "48", "--mesh", "data=2,fsdp=2"), 240) == [0, 0], printed(run, 2)
+    shared = re.search(r"([\d,]+) of them split over fsdp", printed(run, 1))
+    assert shared and int(shared[1].replace(",", "")) > 100_000
+    assert ended(start(whole, 1, "--width", "48"), 240) == [0]
+    close(whole, run)
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_processes_are_the_run_of_one(finished, tmp_path, count):
+    run = tmp_path / "run"
+    assert ended(start(run, count), 240) == [0] * count, printed(run, count)
+    assert f"{2 * count} cpu device(s) in {count} processes" in printed(run, 1)
+    assert "step" not in output_of(run, 1).read_text().replace("checkpoints", "")  # one of them tells
+    close(finished, run)
+
+
+@pytest.mark.parametrize("which", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_a_preemption_notice_to_one_stops_all_at_the_same_step(tmp_path, which):
+    run = tmp_path / "run"
+    started = start(run, 2, "--num-steps", "100000", "--save-every", "100000")
+    until_step(run, 10, started)
+    started[which].send_signal(signal.SIGTERM)
+    assert ended(started, 60) == [0, 0], printed(run, 2)
+    lines = [line for line in printed(run, 2).splitlines() if line.startswith("stopped and saved at step")]
+    assert len(lines) == 2 and lines[0] == lines[1]
+    assert lines[0].split()[5] == str(ddpm_jax.load(run).step)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [0, 1])
+def test_where_one_is_killed_the_other_ends_and_the_restart_goes_on(tmp_path, which):
+    run = tmp_path / "run"
+    options = ("--num-steps", "100000", "--save-every", "10")
+    started = start(run, 2, *options)
+    until_step(run, 30, started)
+    started[which].kill()
+    killed = time.monotonic()
+    statuses = ended(started, 90)
+    assert statuses[1 - which] not in (0, None), printed(run, 2)
+    assert time.monotonic() - killed < 60
+    again = start(run, 2, *options)
+    until_step(run, 60, again)
+    assert "resuming" in printed(run, 1) and "step 2/" not in printed(run, 1)
+    again[0].send_signal(signal.SIGTERM)
+    assert ended(again, 60) == [0, 0]

@@ -1,0 +1,157 @@
+"""What `evaluate` measures: the estimate from some of the times is unbiased, the batch decides nothing."""
+
+import dataclasses
+import json
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from ddpm_jax.commands import main
+from ddpm_jax.data import Data, digits, load
+from ddpm_jax.diffusion import gaussian, parameterizations, schedules
+from ddpm_jax.experiment import Experiment, Run
+from ddpm_jax.metrics import parzen
+from ddpm_jax.runs.report import add_record, bits_per_dim, coding_table, unclipped
+
+
+class Linear(nn.Module):
+    """A predictor of the noise that is wrong by a different amount at each time."""
+
+    @nn.compact
+    def __call__(self, x, index, label=None, train=False):
+        return 0.1 * x * jnp.sin(index)[:, None, None, None]
+
+
+def run(num_steps: int = 12) -> Run:
+    process = gaussian.process(schedules.linear(num_steps, 0.01, 0.4))
+    experiment = Experiment(
+        data=Data("none", (2, 2, 1), open=lambda split: []),
+        process=process,
+        parameterization=parameterizations.eps(process),
+        network=Linear(),
+        optimizer=optax.sgd(0.1),
+        batch_size=4,
+        num_steps=1,
+        ema_decay=0.9,
+    )
+    return Run(experiment, {}, 0)
+
+
+def images(count: int) -> list[dict[str, np.ndarray]]:
+    return [{"image": np.full((2, 2, 1), 40 * (i % 6), np.uint8)} for i in range(count)]
+
+
+@pytest.mark.parametrize("times", [1, 3, 11])
+def test_some_of_the_times_estimate_all_of_them(times):
+    whole = bits_per_dim(run(), images(3000), batch_size=3000)
+    some = bits_per_dim(run(), images(3000), times=times, batch_size=3000, seed=1)
+    error = np.hypot(whole.chain[1], some.chain[1])
+    assert error < 0.1 * whole.chain[0]
+    assert abs(some.chain[0] - whole.chain[0]) < 3 * error
+    assert some.rate is None and whole.rate.shape == (12,)
+
+
+def test_clipping_can_be_left_out():
+    """A predictor that is wrong estimates x_0 far outside the data, where holding it inside helps."""
+    plain = run()
+    parameterization = plain.experiment.parameterization
+    clipped = dataclasses.replace(plain.experiment, parameterization=parameterizations.clipped(parameterization))
+    with_clip, without = (
+        bits_per_dim(each, images(20)).total[0] for each in (Run(clipped, {}, 0), unclipped(Run(clipped, {}, 0)))
+    )
+    assert with_clip < without
+    assert without == pytest.approx(bits_per_dim(plain, images(20)).total[0])
+
+
+def test_what_was_clipped_is_kept_with_the_measurement(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    assert main(["evaluate", str(run), "--num", "4", "--times", "3", "--no-clip"]) == 0
+    assert json.loads((run / "evaluation.json").read_text())[-1]["protocol"]["clip"] is False
+
+
+def test_the_last_batch_may_be_smaller():
+    whole, parts = (bits_per_dim(run(), images(10), batch_size=size) for size in (10, 4))
+    np.testing.assert_allclose(whole.total, parts.total, rtol=1e-5)
+    np.testing.assert_allclose(whole.distortion, parts.distortion, rtol=1e-5)
+
+
+def test_an_interrupted_measurement_goes_on_where_it_stood(tmp_path):
+    """To the same figures, and without looking again at what it has seen."""
+
+    def until(batch: int):
+        def progress(batches):
+            for number, first in enumerate(batches):
+                if number == batch:
+                    raise KeyboardInterrupt
+                yield first
+
+        return progress
+
+    keep, seen = tmp_path / "part.npz", []
+    with pytest.raises(KeyboardInterrupt):
+        bits_per_dim(run(), images(10), batch_size=4, keep=keep, progress=until(2))
+    rest = bits_per_dim(run(), images(10), batch_size=4, keep=keep, progress=lambda it: seen.extend(it) or it)
+    whole = bits_per_dim(run(), images(10), batch_size=4)
+    assert seen == [8]
+    np.testing.assert_equal(rest._asdict(), whole._asdict())
+
+
+def test_a_damaged_unfinished_measurement_begins_again(tmp_path):
+    (tmp_path / "part.npz").write_bytes(b"")
+    damaged = bits_per_dim(run(), images(4), keep=tmp_path / "part.npz")
+    np.testing.assert_equal(damaged.total, bits_per_dim(run(), images(4)).total)
+
+
+def test_a_finished_measurement_leaves_nothing_unfinished(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    assert main(["evaluate", str(run), "--num", "8"]) == 0
+    assert not list(run.glob("evaluation_*"))
+    printed = json.loads((run / "evaluation.json").read_text())
+    assert printed[-1]["weights"] == "ema"
+
+
+def test_the_parzen_window_of_a_run_s_own_samples(finished, tmp_path, capsys):
+    run = shutil.copytree(finished, tmp_path / "run")
+    before = json.loads((run / "evaluation.json").read_text())
+    assert main(["evaluate", str(run), "--metrics", "parzen", "--samples", "32", "--num", "20"]) == 0
+    assert "32 samples, 20 examples" in capsys.readouterr().out
+    (*others, measured) = json.loads((run / "evaluation.json").read_text())
+    assert others == before and "bpd" not in measured
+    assert main(["sample", str(run), "--num", "32", "--out", str(tmp_path / "x.npz")]) == 0
+    drawn = np.load(tmp_path / "x.npz")["arr_0"].reshape(32, 64) / 255
+    train, test = (load(digits().open(split))["image"].reshape(-1, 64) / 16 for split in ("train", "test"))
+    expected = parzen(*(jnp.asarray(each, jnp.float32) for each in (drawn, train[:1000], test[:20])))
+    # the test images are shown as bytes there, rounded
+    np.testing.assert_allclose(measured["parzen"]["nats"], expected[:2], rtol=0.02)
+    assert measured["parzen"]["width"] == pytest.approx(expected[2])
+    assert main(["evaluate", str(run), "--metrics", "parzen", "--samples", "32", "--num", "1"]) == 0
+    assert json.loads((run / "evaluation.json").read_text())[-1]["parzen"]["nats"][1] is None
+
+
+def test_the_coding_table_has_ten_rows_and_the_papers_order():
+    rate, distortion = np.linspace(0, 2, 1000), np.linspace(70, 1, 1000)
+    rows = [line.split() for line in coding_table(rate, distortion).split("\n")[1:]]
+    assert [row[0] for row in rows] == [str(n) for n in range(1000, 0, -100)]
+    assert rows[0] == ["1000", "2.00000", "1.00000"]
+
+
+def test_a_single_step_has_no_chain():
+    """T = 1: the bound is its prior and its decoder."""
+    measured = bits_per_dim(run(1), images(6))
+    assert measured.chain[0] == 0 and np.isfinite(measured.total[0])
+    assert measured.rate.shape == measured.distortion.shape == (1,)
+
+
+def test_as_many_times_as_there_are_terms():
+    with pytest.raises(ValueError, match="--times 12: choose 1 to 11"):
+        bits_per_dim(run(), images(2), times=12)
+
+
+def test_a_measurement_made_again_takes_the_place_of_the_first(tmp_path):
+    for step, seed, value in ((1, 0, "a"), (1, 1, "b"), (1, 0, "c"), (2, 0, "d")):
+        add_record(tmp_path / "evaluation.json", {"step": step, "protocol": {"seed": seed}, "bpd": value})
+    assert [row["bpd"] for row in json.loads((tmp_path / "evaluation.json").read_text())] == ["c", "b", "d"]

@@ -1,0 +1,92 @@
+"""How a run is fed and cut into calls, where the journey of a run (on one CPU, data resident) does not come by."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddpm_jax.experiment import Every
+from ddpm_jax.runs import experiment_files, step_program
+from ddpm_jax.runs.plan import plan
+from ddpm_jax.runs.train import initial_state
+from ddpm_jax.training import Action, StopRequest, TrainState, fit, sharding
+
+TINY = experiment_files.read(Path(__file__).parents[1] / "experiments" / "tiny.py")
+
+
+class Calls:
+    """Stands for the compiled steps: counts them and remembers where each call ended."""
+
+    def __init__(self):
+        self.ends, self.speed = [], None
+
+    def __call__(self, state, data, index):
+        self.ends.append(int(state.step) + len(index))
+        return state._replace(step=jnp.int32(self.ends[-1])), {"loss": jnp.zeros(len(index))}
+
+
+@pytest.mark.parametrize("start", [0, 3, 4])
+def test_wherever_it_is_resumed_no_period_is_missed(monkeypatch, start):
+    """A run stopped on a CPU, between periods, goes on where a call is of many steps."""
+    experiment = TINY(num_steps=20, save_every=8)
+    calls, saved = Calls(), []
+    monkeypatch.setattr(step_program, "steps_a_call", lambda experiment, backend: 4)
+    monkeypatch.setattr(step_program, "Program", lambda *_: calls)
+    advance = step_program.make_program(experiment, sharding.make_mesh(), experiment.data.open("train")).advance
+    state = TrainState(jnp.int32(start), None, None, None)
+    fit(state, advance, 20, [Action(8, lambda step, *_: saved.append(step))], StopRequest())
+    assert saved == [8, 16, 20]
+    assert calls.ends == list(range(4 * (start // 4) + 4, 21, 4))
+
+
+@pytest.mark.parametrize(
+    "every, count", [(Every(50, 500, 500), 50), (Every(100, 2000, 2000), 50), (Every(7, 0, 0), 7), (Every(0, 0, 0), 64)]
+)
+def test_calls_are_as_long_as_the_periods_allow(every, count):
+
+    experiment = dataclasses.replace(TINY(), every=every)
+    assert step_program.steps_a_call(experiment, "gpu") == count
+    assert step_program.steps_a_call(experiment, "cpu") == 1
+
+
+def test_streamed_training_resumes_as_if_never_stopped(monkeypatch):
+    """The path of data sets that are too large for the device."""
+    monkeypatch.setattr(step_program, "RESIDENT_BYTES", 0)
+    experiment, mesh = TINY(dropout=0.0), sharding.make_mesh()
+    source = experiment.data.open("train")
+
+    def walk(state, steps):
+        advance = step_program.make_program(experiment, mesh, source).advance
+        for step in steps:
+            state, metrics = advance(state, step)
+        return state, metrics
+
+    whole, metrics = walk(initial_state(experiment, mesh), range(4))
+    half, _ = walk(initial_state(experiment, mesh), range(2))
+    resumed, _ = walk(half, range(2, 4))
+    assert metrics["loss"].shape == (1,) and int(whole.step) == 4
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+
+
+def test_a_data_parallel_step_sums_its_gradients_once_and_says_nothing_else():
+    costs = plan(TINY())
+    assert {kind: count for kind, (count, _) in costs.collectives.items()} == {"all-reduce": 1}
+    _, size = costs.collectives["all-reduce"]
+    assert 4 * costs.parameters <= size <= 4 * costs.parameters + 64  # and a loss
+
+
+def test_it_compiles_once():
+    experiment, mesh = TINY(), sharding.make_mesh()
+    state, batch = (
+        abstract(experiment, mesh) for abstract in (step_program.abstract_state, step_program.abstract_batch)
+    )
+    step = step_program.jitted(experiment, mesh, step_program.train_step(experiment, mesh))
+    run = initial_state(experiment, mesh)
+    images = {name: sharding.to_devices(np.zeros(x.shape, x.dtype), x.sharding) for name, x in batch.items()}
+    for _ in range(3):
+        run, _ = step(run, images)
+    assert step._cache_size() == 1
+    jax.tree.map(lambda x, like: np.testing.assert_equal(x.sharding, like.sharding), run, state)

@@ -1,0 +1,136 @@
+"""The ledger: what agrees, what differs, what is measured and what is not."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from flax import linen as nn
+
+from ddpm_jax.commands import main
+from ddpm_jax.diffusion import parameterizations
+from ddpm_jax.experiment import Claim
+from ddpm_jax.runs import experiment_files
+from ddpm_jax.runs.verify import FIGURES, verify
+from ddpm_jax.training import ema_ramp
+
+RUNS = [name for name in experiment_files.shipped() if name.startswith("ho_2020")]
+TINY = Path(__file__).parents[1] / "experiments" / "tiny.py"
+
+
+class Identity(nn.Module):
+    """A network without dropout, or anything else."""
+
+    def __call__(self, x, index, label=None, train=False):
+        return x
+
+
+LEARNED = {"variance": "learned", "loss": "bound"}
+ROWS = [*((name, {}) for name in RUNS), *((RUNS[1], {"prediction": each} | LEARNED) for each in ("eps", "mean"))]
+
+
+@pytest.mark.parametrize("name, knobs", ROWS, ids=str)
+def test_the_papers_runs_are_as_the_paper_states(name, knobs):
+    rows = verify(experiment_files.read(experiment_files.find(name))(**knobs))
+    assert {row.what for row in rows} >= {
+        "parameters",
+        "T",
+        "beta_1",
+        "beta_T",
+        "batch size",
+        "training steps",
+        "flips",
+    }
+    assert all(row.agrees is (True if row.what in FIGURES else None) for row in rows)
+
+
+@pytest.mark.parametrize(
+    "knob, what",
+    [
+        ("width", "parameters"),
+        ("timesteps", "T"),
+        ("batch_size", "batch size"),
+        ("num_steps", "training steps"),
+        ("warmup", "learning rate at step 2500"),
+        ("learning_rate", "learning rate after step 5000"),
+    ],
+)
+def test_a_knob_that_leaves_the_paper_is_found(knob, what):
+    value = {"learning_rate": 1e-3}.get(knob, 64)
+    rows = verify(experiment_files.read(experiment_files.find("ho_2020/cifar10"))(**{knob: value}))
+    assert what in {row.what for row in rows if row.agrees is False}
+
+
+def test_a_difference_is_an_exit_status(capsys, tmp_path):
+    assert main(["verify", "ho_2020/cifar10", "--json", str(tmp_path / "ledger.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "35,746,307" in printed and "DIFFERS" not in printed and "not measured" in printed
+    assert json.loads((tmp_path / "ledger.json").read_text())[0]["here"] == 35_746_307
+    assert main(["verify", "ho_2020/cifar10", "--no-flips"]) == 1
+    assert "DIFFERS" in capsys.readouterr().out
+
+
+def test_what_was_measured_in_full_is_shown(finished, tmp_path):
+    experiment = dataclasses.replace(experiment_files.read(TINY)(), claims=(Claim("bits/dim", 3.0, "none"),))
+    run = shutil.copytree(finished, tmp_path / "run")
+    quick = {
+        "step": 12,
+        "weights": "ema",
+        "protocol": {"split": "test", "num": 500, "times": None, "clip": True},
+        "bpd": {},
+    }
+    whole = quick | {
+        "protocol": quick["protocol"] | {"num": None},
+        "bpd": {"total": [4.5, 0.1], "num_examples": 360, "times": 49},
+    }
+    (run / "evaluation.json").write_text(json.dumps([quick]))
+    assert verify(experiment, run)[0].here is None
+    (run / "evaluation.json").write_text(json.dumps([quick, whole]))
+    row = verify(experiment, run)[0]
+    assert row.here == 4.5 and "+- 0.1" in row.protocol and row.agrees is None
+
+
+def test_only_a_whole_measurement_of_the_newest_step_counts(finished, tmp_path):
+    experiment = dataclasses.replace(experiment_files.read(TINY)(), claims=(Claim("bits/dim", 3.0, "none"),))
+    run = shutil.copytree(finished, tmp_path / "run")
+    protocol = {"split": "test", "num": None, "times": None, "clip": True}
+    partly = [{"split": "train"}, {"num": 9}, {"times": 9}, {"clip": False}]
+    records = [
+        {
+            "step": step,
+            "weights": "ema",
+            "protocol": protocol | other,
+            "bpd": {"total": [float(step), 0.1], "num_examples": 9, "times": 49},
+        }
+        for step, other in [(8, {}), (12, {}), (4, {}), *((99, other) for other in partly)]
+    ]
+    (run / "evaluation.json").write_text(json.dumps(records))
+    assert verify(experiment, run)[0].here == 12
+
+
+def test_what_differs_is_found():
+    experiment = experiment_files.read(experiment_files.find("ho_2020/cifar10"))()
+    process = experiment.process
+    changes = {
+        "variance at t = 2": {"parameterization": parameterizations.eps(process)},
+        "x_0 is clipped": {"parameterization": parameterizations.eps(process, parameterizations.fixed_large)},
+        "EMA decay": {"ema_decay": ema_ramp(0.9999)},
+        "flips": {"augment": lambda key, images: images},
+        "dropout": {"network": Identity()},
+    }
+    for what, change in changes.items():
+        rows = {row.what: row for row in verify(dataclasses.replace(experiment, **change))}
+        assert rows[what].agrees is False, what
+        json.dumps([row._asdict() for row in rows.values()], allow_nan=False)
+    with pytest.raises(ValueError, match="a claim on 'batchsize'"):
+        verify(dataclasses.replace(experiment, claims=(Claim("batchsize", 1, "none"),)))
+
+
+def test_mistakes_are_told(finished, capsys):
+    assert main(["verify", "digits"]) == 2
+    assert "no claims" in capsys.readouterr().err
+    assert main(["verify", "ho_2020/cifar10", "--workdir", str(finished)]) == 2
+    assert "another experiment" in capsys.readouterr().err
+    assert main(["verify", "ho_2020/cifar10", "--workdir", "/nowhere"]) == 2
+    assert "is not a workdir" in capsys.readouterr().err

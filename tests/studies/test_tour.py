@@ -1,0 +1,91 @@
+"""The tour: what its pictures are computed from, and the page that holds them."""
+
+from html.parser import HTMLParser
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm_jax.commands import main
+from ddpm_jax.diffusion import gaussian, schedules
+from ddpm_jax.studies.tour.lessons import T, forward, memory, stepwise
+
+SCHEDULE = schedules.linear(T)
+
+
+def test_a_memory_weighs_its_examples_by_bayes_rule():
+    process = gaussian.process(SCHEDULE)
+    x_0 = jnp.array([[-1.0, 0.5], [0.3, 0.2], [1.0, -0.4]])
+    x_t = jnp.array([[0.1, 0.1], [-2.0, 1.0]])
+    for t in (1, 300, T):
+        joint = jnp.stack([process.marginal(jnp.broadcast_to(x, x_t.shape), t).log_prob(x_t).sum(axis=1) for x in x_0])
+        expected = jax.nn.softmax(joint, axis=0).T @ x_0
+        np.testing.assert_allclose(memory(process, x_0)(x_t, t, None), expected, atol=1e-3)
+    np.testing.assert_allclose(memory(process, x_0)(x_0, 1, None), x_0, atol=1e-6)
+    np.testing.assert_allclose(
+        memory(process, x_0)(x_t, T, None), jnp.broadcast_to(x_0.mean(axis=0), (2, 2)), atol=2e-2
+    )
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_factor_keeps_the_variance_and_without_it_betas_add_up(keep):
+    x_0 = jax.random.normal(jax.random.key(0), (500, 20))
+    times = [100, 400, T]
+    betas = np.linspace(1e-4, 0.02, T)
+    for t, x_t in zip(times, stepwise(forward(gaussian.process(SCHEDULE), keep), x_0, times, seed=1), strict=True):
+        expected = 1.0 if keep else 1 + betas[:t].sum()
+        np.testing.assert_allclose(jnp.square(x_t).mean(), expected, rtol=0.05)
+
+
+class Page(HTMLParser):
+    """The pictures of a page; fails where a tag is closed that is not the last one opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open, self.pictures, self.text = [], [], ""
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "img":
+            self.pictures.append(dict(attrs)["src"])
+        elif tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_a_tour_of_a_run_is_one_page_that_holds_its_pictures(finished, tmp_path, capsys):
+    out = tmp_path / "tour"
+    assert main(["tour", str(finished), "--out", str(out)]) == 0
+    page = Page()
+    page.feed((out / "index.html").read_text(encoding="utf-8"))
+    assert not page.open and "$" not in page.text
+    assert str(finished) in page.text
+    pictures = sorted(out.glob("*.png"))
+    assert len(page.pictures) == len(pictures) == 9
+    assert all(source.startswith("data:image/png;base64,") for source in page.pictures)
+    for path in pictures:
+        assert np.asarray(Image.open(path).convert("L")).std() > 5, path
+    assert main(["tour", str(finished), "--out", str(out)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    (out / "notes.txt").write_text("mine")
+    assert main(["tour", str(finished), "--out", str(out), "--overwrite"]) == 2
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_mistakes_are_told_before_anything_is_lost(tmp_path, capsys):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "index.html").write_text("mine")
+    for arguments, told in (
+        (["digit"], "neither the folder of a run nor one of digits"),
+        ([str(tmp_path)], "is not a workdir"),
+        (["--out", str(tmp_path / "letters"), "--overwrite"], "exists"),
+    ):
+        assert main(["tour", *arguments]) == 2
+        assert told in capsys.readouterr().err
+    assert (tmp_path / "letters" / "index.html").read_text() == "mine"
