@@ -1,6 +1,38 @@
-"""Data whose best predictor is known, and the variances that are exact for them."""
+"""Data whose best predictor is known, the variances that are exact for them, and every schedule."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
+
+from ddpm_jax.diffusion import schedules
+
+SCHEDULES = {
+    "linear": partial(schedules.linear, 1000),
+    "quadratic": partial(schedules.quadratic, 1000),
+    "constant": partial(schedules.constant, 1000),
+    "warmup": partial(schedules.warmup, 1000),
+    "sigmoid": partial(schedules.sigmoid, 1000),
+    "steady": partial(schedules.steady, 1000),
+    "cosine": partial(schedules.cosine, 1000),
+    "cosine 4000": partial(schedules.cosine, 4000),
+}
+"""Each is a function of the dtype."""
+
+
+def tables(schedule):
+    """The four tables of a schedule."""
+    return (
+        schedule.alpha_bar,
+        schedule.one_minus_alpha_bar,
+        schedule.log_alpha_bar,
+        schedule.log_alpha_bar_rest,
+    )
+
+
+def keys(count, seed=0):
+    """A key for each example."""
+    return jax.random.split(jax.random.key(seed), count)
 
 
 def forward_variance(schedule, t, s, ndim):

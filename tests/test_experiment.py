@@ -10,7 +10,6 @@ import pytest
 from flax import linen as nn
 
 from ddpm_jax.data import Data
-from ddpm_jax.data.encodings import to_float, to_uint8, truncated
 from ddpm_jax.diffusion import gaussian, losses, parameterizations, samplers, schedules
 from ddpm_jax.experiment import (
     EVALUATE,
@@ -73,25 +72,6 @@ def test_labels_reach_only_networks_that_have_classes():
     x, label = jnp.zeros((2, 2, 2, 1)), jnp.array([1, 3])
     np.testing.assert_array_equal(network_fn(experiment(), {})(x, 1, label)[:, 0, 0, 0], [0, 0])
     np.testing.assert_array_equal(network_fn(experiment(Echo(num_classes=4)), {})(x, 1, label)[:, 0, 0, 0], [100, 300])
-
-
-@pytest.mark.parametrize("levels", [2, 17, 256])
-def test_levels_fill_the_range_evenly(levels):
-    values = to_float(jnp.arange(levels, dtype=jnp.uint8), levels)
-    np.testing.assert_allclose(values, np.linspace(-1, 1, levels), atol=1e-6)
-    np.testing.assert_array_equal(to_uint8(values), np.rint(np.linspace(0, 255, levels)))
-
-
-def test_truncated_samples_are_half_a_level_darker():
-    """Between levels evenly spread values round to the nearest and drop to the lower: the mean falls by one half."""
-    images = jnp.linspace(-1, 1, 100_001)
-    lower = to_uint8(images).astype(float).mean() - truncated().decode(images).astype(float).mean()
-    assert lower == pytest.approx(0.5, abs=0.01)
-    assert truncated().decode(jnp.array([-9.0, -1, 1, 9])).tolist() == [0, 0, 255, 255]
-
-
-def test_what_lies_outside_the_range_is_clipped_not_wrapped():
-    np.testing.assert_array_equal(to_uint8(jnp.array([-9.0, 9.0])), [0, 255])
 
 
 def test_a_likelihood_of_other_levels_than_the_data_is_refused():

@@ -1,6 +1,6 @@
 """The type of a data set, and the order in which a run reads its examples.
 
-The order is a seeded global shuffle that can start at any position without reading the examples before it. Step n of a
+The order is a seeded global shuffle that can start at any position without reading the preceding examples. Step n of a
 run sees the same examples whether or not the run was interrupted, and whether its data are kept on the device or
 streamed from disk. No position has to be saved.
 """

@@ -48,7 +48,7 @@ def _names(root: Path) -> list[str]:
     )
 
 
-@lru_cache(8)  # once per process: the table of contents may be long; reading is thread-safe
+@lru_cache(8)  # once per process: a large archive takes long to open; concurrent reads are safe
 def _archive(path: Path) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 

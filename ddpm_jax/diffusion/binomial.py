@@ -3,7 +3,7 @@
 Bits are floats, 0.0 or 1.0. alpha_bar_t is the probability that a bit has not been replaced up to t.
 """
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def transition(
 def posterior(
     schedule: Schedule,
     x_t: Float[Array, "*shape"],
-    x_0: Float[Array, "*shape"],
+    x_0: Float[Array, "*shape"] | Bernoulli,
     t: ArrayLike,
     s: ArrayLike,
     eta: ArrayLike = 1.0,
@@ -39,14 +39,18 @@ def posterior(
 ) -> Bernoulli:
     """q(x_s | x_t, x_0) for s < t, by Bayes' rule.
 
-    It is linear in x_0, so x_0 may be a probability: with E[x_0 | x_t] for x_0 the result is q(x_s | x_t). Raises
-    ValueError for any `eta` but 1: DDIM is not defined for bits here.
+        q(x_s | x_t, x_0) = q(x_t | x_s) q(x_s | x_0) / q(x_t | x_0)
+
+    It is linear in x_0, so x_0 may be a probability: with E[x_0 | x_t] for x_0 the result is q(x_s | x_t). A Bernoulli
+    for x_0 has both probabilities exact. Raises ValueError for any `eta` but 1: DDIM is not defined for bits here.
     """
     if not (isinstance(eta, float | int) and eta == 1):
         raise ValueError("a binomial process has no DDIM: leave out eta, and the sampler ddim")
+    belief = x_0 if isinstance(x_0, Bernoulli) else Bernoulli(x_0, 1 - x_0)
     given_one = _posterior_of_bit(schedule, x_t, jnp.ones_like(x_t), t, s, rate)
     given_zero = _posterior_of_bit(schedule, x_t, jnp.zeros_like(x_t), t, s, rate)
-    return Bernoulli(*(x_0 * one + (1 - x_0) * zero for one, zero in zip(given_one, given_zero, strict=True)))
+    one, zero = (belief.one * x + belief.zero * y for x, y in zip(given_one, given_zero, strict=True))
+    return Bernoulli(one, zero)
 
 
 def _posterior_of_bit(schedule: Schedule, x_t: Array, x_0: Array, t: ArrayLike, s: ArrayLike, rate: float) -> Bernoulli:
@@ -75,5 +79,10 @@ def process(schedule: Schedule, rate: float = 0.5) -> Process:
     """
     if not 0 < rate < 1:
         raise ValueError(f"the base rate must lie in (0, 1), got {rate}")
+    return Process(schedule, _family(rate))
+
+
+@lru_cache  # equal rates give the same functions: a jitted function with a process as argument is compiled once
+def _family(rate: float) -> Family:
     bound = [partial(function, rate=rate) for function in (prior, transition, posterior)]
-    return Process(schedule, Family("binomial", *bound, log_likelihood, low=0.0, rate=rate))
+    return Family("binomial", *bound, log_likelihood, low=0.0, rate=rate)

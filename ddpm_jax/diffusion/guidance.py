@@ -37,14 +37,16 @@ def multiplied(kernel: Kernel, factor: Callable[[ArrayLike], Normal]) -> Kernel:
 
         1 / variance = 1 / variance_p + 1 / variance_r,    mean / variance = mean_p / variance_p + mean_r / variance_r
 
-    A factor of infinite variance does not change the kernel. The warning of `tilted` holds here too.
+    A factor of infinite variance does not change the kernel, and no factor changes a kernel of variance 0. The warning
+    of `tilted` holds here too.
     """
 
     def product(x_t, t, s):
         dist: Any = kernel(x_t, t, s)
         r = factor(s)
-        variance = 1 / (1 / dist.variance + 1 / r.variance)
-        return Normal(variance * (dist.mean / dist.variance + r.mean / r.variance), variance)
+        # the weights of the two means; neither divides by a variance of the kernel, which may be 0
+        kept, moved = 1 / (1 + dist.variance / r.variance), dist.variance / (dist.variance + r.variance)
+        return Normal(kept * dist.mean + moved * r.mean, kept * dist.variance)
 
     return product
 
@@ -67,14 +69,13 @@ def inpaint(
     samples of q(x_s | known), the noise level that the network was trained with.
     """
 
-    def hold(keys: Array, x: Array, s: ArrayLike) -> Array:
-        there = (
-            jnp.where(jnp.asarray(s) > 0, process.marginal(known, s).sample(fold(keys, 0)), known) if noised else known
-        )
-        return jnp.where(mask[None], there, x)
+    def known_at(s: Array, keys: Array) -> Array:
+        if not noised:
+            return known
+        return jnp.where(s > 0, process.marginal(known, s).sample(fold(keys, 0)), known)
 
     def step(keys: Array, x_t: Array, memory: Any, t: Array, s: Array) -> tuple[Array, Any]:
         x_s, memory = sampler.step(keys, x_t, memory, t, s)
-        return hold(keys, x_s, s), memory
+        return jnp.where(mask[None], known_at(s, keys), x_s), memory
 
     return Sampler(init=sampler.init, step=step)

@@ -4,7 +4,7 @@ Every table is computed in float64 on the host and rounded once at the end. Neit
 ``1 - alpha_bar`` has the rounding errors of a long product in float32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,20 +15,17 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 from numpy.typing import DTypeLike
 
-Numbers = tuple[tuple[str, float], ...]
-"""The arguments of a named schedule, as (name, value) pairs."""
-
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no truth value: a schedule is equal to itself only
 class Schedule:
     """A noise schedule as tables of length T + 1, indexed by t = 0..T; ``alpha_bar[0] = 1`` is the data.
 
         alpha_bar_t = prod_{i <= t} (1 - beta_i)        (Ho et al. 2020, Eq. 4)
 
     Any pair s < t is a step, so a sampler that skips steps needs no schedule of its own. A Schedule is a pytree: it can
-    be an argument of a jitted function. Make one with `linear`, `cosine`, `from_betas` and the other functions of this
-    module.
+    be an argument of a jitted function, which is compiled once for all schedules of the same name and length. Make one
+    with `linear`, `cosine`, `from_betas` and the other functions of this module.
     """
 
     alpha_bar: Any
@@ -41,8 +38,8 @@ class Schedule:
     """[T + 1], float: ... and what rounding took from it. With both, the difference of two close entries is exact."""
     name: str = field(default="betas", metadata={"static": True})
     """The function that made it, such as "linear"; "betas" for a schedule of given betas."""
-    numbers: Numbers = field(default=(), metadata={"static": True})
-    """The arguments of that function, such as beta_1 and beta_T."""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    """The arguments of that function by name, such as beta_1 and beta_T. Leaves of the pytree, like the tables."""
 
     @property
     def num_steps(self) -> int:
@@ -56,65 +53,65 @@ class Schedule:
         tables; between integers the log signal-to-noise ratio log(alpha_bar / (1 - alpha_bar)) is linear in t. Any
         other t gives NaN.
         """
-        pair = _at_real(self, t) if _is_real(t) else (_pick(self.alpha_bar, t), _pick(self.one_minus_alpha_bar, t))
-        alpha_bar, one_minus = (_with_axes(value, ndim) for value in pair)
-        return alpha_bar, one_minus
+        alpha_bar, one_minus, _, _ = _look_up(self, t)
+        return _with_axes(alpha_bar, ndim), _with_axes(one_minus, ndim)
 
     def between(self, s: ArrayLike, t: ArrayLike, ndim: int) -> tuple[Array, Array]:
         """``(alpha, beta)`` of the step from s to t, for 0 <= s < t <= T; shapes and times as in `at`.
 
             alpha = alpha_bar_t / alpha_bar_s,    beta = 1 - alpha
 
-        For s = t - 1 the second number is beta_t of the papers. Its relative error in float32 is below 1e-6 at any T.
+        For s = t - 1 the second number is beta_t of the papers; its relative error in float32 is below 1e-6 up to
+        T = 100,000. Where nothing is left of the data at s, alpha is 1 and beta 0.
         """
-        alpha_bar_s, _ = self.at(s, ndim)
-        alpha_bar_t, one_minus_t = self.at(t, ndim)
-        (log_s, rest_s), (log_t, rest_t) = (self._log_at(each, ndim) for each in (s, t))
-        lost = -jnp.expm1((log_t - log_s) + (rest_t - rest_s))
-        from_data = _with_axes(jnp.asarray(s) == 0, ndim)
-        return alpha_bar_t / alpha_bar_s, jnp.where(from_data, one_minus_t, lost)
-
-    def _log_at(self, t: ArrayLike, ndim: int) -> tuple[Array, Array]:
-        """The logarithm of alpha_bar_t as a sum of two numbers."""
-        pair = _pick(self.log_alpha_bar, t), _pick(self.log_alpha_bar_rest, t)
-        if _is_real(t):
-            whole = _is_whole(t)
-            between = jax.nn.log_sigmoid(_log_snr(self, t))
-            pair = jnp.where(whole, pair[0], between), jnp.where(whole, pair[1], 0.0)
-        log, rest = (_with_axes(value, ndim) for value in pair)
-        return log, rest
+        alpha_bar_s, _, log_s, rest_s = (_with_axes(value, ndim) for value in _look_up(self, s))
+        alpha_bar_t, one_minus_t, log_t, rest_t = (_with_axes(value, ndim) for value in _look_up(self, t))
+        beta = -jnp.expm1((log_t - log_s) + (rest_t - rest_s))
+        beta = jnp.where(_with_axes(jnp.asarray(s) == 0, ndim), one_minus_t, beta)
+        nothing_left = alpha_bar_s == 0
+        return jnp.where(nothing_left, 1.0, alpha_bar_t / alpha_bar_s), jnp.where(nothing_left, 0.0, beta)
 
 
-def _is_real(t: ArrayLike) -> bool:
-    return jnp.issubdtype(jnp.result_type(t), jnp.floating)
+Entries = tuple[Array, Array, Array, Array]
+"""alpha_bar, 1 - alpha_bar, and the logarithm of alpha_bar as a sum of two numbers."""
 
 
-def _is_whole(t: ArrayLike) -> Array:
-    return jnp.floor(jnp.asarray(t)) == t
-
-
-def _at_real(schedule: Schedule, t: ArrayLike) -> tuple[Array, Array]:
-    whole, log_snr = _is_whole(t), _log_snr(schedule, t)
-    alpha_bar = jnp.where(whole, _pick(schedule.alpha_bar, t), jax.nn.sigmoid(log_snr))
-    return alpha_bar, jnp.where(whole, _pick(schedule.one_minus_alpha_bar, t), jax.nn.sigmoid(-log_snr))
-
-
-def _log_snr(schedule: Schedule, t: ArrayLike) -> Array:
-    """log(alpha_bar_t / (1 - alpha_bar_t)), linear between the integers from 1 on; NaN outside [1, T]."""
+def _look_up(schedule: Schedule, t: ArrayLike) -> Entries:
+    if not jnp.issubdtype(jnp.result_type(t), jnp.floating):
+        return _entries(schedule, t)
     below = jnp.floor(jnp.asarray(t))
-    share = t - below
+    entries, share = _entries(schedule, below), t - below
+    alpha_bar, one_minus, log, rest = _interpolate(entries, _entries(schedule, below + 1), share)
+    # a t of NaN has a share of NaN, so it takes the interpolated values, which are NaN
+    pairs = zip(entries, (alpha_bar, one_minus, log, rest), strict=True)
+    alpha_bar, one_minus, log, rest = (jnp.where(share == 0, entry, value) for entry, value in pairs)
+    return alpha_bar, one_minus, log, rest
 
-    def at(index: Array) -> Array:
-        return jnp.log(_pick(schedule.alpha_bar, index)) - jnp.log(_pick(schedule.one_minus_alpha_bar, index))
 
-    inside = jnp.where(below >= 1, at(jnp.maximum(below, 1)), jnp.nan)
-    return inside + jnp.where(share > 0, share * (at(jnp.maximum(below, 1) + 1) - inside), 0.0)
+def _interpolate(start: Entries, stop: Entries, share: Array) -> Entries:
+    """The entries between those of two consecutive integers, with the log signal-to-noise ratio linear in `share`.
+
+    NaN between 0 and 1, since the ratio at 0 is infinite.
+    """
+    alpha_bar, one_minus, log, rest = start
+    step = (stop[2] - log) + (stop[3] - rest)
+    # the step of the log ratio: both terms are negative, so no digits are lost
+    slope = step - jnp.log1p(-jnp.expm1(step) * alpha_bar / one_minus)
+    left = alpha_bar * jnp.exp(share * slope)
+    total = left + one_minus
+    return left / total, one_minus / total, log, rest - jnp.log1p(one_minus * jnp.expm1(-share * slope))
 
 
-def _pick(table: Array | np.ndarray, t: ArrayLike) -> Array:
-    """The entries of the table at t, rounded down; NaN outside the table, also where t is negative."""
+def _entries(schedule: Schedule, t: ArrayLike) -> Entries:
+    """The entries of the tables at whole t; NaN outside them, also where t is negative."""
     index = jnp.asarray(t).astype(jnp.int32)
-    return jnp.asarray(table).at[jnp.where(index < 0, len(table), index)].get(mode="fill", fill_value=jnp.nan)
+    index = jnp.where(index < 0, schedule.num_steps + 1, index)
+
+    def pick(table: Any) -> Array:
+        return jnp.asarray(table).at[index].get(mode="fill", fill_value=jnp.nan)
+
+    log, rest = pick(schedule.log_alpha_bar), pick(schedule.log_alpha_bar_rest)
+    return pick(schedule.alpha_bar), pick(schedule.one_minus_alpha_bar), log, rest
 
 
 def _with_axes(values: Array, ndim: int) -> Array:
@@ -125,7 +122,7 @@ def _tables(
     log_alpha_bar: np.ndarray,
     dtype: DTypeLike,
     name: str,
-    numbers: Numbers = (),
+    numbers: Mapping[str, float],
     exact: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Schedule:
     """The schedule of this float64 logarithm; `exact` has alpha_bar and one minus it where they are known better."""
@@ -154,7 +151,7 @@ def from_betas(
         log_alpha_bar = np.concatenate([[0.0], np.cumsum(np.log1p(-values))])
     if (lost := np.flatnonzero(np.exp(log_alpha_bar[:-1]) < np.finfo(dtype).tiny)).size:
         raise ValueError(f"alpha_bar underflows at t = {lost[0]} of {values.size}: the betas are too large")
-    return _tables(log_alpha_bar, dtype, name, tuple(numbers.items()))
+    return _tables(log_alpha_bar, dtype, name, numbers)
 
 
 def from_traced_betas(betas: Float[Array, " T"]) -> Schedule:
@@ -217,7 +214,7 @@ def steady(num_steps: int, dtype: DTypeLike = np.float32) -> Schedule:
         raise ValueError(f"timesteps must be at least 1, got {num_steps}")
     left = np.arange(num_steps, -1, -1) / num_steps
     with np.errstate(divide="ignore"):
-        return _tables(np.log(left), dtype, "steady", exact=(left, np.arange(num_steps + 1) / num_steps))
+        return _tables(np.log(left), dtype, "steady", {}, (left, np.arange(num_steps + 1) / num_steps))
 
 
 def cosine(num_steps: int, offset: float = 0.008, max_beta: float = 0.999, dtype: DTypeLike = np.float32) -> Schedule:

@@ -78,11 +78,12 @@ class Family(NamedTuple):
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Process:
     """A forward process: a family of distributions with a schedule. Made by `gaussian.process`, `binomial.process`.
 
-    A pytree, whose leaves are the tables of the schedule.
+    A pytree, whose leaves are those of the schedule. A jitted function with a process as argument is compiled once for
+    all processes of the same family whose schedules have the same name and length.
     """
 
     schedule: Schedule
@@ -96,8 +97,11 @@ class Process:
         """q(x_t | x_s), for s < t."""
         return self.family.transition(self.schedule, x_s, s, t)
 
-    def posterior(self, x_t: Array, x_0: Array, t: ArrayLike, s: ArrayLike, eta: ArrayLike = 1.0) -> Any:
-        """q(x_s | x_t, x_0), for s < t; with eta < 1 the less random bridges of Song et al. 2021, Eq. 7."""
+    def posterior(self, x_t: Array, x_0: Any, t: ArrayLike, s: ArrayLike, eta: ArrayLike = 1.0) -> Any:
+        """q(x_s | x_t, x_0), for s < t; with eta < 1 the less random bridges of Song et al. 2021, Eq. 7.
+
+        x_0 is an array; for a binomial process also a Bernoulli, whose two probabilities are used as they are.
+        """
         return self.family.posterior(self.schedule, x_t, x_0, t, s, eta)
 
     def log_likelihood(self, dist: Any, x_0: Array) -> Array:
@@ -121,12 +125,12 @@ class Rules(NamedTuple):
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parameterization:
     """What the output of a network means, for t in [1, T]: the rules, with the process they refer to.
 
-    Made by `parameterizations.eps` and the other functions of that module. A pytree, whose leaves are the tables of the
-    schedule.
+    Made by `parameterizations.eps` and the other functions of that module. A pytree, whose leaves are those of the
+    schedule. Not the schedule but the rules are part of what a jitted function is compiled for, see `Process`.
     """
 
     process: Process
@@ -134,7 +138,8 @@ class Parameterization:
     name: str = field(default="custom", metadata={"static": True})
     """The function that made it, such as "eps"."""
     variance: Variance | None = field(default=None, metadata={"static": True})
-    """The rule for the variance of the kernel, such as `parameterizations.fixed_small`; None where it is learned."""
+    """The rule for the variance of the kernel, such as `parameterizations.fixed_small`. None where the network computes
+    it, and for bits."""
     clip: tuple[float, float] | None = field(default=None, metadata={"static": True})
     """The range that estimates of x_0 are clipped to; None where they are not."""
     unclipped_rules: Rules | None = field(default=None, metadata={"static": True})

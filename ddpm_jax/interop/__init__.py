@@ -1,4 +1,4 @@
-"""Checkpoints of other libraries as plain dictionaries and arrays, in and out: diffusers' ``UNet2DModel`` folders."""
+"""Checkpoints of other libraries, as plain dictionaries and arrays: reads and writes diffusers' ``UNet2DModel``."""
 
 from ddpm_jax.interop import folders, schedulers, tensors, unets
 

@@ -1,4 +1,4 @@
-"""A diffusers folder: a pipeline with ``unet/`` and ``scheduler/``, or a model with its files side by side."""
+"""Folders of diffusers: a pipeline with ``unet/`` and ``scheduler/``, or a model with all its files in one folder."""
 
 import json
 from pathlib import Path
@@ -7,39 +7,43 @@ from typing import Any, NamedTuple
 import numpy as np
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
-OURS = "ddpm_jax.json"
-"""What a folder that was written here tells of its origin."""
 UNET, SCHEDULER = "config.json", "scheduler_config.json"
+ORIGIN = "ddpm_jax.json"
+"""The file in which a folder written by `write` records where it came from."""
 
 
 class Folder(NamedTuple):
-    """What a folder holds, as its files have it."""
+    """The content of a diffusers folder."""
 
     unet: dict[str, Any]
+    """The config of the network."""
     scheduler: dict[str, Any]
+    """The config of the scheduler."""
     tensors: dict[str, np.ndarray]
+    """The weights by their names in diffusers."""
     origin: dict[str, Any]
-    """Of a folder that `write` made, empty otherwise."""
+    """The content of `ORIGIN`; empty for a folder that `write` did not make."""
 
 
-def is_one(folder: Path) -> bool:
-    """Whether it looks like a folder of diffusers."""
-    return any((place / UNET).is_file() for place in (folder, folder / "unet"))
+def is_diffusers(folder: Path) -> bool:
+    """Whether the folder holds the config of a diffusers model."""
+    return any((candidate / UNET).is_file() for candidate in (folder, folder / "unet"))
 
 
 def read(folder: Path) -> Folder:
-    """Reads the folder. No pickle is opened: those can hold programs, safetensors holds numbers alone.
+    """Reads a diffusers folder. Weights are read from safetensors only: a pickle can execute code.
 
-    Raises FileNotFoundError or ValueError saying which file is missing or cannot be read.
+    Raises FileNotFoundError or ValueError naming the file that is missing or cannot be read.
     """
-    if not is_one(folder):
-        raise FileNotFoundError(f"{folder} holds no {UNET} of a UNet2DModel, nor unet/{UNET}")
-    place = folder / "unet" if (folder / "unet" / UNET).is_file() else folder
-    unet = _json(place / UNET)
-    kind = unet.get("_class_name", "UNet2DModel")
-    if kind != "UNet2DModel":
-        raise ValueError(f"{place / UNET} is of a {kind}: only UNet2DModel can be read")
-    return Folder(unet, _scheduler(folder), _tensors(place), _json(folder / OURS) if (folder / OURS).exists() else {})
+    if not is_diffusers(folder):
+        raise FileNotFoundError(f"{folder} has neither {UNET} of a UNet2DModel nor unet/{UNET}")
+    model = folder / "unet" if (folder / "unet" / UNET).is_file() else folder
+    unet = _json(model / UNET)
+    class_name = unet.get("_class_name", "UNet2DModel")
+    if class_name != "UNet2DModel":
+        raise ValueError(f"{model / UNET} is of a {class_name}: only UNet2DModel is supported")
+    origin = _json(folder / ORIGIN) if (folder / ORIGIN).exists() else {}
+    return Folder(unet, _scheduler(folder), _tensors(model), origin)
 
 
 def _scheduler(folder: Path) -> dict[str, Any]:
@@ -47,8 +51,8 @@ def _scheduler(folder: Path) -> dict[str, Any]:
         if path.is_file():
             return _json(path)
     raise FileNotFoundError(
-        f"{folder} holds no {SCHEDULER}, which tells the betas and what the network predicts: put the one it was "
-        "trained with there"
+        f"{folder} has no {SCHEDULER}, which defines the betas and the prediction of the network: add the one it was "
+        "trained with"
     )
 
 
@@ -68,34 +72,34 @@ def _tensors(folder: Path) -> dict[str, np.ndarray]:
 
     path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if path is None:
-        raise FileNotFoundError(f"{folder} holds no {WEIGHTS[0]}{_instead(folder)}")
+        raise FileNotFoundError(f"{folder} has no {WEIGHTS[0]}{_advice(folder)}")
     try:
         return load_file(path)
-    except (SafetensorError, AttributeError, KeyError, ValueError) as error:  # AttributeError: of a type NumPy lacks
+    except (SafetensorError, AttributeError, KeyError, ValueError) as error:  # AttributeError: a dtype NumPy lacks
         raise ValueError(f"{path} cannot be read: {error}") from None
 
 
-def _instead(folder: Path) -> str:
-    """What to do about the weights that are there."""
+def _advice(folder: Path) -> str:
+    """The end of the error message where the folder has weights in a form that is not supported."""
     if any(folder.glob("*.safetensors.index.json")):
-        return ", but shards of it: let diffusers save the model again with a larger max_shard_size"
+        return " but shards of it: save the model again with a larger max_shard_size"
     if any(folder.glob("*.bin")):
-        return "; a .bin is a pickle, which can run programs, and is not read: save it with safe_serialization=True"
+        return "; a .bin is a pickle, which can execute code, and is not read: save it with safe_serialization=True"
     return ""
 
 
 def write(folder: Path, content: Folder) -> None:
-    """The files of a pipeline into an empty folder."""
+    """Writes the files of a diffusers pipeline into an empty folder."""
     from safetensors.numpy import save_file
 
     for name in ("unet", "scheduler"):
         (folder / name).mkdir()
-    kind = content.scheduler["_class_name"]
-    index = {"_class_name": kind.replace("Scheduler", "Pipeline"), "unet": ["diffusers", "UNet2DModel"]}
-    _write_json(folder / "model_index.json", index | {"scheduler": ["diffusers", kind]})
+    scheduler = content.scheduler["_class_name"]
+    index = {"_class_name": scheduler.replace("Scheduler", "Pipeline"), "unet": ["diffusers", "UNet2DModel"]}
+    _write_json(folder / "model_index.json", index | {"scheduler": ["diffusers", scheduler]})
     _write_json(folder / "unet" / UNET, content.unet)
     _write_json(folder / "scheduler" / SCHEDULER, content.scheduler)
-    _write_json(folder / OURS, content.origin)
+    _write_json(folder / ORIGIN, content.origin)
     save_file(content.tensors, folder / "unet" / WEIGHTS[0], metadata={"format": "pt"})
 
 

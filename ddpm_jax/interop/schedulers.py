@@ -1,69 +1,78 @@
-"""``scheduler_config.json`` of diffusers, and the process and reading of the network that it means."""
+"""Conversion between diffusers' ``scheduler_config.json`` and the knobs of a Gaussian process and its sampler."""
 
 from typing import Any
 
 from ddpm_jax.interop import configs
 from ddpm_jax.interop.configs import NAME, POSITIVE, Kind
 
+CONFIG = "scheduler_config.json"
 SAMPLERS = {"DDPMScheduler": "ancestral", "DDIMScheduler": "ddim"}
-"""Their classes, and our samplers."""
+"""Supported scheduler classes of diffusers, and the names of our samplers."""
 ENTRIES: dict[str, tuple[Any, Kind]] = {
     "num_train_timesteps": (1000, configs.COUNT),
     "beta_start": (1e-4, POSITIVE),
     "beta_end": (0.02, POSITIVE),
     "beta_schedule": ("linear", NAME),
-    "trained_betas": (None, configs.BETAS),
+    "trained_betas": (None, configs.NUMBERS_OR_NONE),
     "variance_type": ("fixed_small", NAME),
-    "clip_sample": (True, configs.TRUTH),
+    "clip_sample": (True, configs.BOOLEAN),
     "clip_sample_range": (1.0, POSITIVE),
     "prediction_type": ("epsilon", NAME),
 }
-"""What the scheduler takes where its config is silent, and what each entry should be."""
+"""The entries that are converted: diffusers' default, and what the value must be."""
 FIXED: dict[str, tuple[Any, ...]] = {
     "thresholding": (False,),
     "rescale_betas_zero_snr": (False,),
     "set_alpha_to_one": (True,),
     "timestep_values": (None,),
 }
+"""Entries for which only these values are supported."""
 IGNORED = {"dynamic_thresholding_ratio", "sample_max_value", "timestep_spacing", "steps_offset", "tensor_format"}
-"""How some of the steps are chosen, which is told to our samplers when they are called; and what FIXED makes idle."""
+"""Entries without effect here.
+
+timestep_spacing and steps_offset choose the times of a shorter walk, which our samplers take as an argument; the others
+have an effect only with values that `FIXED` excludes.
+"""
 
 SCHEDULES = {"linear": "linear", "scaled_linear": "quadratic", "squaredcos_cap_v2": "cosine", "sigmoid": "sigmoid"}
-"""Their names of schedules, and ours."""
+"""diffusers' names of noise schedules, and ours."""
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+"""diffusers' names of parameterizations, and ours."""
 VARIANCES = {"fixed_small": "fixed_small", "fixed_small_log": "fixed_small", "fixed_large": "fixed_large"}
+"""diffusers' names of the variance of the reverse process, and ours."""
 
 
 def to_knobs(config: dict[str, Any]) -> dict[str, Any]:
-    """timesteps, schedule, beta_1, beta_T, betas, prediction, variance, sampler and clip (None: x_0 is not clipped).
+    """The knobs of ``experiments/imported.py`` that a scheduler config corresponds to.
 
-    Raises ValueError naming the first entry that cannot be followed.
+    They are timesteps, schedule, beta_1, beta_T, betas (None unless the schedule is "betas"), prediction, variance,
+    sampler, and clip (None where x_0 is not clipped). Raises ValueError naming the first entry that is not supported.
     """
-    name, config = "scheduler_config.json", _in_todays_words(config)
-    kind = config.get("_class_name", "DDPMScheduler")
-    if kind not in SAMPLERS:
-        raise ValueError(f"{name}: {kind} is not supported; save the model with its DDPMScheduler")
-    configs.check_known(name, config, {*ENTRIES, *FIXED, *IGNORED})
-    configs.check_fixed(name, config, FIXED)
-    told = configs.read(name, config, ENTRIES)
+    config = _with_current_names(config)
+    scheduler = config.get("_class_name", "DDPMScheduler")
+    if scheduler not in SAMPLERS:
+        raise ValueError(f"{CONFIG}: {scheduler} is not supported: save the model with its DDPMScheduler")
+    configs.check_known(CONFIG, config, {*ENTRIES, *FIXED, *IGNORED})
+    configs.check_fixed(CONFIG, config, FIXED)
+    values = configs.read(CONFIG, config, ENTRIES)
     choices = {"beta_schedule": SCHEDULES, "variance_type": VARIANCES, "prediction_type": PREDICTIONS}
-    configs.check_fixed(name, told, {key: tuple(values) for key, values in choices.items()})
-    betas = told["trained_betas"]
+    configs.check_fixed(CONFIG, values, {key: tuple(names) for key, names in choices.items()})
+    betas = values["trained_betas"]
     return {
-        "timesteps": told["num_train_timesteps"] if betas is None else len(betas),
-        "schedule": SCHEDULES[told["beta_schedule"]] if betas is None else "betas",
-        "beta_1": float(told["beta_start"]),
-        "beta_T": float(told["beta_end"]),
+        "timesteps": values["num_train_timesteps"] if betas is None else len(betas),
+        "schedule": SCHEDULES[values["beta_schedule"]] if betas is None else "betas",
+        "beta_1": float(values["beta_start"]),
+        "beta_T": float(values["beta_end"]),
         "betas": betas,
-        "prediction": PREDICTIONS[told["prediction_type"]],
-        "variance": VARIANCES[told["variance_type"]],
-        "sampler": SAMPLERS[kind],
-        "clip": float(told["clip_sample_range"]) if told["clip_sample"] else None,
+        "prediction": PREDICTIONS[values["prediction_type"]],
+        "variance": VARIANCES[values["variance_type"]],
+        "sampler": SAMPLERS[scheduler],
+        "clip": float(values["clip_sample_range"]) if values["clip_sample"] else None,
     }
 
 
-def _in_todays_words(config: dict[str, Any]) -> dict[str, Any]:
-    """With the entries of 2022 under the names they have now."""
+def _with_current_names(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with entries that were renamed since 2022 under their current names."""
     config = dict(config)
     if "clip_predicted_image" in config:
         config["clip_sample"] = config.pop("clip_predicted_image")
@@ -73,14 +82,14 @@ def _in_todays_words(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_config(knobs: dict[str, Any]) -> dict[str, Any]:
-    """The config of the scheduler that has the knobs which `to_knobs` gives."""
-    ours_to_theirs = {ours: theirs for theirs, ours in SCHEDULES.items()}
+    """The scheduler config that corresponds to these knobs: the inverse of `to_knobs`."""
+    schedules = {ours: theirs for theirs, ours in SCHEDULES.items()}
     return {
         "_class_name": {ours: theirs for theirs, ours in SAMPLERS.items()}[knobs["sampler"]],
         "num_train_timesteps": knobs["timesteps"],
         "beta_start": knobs["beta_1"],
         "beta_end": knobs["beta_T"],
-        "beta_schedule": ours_to_theirs.get(knobs["schedule"], "linear"),
+        "beta_schedule": schedules.get(knobs["schedule"], "linear"),
         "trained_betas": None if knobs["betas"] is None else list(knobs["betas"]),
         **({"variance_type": knobs["variance"]} if knobs["sampler"] == "ancestral" else {}),
         "clip_sample": knobs["clip"] is not None,

@@ -1,15 +1,15 @@
-"""The names and layouts of a ``UNet2DModel``'s tensors, and of our U-Net's parameters."""
+"""Conversion between the tensors of diffusers' ``UNet2DModel`` and the parameters of our U-Net."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import numpy as np
 
 Tensors = dict[str, np.ndarray]
-"""As in the file: convolutions [out, in, height, width], dense layers [out, in]."""
+"""Tensors by their names in diffusers: convolutions are [out, in, height, width], dense layers [out, in]."""
 Params = Mapping[str, Any]
-"""Flax's nested dictionaries: convolutions [height, width, in, out], dense layers [in, out]."""
+"""Nested dictionaries of Flax: convolutions are [height, width, in, out], dense layers [in, out]."""
 
 TOP = {
     ("time", "dense_in"): "time_embedding.linear_1",
@@ -19,6 +19,7 @@ TOP = {
     ("norm_out",): "conv_norm_out",
     ("conv_out",): "conv_out",
 }
+"""Layers outside the blocks: our path, and diffusers' name."""
 INSIDE = {
     "norm_in": "norm1",
     "conv_in": "conv1",
@@ -32,47 +33,54 @@ INSIDE = {
     "value": "to_v",
     "out": "to_out.0",
 }
-"""The layers of residual blocks and of attention."""
+"""Layers of residual and attention blocks: our name, and diffusers'."""
 OLD = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-"""The layers of attention as checkpoints of 2022 call them."""
+"""The layers of attention in checkpoints of 2022, and their current names."""
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
+"""Our name of an array in a layer, and diffusers'."""
 
 
 def from_params(params: Params, levels: int) -> Tensors:
-    """The tensors of a ``UNet2DModel`` with as many levels."""
+    """The tensors of the ``UNet2DModel`` with the same weights; `levels` is the number of resolutions."""
     return {_name(path, levels): _theirs(path, np.asarray(leaf)) for path, leaf in _flat(params)}
 
 
 def to_params(tensors: Tensors, like: Params, levels: int) -> dict[str, Any]:
-    """The parameters, float32, in the shapes of `like`, whose leaves have a ``shape``.
+    """The parameters, float32, with the structure and shapes of `like`, whose leaves have a ``shape``.
 
-    Raises ValueError naming the first tensor that is missing, unexpected, of another shape or not finite.
+    Raises ValueError naming the first tensor that is missing, unexpected, of another shape, or not finite.
     """
-    renamed = {_new_name(name): tensor for name, tensor in tensors.items()}
+    renamed = {_current_name(name): tensor for name, tensor in tensors.items()}
     if len(renamed) < len(tensors):
-        raise ValueError("the layers of attention are there twice, under their old names and their new ones")
-    tensors = renamed
-    wanted = {_name(path, levels): path for path, _ in _flat(like)}
-    for told, names in (("missing", wanted.keys() - tensors), ("unexpected", tensors.keys() - wanted)):
-        if names:
-            raise ValueError(f"{told} tensor {min(names)}" + (f", and {len(names) - 1} more" if len(names) > 1 else ""))
+        raise ValueError("the layers of attention exist twice, under their old and their current names")
+    paths = {_name(path, levels): path for path, _ in _flat(like)}
+    _check_names(paths.keys(), renamed.keys())
     params: dict[str, Any] = {}
     for path, leaf in _flat(like):
-        tensor = tensors[_name(path, levels)]
-        _put(params, path, _checked(_name(path, levels), _ours(path, tensor), tensor, leaf.shape))
+        name = _name(path, levels)
+        _set(params, path, _checked(name, _ours(path, renamed[name]), renamed[name], leaf.shape))
     return params
 
 
+def _check_names(expected: Set[str], found: Set[str]) -> None:
+    """Raises ValueError unless the names are the same."""
+    for problem, names in (("missing", expected - found), ("unexpected", found - expected)):
+        if names:
+            others = f", and {len(names) - 1} more" if len(names) > 1 else ""
+            raise ValueError(f"{problem} tensor {min(names)}{others}")
+
+
 def _checked(name: str, ours: np.ndarray, theirs: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The converted tensor. Raises ValueError unless it has this shape and is finite."""
     if ours.shape != tuple(shape):
-        raise ValueError(f"the tensor {name} of shape {theirs.shape} is not that of a parameter of shape {shape}")
+        raise ValueError(f"the tensor {name} of shape {theirs.shape} does not fit a parameter of shape {shape}")
     if not np.isfinite(ours).all():
-        raise ValueError(f"the tensor {name} holds numbers that are not finite")
+        raise ValueError(f"the tensor {name} has values that are not finite")
     return ours
 
 
 def with_null_class(tensors: Tensors) -> Tensors:
-    """With a row of zeros after the classes': our label for "no label", which adds nothing to the time embedding."""
+    """The tensors with one more row of zeros in the class embedding, for "no label"."""
     name = "class_embedding.weight"
     if name not in tensors:
         return tensors
@@ -80,6 +88,7 @@ def with_null_class(tensors: Tensors) -> Tensors:
 
 
 def _name(path: tuple[str, ...], levels: int) -> str:
+    """diffusers' name of the tensor at our path."""
     *layers, leaf = path
     if tuple(layers) in TOP:
         return f"{TOP[tuple(layers)]}.{LEAVES[leaf]}"
@@ -88,31 +97,37 @@ def _name(path: tuple[str, ...], levels: int) -> str:
 
 
 def _block(name: str, levels: int) -> str:
-    """``down_1_0_attention``, say, is ``down_blocks.1.attentions.0``; upwards they count from the lowest resolution."""
-    way, numbers, attention = re.fullmatch(r"(down|mid|up)((?:_\d+)+)(_attention)?", name).groups()  # type: ignore[union-attr]
+    """diffusers' name of a block, such as ``down_blocks.1.attentions.0`` for ``down_1_0_attention``.
+
+    diffusers counts the blocks on the way up from the lowest resolution, we from the highest.
+    """
+    match = re.fullmatch(r"(down|mid|up)((?:_\d+)+)(_attention)?", name)
+    way, numbers, attention = match.groups()  # type: ignore[union-attr]
     first, *block = map(int, numbers.strip("_").split("_"))
     kind = "attentions" if attention else "resnets"
     if way == "mid":
         return f"mid_block.{kind}.{first}"
-    place = f"down_blocks.{first}" if way == "down" else f"up_blocks.{levels - 1 - first}"
-    return f"{place}.{kind}.{block[0]}" if block else f"{place}.{way}samplers.0.conv"
+    level = f"down_blocks.{first}" if way == "down" else f"up_blocks.{levels - 1 - first}"
+    return f"{level}.{kind}.{block[0]}" if block else f"{level}.{way}samplers.0.conv"
 
 
-def _new_name(name: str) -> str:
-    for old, new in OLD.items():
-        name = name.replace(old, new)
+def _current_name(name: str) -> str:
+    for old, current in OLD.items():
+        name = name.replace(old, current)
     return name
 
 
 def _theirs(path: tuple[str, ...], leaf: np.ndarray) -> np.ndarray:
+    """The array in diffusers' layout."""
     if path[-1] != "kernel":
         return leaf
-    turned = leaf.transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf.T
-    # what acts on the channels alone is a dense layer here and a convolution there
-    return np.ascontiguousarray(turned[:, :, None, None] if path[-2] == "shortcut" else turned)
+    transposed = leaf.transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf.T
+    # the shortcut is a dense layer here and a 1x1 convolution in diffusers
+    return np.ascontiguousarray(transposed[:, :, None, None] if path[-2] == "shortcut" else transposed)
 
 
 def _ours(path: tuple[str, ...], tensor: np.ndarray) -> np.ndarray:
+    """The tensor in our layout, float32: the inverse of `_theirs`."""
     tensor = tensor.astype(np.float32)
     if path[-1] != "kernel":
         return tensor
@@ -122,6 +137,7 @@ def _ours(path: tuple[str, ...], tensor: np.ndarray) -> np.ndarray:
 
 
 def _flat(tree: Params, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    """The (path, leaf) pairs of nested dictionaries."""
     return [
         pair
         for name, node in tree.items()
@@ -129,7 +145,8 @@ def _flat(tree: Params, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...
     ]
 
 
-def _put(tree: dict[str, Any], path: tuple[str, ...], leaf: np.ndarray) -> None:
+def _set(tree: dict[str, Any], path: tuple[str, ...], leaf: np.ndarray) -> None:
+    """Sets the leaf at the path in nested dictionaries, which it creates as needed."""
     for name in path[:-1]:
         tree = tree.setdefault(name, {})
     tree[path[-1]] = leaf

@@ -1,4 +1,4 @@
-"""Measures of sets of images: arrays in, numbers out."""
+"""Metrics of sets of images: functions from arrays to numbers."""
 
 from ddpm_jax.metrics.frechet import frechet_distance
 from ddpm_jax.metrics.parzen import parzen

@@ -1,14 +1,16 @@
-"""The Frechet distance between two clouds of features, or of pixels."""
+"""The Frechet distance between two sets of feature vectors."""
 
 import numpy as np
 from jaxtyping import Float
 
 
 def frechet_distance(a: Float[np.ndarray, "m features"], b: Float[np.ndarray, "n features"]) -> float:
-    """The squared 2-Wasserstein distance between the Gaussians of the same mean and covariance as `a` and `b`.
+    """The squared 2-Wasserstein distance between Gaussians with the means and covariances of `a` and `b`.
 
-    ``|mean_a - mean_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2)`` (Heusel et al. 2017, Eq. 6, where the features are
-    Inception's). float64; exact for singular covariances too. Biased upwards for small samples.
+        |mean_a - mean_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2),    A, B: the covariances
+
+    Heusel et al. 2017, Eq. 6, where the features are those of an Inception network. Computed in float64, and exact for
+    singular covariances too. Biased upwards for small samples.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     cov_a, cov_b = np.atleast_2d(np.cov(a, rowvar=False)), np.atleast_2d(np.cov(b, rowvar=False))
@@ -19,6 +21,6 @@ def frechet_distance(a: Float[np.ndarray, "m features"], b: Float[np.ndarray, "n
 
 
 def _root(matrix: np.ndarray) -> np.ndarray:
-    """The symmetric root of a positive semi-definite matrix."""
+    """The symmetric square root of a positive semi-definite matrix."""
     values, vectors = np.linalg.eigh(matrix)
     return vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T

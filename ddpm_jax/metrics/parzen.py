@@ -1,4 +1,4 @@
-"""The Parzen-window estimate of log-likelihood, as the papers of 2014 and 2015 report it for MNIST."""
+"""The Parzen-window estimate of the log-likelihood, which the papers of 2014 and 2015 report for MNIST."""
 
 from functools import partial
 
@@ -8,15 +8,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 WIDTHS = tuple(np.logspace(-1, 0, 10).tolist())
-"""Among which the width is chosen on held-out data."""
+"""The widths among which the best one is chosen on held-out data."""
 
 
 def log_density(
     x: Float[Array, "num dims"], centres: Float[Array, "count dims"], width: float, batch_size: int = 100
 ) -> Float[np.ndarray, " num"]:
-    """log of the mean of Gaussians of deviation `width` around the centres, nats, at each x."""
+    """The log density, in nats at each x, of an equal mixture of Gaussians around the centres.
 
-    # of the full precision: accelerators would round the factors otherwise, and the estimate with them
+    `width` is their standard deviation in every dimension.
+    """
+    # accelerators round the factors of a product by default, which would change the estimate
     dot = partial(jnp.matmul, precision="highest")
 
     @jax.jit
@@ -37,12 +39,12 @@ def parzen(
 ) -> tuple[float, float | None, float]:
     """(mean, standard error, width): the log-likelihood of `test` under Gaussians around the samples, nats per example.
 
-    The error is None for a single example.
-    The width is the best of `widths` on `held_out`. Pixels from 0 to 1. The protocol of Goodfellow et al. 2014 takes
-    10,000 samples, 1,000 held-out images and 10,000 test images; other numbers give other results. It tells little of
-    the quality of images (Theis et al. 2016).
+    Pixels are in [0, 1]. The width is the one of `widths` with the highest likelihood on `held_out`. The standard error
+    is None for a single test example. The protocol of Goodfellow et al. 2014 has 10,000 samples, 1,000 held-out images
+    and 10,000 test images; other numbers give other results. The estimate says little about the quality of images
+    (Theis et al. 2016).
     """
-    width = max(widths, key=lambda each: log_density(held_out, samples, each).mean())
+    width = max(widths, key=lambda width: log_density(held_out, samples, width).mean())
     values = log_density(test, samples, width)
     error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
     return float(values.mean()), error, width

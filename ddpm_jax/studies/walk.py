@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Key
 
 from ddpm_jax.diffusion import samplers
@@ -43,10 +44,7 @@ def walk(run: Run) -> Walk:
         sampler, (x, memory) = sampler_of(params, condition), state
         return samplers.stretch(batch_keys, sampler, x, memory, samplers.times(T, T), T - t, T - s)
 
-    return Walk(
-        start=lambda x, condition: start(run.params, x, condition),
-        advance=lambda batch_keys, state, t, s, condition: advance(run.params, batch_keys, state, t, s, condition),
-    )
+    return Walk(Partial(start, run.params), Partial(advance, run.params))
 
 
 def noise_keys(experiment: Experiment, batch_keys: Key[Array, " batch"]) -> Key[Array, " batch"]:

@@ -1,4 +1,4 @@
-"""Laws of `prepare`: only the very content is taken, offline, and what is refused leaves nothing behind."""
+"""`prepare`: builds from verified files without a network; a refused or failed build leaves no files behind."""
 
 import gzip
 import hashlib
@@ -15,7 +15,7 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 
 from ddpm_jax.data import tfds_images
 
-room = import_module("ddpm_jax.data.prepare")
+module = import_module("ddpm_jax.data.prepare")
 
 URLS = {f"http://tiny.invalid/{split}.gz": f"{split}.gz" for split in ("train", "test")}
 REGISTERED = {url: checksums.UrlInfo(9, hashlib.sha256(b"").hexdigest(), file) for url, file in URLS.items()}
@@ -23,7 +23,7 @@ PIXELS = {"train": np.arange(60, dtype=np.uint8), "test": np.arange(60, 90, dtyp
 
 
 class TinyPixels(tfds.core.GeneratorBasedBuilder):
-    """Images of 2 x 3 from two gzip files, whose registered checksums no file here has. Needs no TensorFlow."""
+    """Images of 2 x 3 from two gzip files. Their registered checksums match no file here. Needs no TensorFlow."""
 
     VERSION = tfds.core.Version("1.0.0")
     url_infos = REGISTERED
@@ -46,7 +46,7 @@ class TinyPixels(tfds.core.GeneratorBasedBuilder):
 
 
 class TinyEncoded(TinyPixels):
-    """The same, unpacked and encoded by TensorFlow, as TFDS's own data sets are."""
+    """The same, decompressed and encoded by TensorFlow, as TFDS's own data sets are."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -62,7 +62,7 @@ class TinyEncoded(TinyPixels):
 @pytest.fixture
 def contents(monkeypatch):
     known = {f"{split}.gz": hashlib.sha256(pixels.tobytes()).hexdigest() for split, pixels in PIXELS.items()}
-    monkeypatch.setattr(room, "CONTENTS", {"tiny_pixels": known, "tiny_encoded": known})
+    monkeypatch.setattr(module, "CONTENTS", {"tiny_pixels": known, "tiny_encoded": known})
 
 
 @pytest.fixture
@@ -84,8 +84,8 @@ def temporary(tmp_path, monkeypatch):
 
 @pytest.fixture
 def installed(monkeypatch):
-    """TinyPixels does without TensorFlow; `prepare` cannot know."""
-    monkeypatch.setattr(room, "_check_installed", lambda: None)
+    """Disables the check for TensorFlow, which TinyPixels does not need."""
+    monkeypatch.setattr(module, "_check_installed", lambda: None)
 
 
 def files(folder):
@@ -101,21 +101,21 @@ def assert_holds_the_pixels(name, data_dir):
 
 
 def test_a_data_set_is_built_from_a_folder_and_read_back(source, tmp_path, temporary, installed):
-    folder = room.prepare("tiny_pixels", source, tmp_path / "data")
+    folder, new = module.prepare("tiny_pixels", source, tmp_path / "data")
     assert_holds_the_pixels("tiny_pixels", tmp_path / "data")
-    assert folder == tmp_path / "data" / "tiny_pixels" / "1.0.0"
+    assert new and folder == tmp_path / "data" / "tiny_pixels" / "1.0.0"
     assert files(temporary) == []
     assert {path.parent for path in files(tmp_path / "data")} == {folder}
 
 
 def test_tensorflow_unpacks_and_encodes_the_same(source, tmp_path):
     pytest.importorskip("tensorflow")
-    room.prepare("tiny_encoded", source, tmp_path / "data")
+    module.prepare("tiny_encoded", source, tmp_path / "data")
     assert_holds_the_pixels("tiny_encoded", tmp_path / "data")
 
 
-def test_tfds_goes_on_refusing_the_same_file_from_anyone_else(source, tmp_path, temporary, installed):
-    room.prepare("tiny_pixels", source, tmp_path / "data")
+def test_tfds_continues_to_refuse_the_same_file_elsewhere(source, tmp_path, temporary, installed):
+    module.prepare("tiny_pixels", source, tmp_path / "data")
     manager = tfds.download.DownloadManager(
         download_dir=tmp_path / "cache", manual_dir=source, url_infos=REGISTERED, dataset_name="tiny_pixels"
     )
@@ -123,35 +123,35 @@ def test_tfds_goes_on_refusing_the_same_file_from_anyone_else(source, tmp_path, 
         manager.download(next(iter(URLS)))
 
 
-def test_how_the_content_was_packed_does_not_matter(source):
-    repacked = gzip.compress(PIXELS["test"].tobytes(), compresslevel=0, mtime=1)
-    assert repacked != (source / "test.gz").read_bytes()
-    (source / "test.gz").write_bytes(repacked)
-    assert room._verified("tiny_pixels", source)["test.gz"] == repacked
+def test_the_compression_of_the_files_does_not_matter(source):
+    recompressed = gzip.compress(PIXELS["test"].tobytes(), compresslevel=0, mtime=1)
+    assert recompressed != (source / "test.gz").read_bytes()
+    (source / "test.gz").write_bytes(recompressed)
+    assert module._verified("tiny_pixels", source)["test.gz"] == recompressed
 
 
-def other_content(packed):
-    return gzip.compress(gzip.decompress(packed) + b"\0")
+def other_content(compressed):
+    return gzip.compress(gzip.decompress(compressed) + b"\0")
 
 
-def cut_short(packed):
-    return packed[:-9]
+def cut_short(compressed):
+    return compressed[:-9]
 
 
-def not_gzip(packed):
-    return gzip.decompress(packed)
+def not_gzip(compressed):
+    return gzip.decompress(compressed)
 
 
-def garbled(packed):
-    return packed[:10] + b"\x07" + packed[11:]  # opens with a block of a type that deflate does not have
+def corrupt(compressed):
+    return compressed[:10] + b"\x07" + compressed[11:]  # the first block has a type that deflate does not define
 
 
-@pytest.mark.parametrize("spoil", [other_content, cut_short, not_gzip, garbled])
-def test_a_spoilt_file_is_named_and_nothing_is_left_behind(source, tmp_path, temporary, installed, spoil):
+@pytest.mark.parametrize("spoil", [other_content, cut_short, not_gzip, corrupt])
+def test_a_damaged_file_is_named_and_nothing_is_left_behind(source, tmp_path, temporary, installed, spoil):
     path = source / "test.gz"
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(ValueError, match=rf"\A{path} is not .*\Z") as raised:
-        room.prepare("tiny_pixels", source, tmp_path / "data")
+        module.prepare("tiny_pixels", source, tmp_path / "data")
     assert "train.gz" not in str(raised.value)
     assert files(temporary) == []
     assert not (tmp_path / "data").exists()
@@ -159,8 +159,8 @@ def test_a_spoilt_file_is_named_and_nothing_is_left_behind(source, tmp_path, tem
 
 def test_a_missing_file_is_named_and_nothing_is_left_behind(source, tmp_path, temporary, installed):
     (source / "train.gz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"source lacks train\.gz\Z"):
-        room.prepare("tiny_pixels", source, tmp_path / "data")
+    with pytest.raises(FileNotFoundError, match=r"\Atrain\.gz not found in .*source\Z"):
+        module.prepare("tiny_pixels", source, tmp_path / "data")
     assert files(temporary) == []
     assert not (tmp_path / "data").exists()
 
@@ -172,46 +172,44 @@ def test_a_build_that_fails_leaves_no_files_behind(source, tmp_path, temporary, 
 
     monkeypatch.setattr(TinyPixels, "_generate_examples", fail)
     with pytest.raises(RuntimeError, match="power cut"):
-        room.prepare("tiny_pixels", source, tmp_path / "data")
+        module.prepare("tiny_pixels", source, tmp_path / "data")
     assert files(temporary) == []
     assert files(tmp_path / "data") == []
 
 
-def test_what_is_prepared_is_left_as_it_is(source, tmp_path, installed, capsys):
-    folder = room.prepare("tiny_pixels", source, tmp_path / "data")
+def test_a_prepared_data_set_is_left_unchanged(source, tmp_path, installed):
+    folder, _ = module.prepare("tiny_pixels", source, tmp_path / "data")
     before = {path: path.stat().st_mtime_ns for path in files(folder)}
-    capsys.readouterr()
-    assert room.prepare("tiny_pixels", tmp_path / "nowhere", tmp_path / "data") == folder
-    assert "already prepared" in capsys.readouterr().out
+    assert module.prepare("tiny_pixels", tmp_path / "nowhere", tmp_path / "data") == (folder, False)
     assert {path: path.stat().st_mtime_ns for path in files(folder)} == before
 
 
-def test_a_folder_that_holds_something_else_is_not_taken_for_prepared(source, tmp_path, installed):
+def test_a_folder_with_other_files_is_not_overwritten(source, tmp_path, installed):
     folder = tmp_path / "data" / "tiny_pixels" / "1.0.0"
     folder.mkdir(parents=True)
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match=str(folder)):
-        room.prepare("tiny_pixels", source, tmp_path / "data")
+        module.prepare("tiny_pixels", source, tmp_path / "data")
     assert files(folder) == [folder / "notes.txt"]
 
 
-def test_only_known_contents_are_built_from_a_folder(source, tmp_path):
+def test_only_known_data_sets_are_built_from_a_folder(source, tmp_path):
     with pytest.raises(ValueError, match=r"cifar10 .*only tiny_pixels, tiny_encoded"):
-        room.prepare("cifar10", source, tmp_path / "data")
+        module.prepare("cifar10", source, tmp_path / "data")
 
 
-def test_a_name_that_tfds_does_not_know_is_refused_in_one_line(tmp_path):
+def test_an_unknown_name_is_refused_in_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"\ATFDS has no data set 'no_such_set'.*\Z"):
-        room.prepare("no_such_set", None, tmp_path / "data")
+        module.prepare("no_such_set", None, tmp_path / "data")
 
 
-def test_without_tensorflow_one_line_says_what_to_install(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "find_spec", lambda module: None if module == "tensorflow" else object())
-    with pytest.raises(ModuleNotFoundError, match=r'\Apreparing needs tensorflow: pip install "ddpm_jax\[prepare\]"\Z'):
-        room.prepare("tiny_pixels", source, tmp_path / "data")
+def test_without_tensorflow_the_message_names_the_extra_to_install(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "tensorflow" else object())
+    with pytest.raises(ModuleNotFoundError, match=r'\Aprepare needs tensorflow: pip install "ddpm_jax\[prepare\]"\Z'):
+        module.prepare("tiny_pixels", source, tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 
-def test_the_known_files_of_fashion_mnist_are_those_that_tfds_asks_for():
+def test_the_known_files_of_fashion_mnist_are_those_that_tfds_downloads():
     registered = checksums.load_url_infos(tfds.core.tfds_path() / "url_checksums" / "fashion_mnist.txt")
-    assert set(room.CONTENTS["fashion_mnist"]) == {info.filename for info in registered.values()}
+    assert set(module.CONTENTS["fashion_mnist"]) == {info.filename for info in registered.values()}

@@ -1,4 +1,4 @@
-"""Generated data: what is known of their distributions, and that they are the same everywhere."""
+"""Synthetic data sets: known facts about their distributions, and reproducibility."""
 
 import math
 
@@ -23,7 +23,7 @@ def test_the_swiss_roll_is_a_spiral_of_variance_one():
     np.testing.assert_allclose(points.var(axis=0).mean(), 1, rtol=0.02)
     radius = np.hypot(*points.T)
     turn = np.arctan2(points[:, 1], points[:, 0])
-    # the radius is the angle, up to whole turns and a scale: 4.5 pi at its largest
+    # the radius is the angle, up to whole turns and a scale; the largest is 4.5 pi
     scale = 4.5 * math.pi / radius.max()
     off = (radius * scale - turn + np.pi) % (2 * np.pi) - np.pi
     assert np.abs(off).max() < 1e-2
@@ -36,11 +36,11 @@ def test_the_splits_are_different_points():
     assert not set(map(tuple, train.tolist())) & set(map(tuple, test.tolist()))
 
 
-def test_dead_leaves_are_discs_that_hide_one_another():
+def test_dead_leaves_are_discs_that_occlude_one_another():
     source = dead_leaves(size=32, num_train=40, num_test=3).open("train")
     images = load(source)["image"]
     assert images.shape == (40, 32, 32, 1) and len(np.unique(images)) > 200
-    # inside a leaf neighbours are equal, at an edge they are independent: about as often as the radii say
+    # neighbouring pixels are equal inside a disc and independent at an edge
     same = (images[:, :, 1:] == images[:, :, :-1]).mean()
     assert 0.5 < same < 0.9
     np.testing.assert_array_equal(source[7]["image"], images[7])
@@ -52,7 +52,7 @@ def test_dead_leaves_are_discs_that_hide_one_another():
 
 
 def test_larger_leaves_are_rarer():
-    """A share of (smallest / r)^2 of the radii is larger than r: the edges thin out as the smallest grows."""
+    """The share of radii above r is (smallest / r)^2: there are fewer edges as the smallest radius grows."""
 
     def edges(smallest):
         images = load(dead_leaves(size=32, num_train=20, smallest=smallest).open("train"))["image"]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from known import SCHEDULES, tables
 
 from ddpm_jax.diffusion import schedules
 
@@ -43,16 +44,7 @@ ALPHA_BARS = [
     (partial(schedules.warmup, 1000, 0.5), 1000, 2.606135133e-7),
 ]
 
-ALL = {
-    "linear": partial(schedules.linear, 1000),
-    "quadratic": partial(schedules.quadratic, 1000),
-    "constant": partial(schedules.constant, 1000),
-    "warmup": partial(schedules.warmup, 1000),
-    "steady": partial(schedules.steady, 1000),
-    "cosine": partial(schedules.cosine, 1000),
-    "cosine 4000": partial(schedules.cosine, 4000),
-}
-each_schedule = pytest.mark.parametrize("make", ALL.values(), ids=ALL)
+each_schedule = pytest.mark.parametrize("make", SCHEDULES.values(), ids=SCHEDULES)
 
 
 between = jax.jit(schedules.Schedule.between, static_argnums=3)
@@ -130,45 +122,6 @@ def test_the_lost_share_follows_its_own_recursion():
     np.testing.assert_allclose(schedules.linear(1000, dtype=np.float64).one_minus_alpha_bar, lost, rtol=1e-13)
 
 
-@each_schedule
-def test_a_step_from_the_data_is_the_marginal(make):
-    schedule, t = make(), np.arange(1, make().num_steps + 1)
-    for step, marginal in zip(between(schedule, 0, t, 1), schedule.at(t, 1), strict=True):
-        np.testing.assert_array_equal(step, marginal)
-
-
-@each_schedule
-def test_steps_compose(make, x64):
-    """Chapman-Kolmogorov: s to t to u forgets what s to u forgets."""
-    schedule = make(dtype=np.float64)
-    draws = np.random.default_rng(0).integers(0, schedule.num_steps + 1, (2000, 3))
-    s, t, u = np.sort([row for row in draws if len(set(row)) == 3], axis=1).T
-    (left_st, lost_st), (left_tu, lost_tu) = between(schedule, s, t, 1), between(schedule, t, u, 1)
-    left_su, lost_su = between(schedule, s, u, 1)
-    np.testing.assert_allclose(left_st * left_tu, left_su, rtol=1e-13)
-    np.testing.assert_allclose(left_tu * lost_st + lost_tu, lost_su, rtol=1e-11)
-
-
-@each_schedule
-@pytest.mark.parametrize("stride", [1, 20, 1000])
-def test_steps_are_accurate_in_float32(make, stride, request):
-    """A step's variance is a difference of like numbers, so float32 keeps less of it the more steps there are."""
-    t = np.arange(1, make().num_steps + 1)
-    s = np.maximum(t - stride, 0)
-    left, lost = between(make(), s, t, 1)
-    request.getfixturevalue("x64")
-    exact_left, exact_lost = between(make(dtype=np.float64), s, t, 1)
-    np.testing.assert_allclose(left, exact_left, rtol=2e-7)
-    np.testing.assert_allclose(lost, exact_lost, rtol=2e-5 if make is ALL["linear"] else 3e-8 * len(t))
-
-
-def test_a_vector_of_times_broadcasts_against_images():
-    schedule, t = schedules.linear(10), jnp.array([0, 3, 10])
-    for picked, table in zip(schedule.at(t, 4), schedule, strict=True):
-        for image, index in zip(picked * jnp.ones((3, 2, 2, 1)), t, strict=True):
-            np.testing.assert_array_equal(image, np.full((2, 2, 1), table[index]))
-
-
 @pytest.mark.parametrize("bad", [-0.25, 1.5, np.nan, np.inf])
 @pytest.mark.parametrize("num_steps", [3, 4000])
 def test_betas_outside_0_1_are_refused_by_name(bad, num_steps):
@@ -188,12 +141,6 @@ def test_betas_must_be_a_vector_of_steps_that_forget(bad):
 def test_a_beta_of_one_forgets_everything():
     schedule = schedules.from_betas([0.5, 1.0])
     assert schedule.alpha_bar.tolist() == [1, 0.5, 0] and schedule.one_minus_alpha_bar.tolist() == [0, 0.5, 1]
-
-
-def test_times_above_the_last_are_nan():
-    schedule = schedules.linear(10)
-    assert np.isfinite(schedule.at(10, 0)).all() and np.isnan(schedule.at(11, 0)).all()
-    assert np.isnan(between(schedule, 0, np.array([11, 12]), 3)).all()
 
 
 def test_signal_to_noise():
@@ -216,3 +163,29 @@ def test_betas_that_leave_nothing_before_the_end_are_refused():
         schedules.constant(1000, 0.2)
     assert np.isfinite(schedules.constant(392, 0.2).between(391, 392, 0)).all()
     assert schedules.constant(1000, 0.2, np.float64).alpha_bar[-1] > 0
+
+
+@each_schedule
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_schedule_can_be_made_again_from_its_name_and_numbers(make, dtype):
+    schedule = make(dtype=dtype)
+    again = getattr(schedules, schedule.name)(schedule.num_steps, **schedule.numbers, dtype=dtype)
+    assert (again.name, again.numbers) == (schedule.name, schedule.numbers)
+    for table, other in zip(tables(schedule), tables(again), strict=True):
+        np.testing.assert_array_equal(table, other)
+
+
+def test_the_recorded_numbers_are_all_that_a_function_was_given():
+    made = schedules.warmup(10, 0.3, 1e-3, 0.1)
+    assert made.name == "warmup" and made.numbers == {"fraction": 0.3, "beta_1": 1e-3, "beta_T": 0.1}
+    scaled = schedules.linear_scaled(100)
+    assert scaled.name == "linear" and scaled.numbers == {"beta_1": 1e-3, "beta_T": 0.2}
+    assert schedules.from_betas([0.5]).name == "betas" and not schedules.from_betas([0.5]).numbers
+
+
+def test_traced_betas_give_the_schedule_of_the_same_betas():
+    betas = np.geomspace(1e-3, 0.5, 40)
+    traced = jax.jit(schedules.from_traced_betas)(jnp.asarray(betas, jnp.float32))
+    for ours, exact in zip(tables(traced)[:3], tables(schedules.from_betas(betas))[:3], strict=True):
+        np.testing.assert_allclose(ours, exact, rtol=1e-5)
+    np.testing.assert_allclose(betas_of(traced), betas, rtol=1e-4)

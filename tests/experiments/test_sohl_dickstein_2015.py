@@ -320,17 +320,6 @@ def test_points_are_drawn_studied_and_verified(rolled, tmp_path, capsys):
     assert "other knobs" not in capsys.readouterr().err
 
 
-def test_bytes_become_continuous_before_they_are_scaled():
-    """Uniform over one level, so that rounding down gives the bytes back; its width is 1 / (256 deviation)."""
-    encoding = standardized(0.3, 0.2)
-    stored = jnp.full((2000, 1, 1, 1), 77, jnp.uint8)
-    x_0 = encoding.encode(keys(0, 2000), stored)
-    spread = (np.asarray(x_0) * 0.2 + 0.3) * 256
-    assert 77 <= spread.min() < 77.01 and 77.99 < spread.max() <= 78.0001
-    one = encoding.encode(keys(0, 5), stored[:5])
-    np.testing.assert_array_equal(one, x_0[:5])  # each example has noise of its own
-
-
 def test_the_parzen_estimate_of_the_true_density_is_its_entropy():
     """Many Gaussian points as centres: the mean log density is near -H, and below it."""
     draw = np.random.default_rng(0)

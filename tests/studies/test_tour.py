@@ -1,4 +1,4 @@
-"""The tour: what its pictures are computed from, and the page that holds them."""
+"""The tour: the models and chains that its pictures are computed from, and the page that contains them."""
 
 from html.parser import HTMLParser
 
@@ -10,33 +10,50 @@ from PIL import Image
 
 from ddpm_jax.commands import main
 from ddpm_jax.diffusion import gaussian, schedules
-from ddpm_jax.studies.tour.lessons import T, forward, memory, stepwise
+from ddpm_jax.runs.reporter import Reporter
+from ddpm_jax.studies.requests import TourRequest
+from ddpm_jax.studies.tour.forward import T, bit_matrix, states
+from ddpm_jax.studies.tour.page import LESSONS, tour
+from ddpm_jax.studies.tour.subject import optimal_network
 
-SCHEDULE = schedules.linear(T)
+PROCESS = gaussian.process(schedules.linear(T))
 
 
-def test_a_memory_weighs_its_examples_by_bayes_rule():
-    process = gaussian.process(SCHEDULE)
+def test_the_optimal_network_weighs_its_examples_by_bayes_rule():
     x_0 = jnp.array([[-1.0, 0.5], [0.3, 0.2], [1.0, -0.4]])
     x_t = jnp.array([[0.1, 0.1], [-2.0, 1.0]])
+    network = optimal_network(PROCESS, x_0)
     for t in (1, 300, T):
-        joint = jnp.stack([process.marginal(jnp.broadcast_to(x, x_t.shape), t).log_prob(x_t).sum(axis=1) for x in x_0])
+        joint = jnp.stack([PROCESS.marginal(jnp.broadcast_to(x, x_t.shape), t).log_prob(x_t).sum(axis=1) for x in x_0])
         expected = jax.nn.softmax(joint, axis=0).T @ x_0
-        np.testing.assert_allclose(memory(process, x_0)(x_t, t, None), expected, atol=1e-3)
-    np.testing.assert_allclose(memory(process, x_0)(x_0, 1, None), x_0, atol=1e-6)
-    np.testing.assert_allclose(
-        memory(process, x_0)(x_t, T, None), jnp.broadcast_to(x_0.mean(axis=0), (2, 2)), atol=2e-2
-    )
+        np.testing.assert_allclose(network(x_t, t, None), expected, atol=1e-3)
+    np.testing.assert_allclose(network(x_0, 1, None), x_0, atol=1e-6)
+    np.testing.assert_allclose(network(x_t, T, None), jnp.broadcast_to(x_0.mean(axis=0), (2, 2)), atol=2e-2)
 
 
-@pytest.mark.parametrize("keep", [True, False])
-def test_the_factor_keeps_the_variance_and_without_it_betas_add_up(keep):
+@pytest.mark.parametrize("shrink", [True, False])
+def test_the_factor_keeps_the_variance_and_without_it_betas_add_up(shrink):
     x_0 = jax.random.normal(jax.random.key(0), (500, 20))
     times = [100, 400, T]
     betas = np.linspace(1e-4, 0.02, T)
-    for t, x_t in zip(times, stepwise(forward(gaussian.process(SCHEDULE), keep), x_0, times, seed=1), strict=True):
-        expected = 1.0 if keep else 1 + betas[:t].sum()
+    for t, x_t in zip(times, states(PROCESS, x_0, times, seed=1, shrink=shrink), strict=True):
+        expected = 1.0 if shrink else 1 + betas[:t].sum()
         np.testing.assert_allclose(jnp.square(x_t).mean(), expected, rtol=0.05)
+
+
+def test_a_chain_is_the_same_at_whichever_times_it_is_shown():
+    x_0 = jax.random.normal(jax.random.key(0), (3, 5))
+    *_, often = states(PROCESS, x_0, [0, 7, 100, 250], seed=1)
+    [once] = states(PROCESS, x_0, [250], seed=1)
+    np.testing.assert_array_equal(often, once)
+
+
+def test_the_matrix_of_several_steps_is_a_power_of_that_of_one():
+    schedule = schedules.constant(40, 0.15)
+    for t in (2, 5, 40):
+        power = np.linalg.matrix_power(bit_matrix(schedule, 1, 0.25).astype(float), t)
+        np.testing.assert_allclose(bit_matrix(schedule, t, 0.25), power, atol=1e-6)
+    np.testing.assert_allclose([0.75, 0.25] @ bit_matrix(schedule, 1, 0.25), [0.75, 0.25], atol=1e-6)
 
 
 class Page(HTMLParser):
@@ -78,14 +95,31 @@ def test_a_tour_of_a_run_is_one_page_that_holds_its_pictures(finished, tmp_path,
     assert (out / "notes.txt").read_text() == "mine"
 
 
-def test_mistakes_are_told_before_anything_is_lost(tmp_path, capsys):
+def test_the_tour_of_a_data_set_reports_its_progress_and_prints_nothing(tmp_path, capsys):
+    class Recorder(Reporter):
+        seen = 0
+
+        def track(self, items, unit, size=1):
+            for item in items:
+                yield item
+                self.seen += 1
+
+    recorder = Recorder()
+    line = tour(TourRequest("digits", tmp_path / "tour"), recorder)
+    assert recorder.seen == len(LESSONS) and str(tmp_path / "tour" / "index.html") in line
+    text = (tmp_path / "tour" / "index.html").read_text(encoding="utf-8")
+    assert "the optimal model of 1437 training images" in text
+    assert capsys.readouterr().out == ""
+
+
+def test_mistakes_are_refused_before_anything_is_lost(tmp_path, capsys):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "index.html").write_text("mine")
-    for arguments, told in (
+    for arguments, message in (
         (["digit"], "neither the folder of a run nor one of digits"),
         ([str(tmp_path)], "is not a workdir"),
         (["--out", str(tmp_path / "letters"), "--overwrite"], "exists"),
     ):
         assert main(["tour", *arguments]) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert (tmp_path / "letters" / "index.html").read_text() == "mine"

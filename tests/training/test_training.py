@@ -1,7 +1,6 @@
-"""Training: what a step does, that devices and scans do not matter, and that checkpoints survive damage."""
+"""Training: what a step does, that devices and scans do not matter, and what is logged."""
 
 import json
-import os
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,6 @@ import pytest
 from ddpm_jax.training import (
     EMA,
     Log,
-    checkpoints,
     clip_in_parts,
     create,
     ema_ramp,
@@ -112,7 +110,7 @@ def test_gradients_clipped_in_parts_are_the_mean_of_the_parts_own():
         clip_in_parts(5)(quiet)(params, jax.random.key(0), DATA)
 
 
-def test_parts_lie_on_the_devices_as_the_batch_does():
+def test_parts_are_the_shares_of_the_devices():
     step = jax.jit(make_train_step(loss_fn, OPTIMIZER, {EMA: 0.9}, jax.random.key(1), clip_in_parts(8)))
     alone, _ = step(state(), DATA)
     mesh = sharding.make_mesh()
@@ -121,61 +119,6 @@ def test_parts_lie_on_the_devices_as_the_batch_does():
         sharding.to_devices(DATA, sharding.batch_sharding(mesh)),
     )
     np.testing.assert_allclose(alone.params["w"], many.params["w"], rtol=1e-6)
-
-
-def saved(tmp_path, steps=(1, 2, 3)):
-    folder = tmp_path / "checkpoints"
-    with checkpoints.manager(folder) as manager:
-        for step in steps:
-            one = state()._replace(step=jnp.int32(step), averages={EMA: {"w": jnp.full(3, float(step))}})
-            checkpoints.save(manager, one)
-    return folder
-
-
-def garble(folder, step):
-    for path in (folder / str(step)).rglob("*"):
-        if path.is_file() and path.parent.name == "d":
-            os.truncate(path, path.stat().st_size // 2)
-
-
-def restore(folder):
-    with checkpoints.manager(folder) as manager:
-        return checkpoints.restore(manager, state())
-
-
-def test_the_newest_state_comes_back(tmp_path):
-    found = restore(saved(tmp_path))
-    assert int(found.step) == 3
-    jax.tree.map(np.testing.assert_array_equal, found.params, state().params)
-
-
-def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_kept(tmp_path, caplog):
-    folder = saved(tmp_path)
-    garble(folder, 3)
-    assert int(restore(folder).step) == 2
-    assert "checkpoint 3 cannot be read" in caplog.text
-    assert [path.name.split("-")[0] for path in (tmp_path / "damaged").iterdir()] == ["3"]
-    with checkpoints.manager(folder) as manager:  # the way is free for a new 3
-        checkpoints.save(manager, state()._replace(step=jnp.int32(3)))
-    assert int(restore(folder).step) == 3
-
-
-def test_if_all_are_damaged_nothing_is_moved(tmp_path):
-    folder = saved(tmp_path)
-    for step in (1, 2, 3):
-        garble(folder, step)
-    with pytest.raises(ValueError, match=r"none of the checkpoints in .* can be read"):
-        restore(folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "3"]
-
-
-def test_samplers_read_the_average_and_change_nothing(tmp_path):
-    folder = saved(tmp_path)
-    garble(folder, 3)
-    with checkpoints.reader(folder) as manager:
-        ema, step = checkpoints.restore_ema(manager, state().averages[EMA])
-    assert step == 2 and (ema["w"] == 2).all()
-    assert not (tmp_path / "damaged").exists()
 
 
 def test_a_log_opened_again_forgets_the_future(tmp_path):

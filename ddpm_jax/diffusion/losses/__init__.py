@@ -2,7 +2,6 @@
 
 from ddpm_jax.diffusion.losses.bound import Bound, bound, variational
 from ddpm_jax.diffusion.losses.paper_2015 import (
-    entropies,
     entropy_bounds,
     fixed_decoder,
     log_likelihood,
@@ -13,7 +12,6 @@ from ddpm_jax.diffusion.losses.simple import simple
 __all__ = [
     "Bound",
     "bound",
-    "entropies",
     "entropy_bounds",
     "fixed_decoder",
     "log_likelihood",

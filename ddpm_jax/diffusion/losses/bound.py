@@ -33,10 +33,11 @@ def variational(
     kernel = parameterization.kernel(network(x_t, t, condition), x_t, t, t - 1)
     term = -process.log_likelihood(kernel, x_0)
     if process.schedule.num_steps > 1:
-        # at t = 1 the posterior is a point and its divergence infinite: a gradient of `where` would be NaN there
-        above = jnp.maximum(t, 2)
-        kl = process.posterior(x_t, x_0, above, above - 1).kl(kernel)
-        term = jnp.where(at_data(t - 1, x_0.ndim), term, kl)
+        first, above = at_data(t - 1, x_0.ndim), jnp.maximum(t, 2)
+        posterior = process.posterior(x_t, x_0, above, above - 1)
+        # at t = 1 the divergence is not used, but an infinite one would make the gradient of `where` NaN
+        kernel = jax.tree.map(lambda q, p: jnp.where(first, q, p), posterior, kernel)
+        term = jnp.where(first, term, posterior.kl(kernel))
     return per_example(jnp.mean, term) / jnp.log(2.0)
 
 

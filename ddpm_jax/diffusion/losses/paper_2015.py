@@ -1,4 +1,6 @@
-"""The bound of Sohl-Dickstein et al. 2015 as a loss, its entropies, and importance sampling of the likelihood."""
+"""Sohl-Dickstein et al. 2015: the bound as a loss, bounds on entropies, importance sampling of the likelihood."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,17 +22,26 @@ def negative_K(
 
         -K = D_KL(q(x_T | x_0) || pi) + (T - 1) D_KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) + fixed decoder
 
-    t is stratified over 2..T within the batch. Every term that depends on the schedule is included, so the betas can be
-    trained; the gradient is taken at fixed noise (Section 2.4.1).
+    t is stratified over 2..T within the batch; with T = 1 there is no chain term. Every term that depends on the
+    schedule is included, so the betas can be trained; the gradient is taken at fixed noise (Section 2.4.1).
     """
+    terms = prior_term(process, x_0) + fixed_decoder(process, x_0)
+    if process.schedule.num_steps > 1:
+        terms += _chain_term(key, process, parameterization, network, x_0, condition)
+    return per_example(jnp.mean, terms) / jnp.log(2.0)
+
+
+def _chain_term(
+    key: Array, process: Process, parameterization: Parameterization, network: Network, x_0: Array, condition: Any
+) -> Array:
+    """(T - 1) times the divergence at one t for each example, in nats, element by element."""
     steps, count = process.schedule.num_steps, x_0.shape[0]
     key_t, key_noise = jax.random.split(key)
     share = (jnp.arange(count) + jax.random.uniform(key_t)) / count
     t = jnp.minimum(2 + (share * (steps - 1)).astype(jnp.int32), steps)
     x_t = process.marginal(x_0, t).sample(key_noise)
     kernel = parameterization.kernel(network(x_t, t, condition), x_t, t, t - 1)
-    chain = (steps - 1) * process.posterior(x_t, x_0, t, t - 1).kl(kernel)
-    return per_example(jnp.mean, chain + prior_term(process, x_0) + fixed_decoder(process, x_0)) / jnp.log(2.0)
+    return (steps - 1) * process.posterior(x_t, x_0, t, t - 1).kl(kernel)
 
 
 def prior_term(process: Process, x_0: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
@@ -50,16 +61,6 @@ def fixed_decoder(process: Process, x_0: Float[Array, "batch *shape"]) -> Float[
     return -prior.log_prob(x_0) - process.marginal(x_0, 1).kl(prior)
 
 
-def entropies(process: Process, x_0: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
-    """H_q(X^T | X^0) - H_q(X^1 | X^0) - H_p(X^T), the last three terms of 2015's Eq. 14: nats, element by element.
-
-    They equal -(prior term + fixed decoder) only if -E log pi(x^t) is H_p(X^T) at every t: for Gaussian data of second
-    moment one, or bits whose mean is the base rate (2015, Appendix B).
-    """
-    last, first = process.marginal(x_0, process.schedule.num_steps), process.marginal(x_0, 1)
-    return last.entropy() - first.entropy() - process.prior(x_0.shape).entropy()
-
-
 def entropy_bounds(
     key: Key[Array, ""], process: Process, x_0: Float[Array, "batch *shape"], t: int
 ) -> tuple[Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
@@ -67,8 +68,9 @@ def entropy_bounds(
 
         H_q(X^t | X^{t-1}) + H_q(X^{t-1} | X^0) - H_q(X^t | X^0) <= H_q(X^{t-1} | X^t) <= H_q(X^t | X^{t-1})
 
-    Exact for a Gaussian process: half the logarithms of 2 pi e beta tilde and of 2 pi e beta. For bits they are
-    unbiased, from one sample of x^{t-1}. The upper bound holds for data whose entropy the forward chain does not lower.
+    For a Gaussian process the bounds are log(2 pi e beta tilde_t) / 2 and log(2 pi e beta_t) / 2, exactly. For bits they
+    are unbiased estimates, from one sample of x^{t-1}. The upper bound holds for data whose entropy no forward step
+    lowers, such as Gaussian data of variance one or less, or any bits if the base rate is 0.5.
     """
     before, after = process.marginal(x_0, t - 1), process.marginal(x_0, t)
     step = process.transition(before.sample(key), t - 1, t).entropy()

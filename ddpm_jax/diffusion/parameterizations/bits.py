@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax.diffusion.distributions import Bernoulli
 from ddpm_jax.diffusion.types import Parameterization, Process, Rules
 
 
@@ -14,14 +15,17 @@ def logits(process: Process) -> Parameterization:
     The training error is the cross-entropy with x_0, in nats per bit. Where the output is the true log odds given x_t,
     the kernel is exactly q(x_s | x_t), since the posterior is linear in x_0.
     """
+    return Parameterization(process, Rules(_cross_entropy, _x_0, _kernel), "logits")
 
-    def error(process, output, clean, noise, t):
-        return jax.nn.softplus(jnp.where(clean > 0.5, -output, output))
 
-    def x_0(process, output, x_t, t):
-        return jax.nn.sigmoid(output)
+def _cross_entropy(process, output, clean, noise, t):
+    return jax.nn.softplus(jnp.where(clean > 0.5, -output, output))
 
-    def kernel(process, output, x_t, t, s):
-        return process.posterior(x_t, x_0(process, output, x_t, t), t, s)
 
-    return Parameterization(process, Rules(error, x_0, kernel), "logits")
+def _x_0(process, output, x_t, t):
+    return jax.nn.sigmoid(output)
+
+
+def _kernel(process, output, x_t, t, s):
+    # both probabilities: one minus a float32 sigmoid is 0 from an output of 17 on
+    return process.posterior(x_t, Bernoulli(jax.nn.sigmoid(output), jax.nn.sigmoid(-output)), t, s)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import lru_cache
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -20,49 +21,98 @@ def eps(process: Process, variance: Variance = fixed_small) -> Parameterization:
 
     Undefined where alpha_bar_t = 0.
     """
-
-    def x_0(process, output, x_t, t):
-        alpha_bar, one_minus = process.schedule.at(t, x_t.ndim)
-        return (x_t - jnp.sqrt(one_minus) * output) / jnp.sqrt(alpha_bar)
-
-    return _of_target(process, "eps", lambda process, clean, noise, t: noise, x_0, variance)
+    return Parameterization(process, _of_target(_noise, _x_0_of_noise, variance), "eps", variance)
 
 
 def x0(process: Process, variance: Variance = fixed_small) -> Parameterization:
     """The network predicts x_0 itself."""
-
-    def target(process, clean, noise, t):
-        return clean
-
-    return _of_target(process, "x0", target, lambda process, output, x_t, t: output, variance)
+    return Parameterization(process, _of_target(_image, _x_0_of_image, variance), "x0", variance)
 
 
 def v(process: Process, variance: Variance = fixed_small) -> Parameterization:
     """The network predicts v (Salimans & Ho 2022, Section 4).
 
-    v   = sqrt(alpha_bar_t) noise - sqrt(1 - alpha_bar_t) x_0
-    x_0 = sqrt(alpha_bar_t) x_t - sqrt(1 - alpha_bar_t) output
+        v   = sqrt(alpha_bar_t) noise - sqrt(1 - alpha_bar_t) x_0
+        x_0 = sqrt(alpha_bar_t) x_t - sqrt(1 - alpha_bar_t) output
+
+    Defined also where alpha_bar_t = 0.
     """
-
-    def target(process, clean, noise, t):
-        alpha_bar, one_minus = process.schedule.at(t, clean.ndim)
-        return jnp.sqrt(alpha_bar) * noise - jnp.sqrt(one_minus) * clean
-
-    def x_0(process, output, x_t, t):
-        alpha_bar, one_minus = process.schedule.at(t, x_t.ndim)
-        return jnp.sqrt(alpha_bar) * x_t - jnp.sqrt(one_minus) * output
-
-    return _of_target(process, "v", target, x_0, variance)
+    return Parameterization(process, _of_target(_v, _x_0_of_v, variance), "v", variance)
 
 
 def mean(process: Process, variance: Variance = fixed_small) -> Parameterization:
-    """The network predicts mu tilde, the mean of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, Eqs. 7-8 and Table 2)."""
+    """The network predicts mu tilde, the mean of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, Eqs. 7-8 and Table 2).
 
-    def target(process, clean, noise, t):
-        x_t = q_sample(process.schedule, clean, t, noise)
-        return process.posterior(x_t, clean, t, t - 1).mode()
+    Undefined where alpha_bar_{t-1} = 0, and for real t between 1 and 2, where t - 1 is no time of a schedule.
+    """
+    return Parameterization(process, _of_target(_mean, x_0_of_mean, variance), "mean", variance)
 
-    return _of_target(process, "mean", target, x_0_of_mean, variance)
+
+def clipped(parameterization: Parameterization, low: float = -1.0, high: float = 1.0) -> Parameterization:
+    """The parameterization with its estimate of x_0 clipped to [low, high], the range of the data.
+
+    As in the released code of Ho et al. 2020. The mean of the kernel is computed from the clipped x_0. Its variance and
+    the training error are unchanged. Replaces the range of an earlier `clipped`.
+    """
+    unclipped = parameterization.unclipped().rules
+    rules = _clipped(unclipped, low, high)
+    return dataclasses.replace(parameterization, rules=rules, clip=(low, high), unclipped_rules=unclipped)
+
+
+@lru_cache
+def _clipped(rules: Rules, low: float, high: float) -> Rules:
+    def x_0(process, output, x_t, t):
+        return jnp.clip(rules.x_0(process, output, x_t, t), low, high)
+
+    def variance(process, output, x_t, t, s):
+        return rules.kernel(process, output, x_t, t, s).variance
+
+    return Rules(rules.error, x_0, posterior_kernel(x_0, variance))
+
+
+@lru_cache
+def _of_target(target: Callable, x_0: Callable, variance: Variance) -> Rules:
+    """The rules of a network that is trained by the squared distance of its output to a target."""
+
+    def error(process, output, clean, noise, t):
+        return jnp.square(output - target(process, clean, noise, t))
+
+    def fixed(process, output, x_t, t, s):
+        return variance(process.schedule, t, s, x_t.ndim)
+
+    return Rules(error, x_0, posterior_kernel(x_0, fixed))
+
+
+def _noise(process, clean, noise, t):
+    return noise
+
+
+def _x_0_of_noise(process, output, x_t, t):
+    alpha_bar, one_minus = process.schedule.at(t, x_t.ndim)
+    return (x_t - jnp.sqrt(one_minus) * output) / jnp.sqrt(alpha_bar)
+
+
+def _image(process, clean, noise, t):
+    return clean
+
+
+def _x_0_of_image(process, output, x_t, t):
+    return output
+
+
+def _v(process, clean, noise, t):
+    alpha_bar, one_minus = process.schedule.at(t, clean.ndim)
+    return jnp.sqrt(alpha_bar) * noise - jnp.sqrt(one_minus) * clean
+
+
+def _x_0_of_v(process, output, x_t, t):
+    alpha_bar, one_minus = process.schedule.at(t, x_t.ndim)
+    return jnp.sqrt(alpha_bar) * x_t - jnp.sqrt(one_minus) * output
+
+
+def _mean(process, clean, noise, t):
+    x_t = q_sample(process.schedule, clean, t, noise)
+    return process.posterior(x_t, clean, t, t - 1).mode()
 
 
 def x_0_of_mean(process: Process, mean: Array, x_t: Array, t: ArrayLike) -> Array:
@@ -71,33 +121,3 @@ def x_0_of_mean(process: Process, mean: Array, x_t: Array, t: ArrayLike) -> Arra
     from_x_t = process.posterior(x_t, jnp.zeros_like(x_t), t, t - 1).mode()
     per_x_0 = process.posterior(jnp.zeros_like(x_t), jnp.ones_like(x_t), t, t - 1).mode()
     return (mean - from_x_t) / per_x_0
-
-
-def _of_target(process: Process, name: str, target: Callable, x_0: Callable, variance: Variance) -> Parameterization:
-    """The parameterization trained by the squared distance of the output to a target."""
-
-    def error(process, output, clean, noise, t):
-        return jnp.square(output - target(process, clean, noise, t))
-
-    def fixed(process, output, x_t, t, s):
-        return variance(process.schedule, t, s, x_t.ndim)
-
-    return Parameterization(process, Rules(error, x_0, posterior_kernel(x_0, fixed)), name, variance)
-
-
-def clipped(parameterization: Parameterization, low: float = -1.0, high: float = 1.0) -> Parameterization:
-    """The parameterization with its estimate of x_0 clipped to [low, high], the range of the data.
-
-    As in the released code of Ho et al. 2020. The mean of the kernel is computed from the clipped x_0. Its variance and
-    the training error are unchanged.
-    """
-    rules = parameterization.rules
-
-    def x_0(process, output, x_t, t):
-        return jnp.clip(rules.x_0(process, output, x_t, t), low, high)
-
-    def variance(process, output, x_t, t, s):
-        return rules.kernel(process, output, x_t, t, s).variance
-
-    new = Rules(rules.error, x_0, posterior_kernel(x_0, variance))
-    return dataclasses.replace(parameterization, rules=new, clip=(low, high), unclipped_rules=rules)

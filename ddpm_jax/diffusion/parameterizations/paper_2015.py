@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +23,14 @@ def shrinking(process: Process, printed: bool = False) -> Parameterization:
         variance = sigmoid(z_Sigma + logit(beta_t))
         mean     = (x_t - z_mu) sqrt(1 - variance) + z_mu
 
-    The paper prints 1 - variance without the root: `printed` computes that. With the root, a network that outputs zeros
-    keeps unit variance.
+    The variance of a longer step has the beta of that step. The paper prints 1 - variance without the root: `printed`
+    computes that. With the root, a network that outputs zeros keeps unit variance. Undefined where `mean` is.
     """
+    return Parameterization(process, _shrinking(printed), "shrinking")
 
+
+@lru_cache
+def _shrinking(printed: bool) -> Rules:
     def odds(process, output, x_t, t, s):
         return _log_odds(process.schedule, t, s, x_t.ndim) + jnp.split(output, 2, axis=-1)[1]
 
@@ -33,16 +38,22 @@ def shrinking(process: Process, printed: bool = False) -> Parameterization:
         centre, kept = jnp.split(output, 2, axis=-1)[0], jax.nn.sigmoid(-odds(process, output, x_t, t, t - 1))
         return (x_t - centre) * (kept if printed else jnp.sqrt(kept)) + centre
 
-    return _of_steps(process, "shrinking", mean, lambda *arguments: jax.nn.sigmoid(odds(*arguments)))
+    return _of_steps(mean, lambda *arguments: jax.nn.sigmoid(odds(*arguments)))
 
 
 def shifted(process: Process, num_steps: int) -> Parameterization:
     """The mean and variance of the released code of 2015; the channels of the output are z_mu and z_Sigma.
 
-    variance = sigmoid(z_Sigma / sqrt(num_steps) + logit(beta_t))
-    mean     = sqrt(1 - beta_t) x_t + sqrt(beta_t) z_mu
-    """
+        variance = sigmoid(z_Sigma / sqrt(num_steps) + logit(beta_t))
+        mean     = sqrt(1 - beta_t) x_t + sqrt(beta_t) z_mu
 
+    The variance of a longer step has the beta of that step. Undefined where `mean` is.
+    """
+    return Parameterization(process, _shifted(num_steps), "shifted")
+
+
+@lru_cache
+def _shifted(num_steps: int) -> Rules:
     def mean(process, output, x_t, t):
         alpha, beta = process.schedule.between(t - 1, t, x_t.ndim)
         return jnp.sqrt(alpha) * x_t + jnp.sqrt(beta) * jnp.split(output, 2, axis=-1)[0]
@@ -51,7 +62,7 @@ def shifted(process: Process, num_steps: int) -> Parameterization:
         shift = jnp.split(output, 2, axis=-1)[1] / num_steps**0.5
         return jax.nn.sigmoid(_log_odds(process.schedule, t, s, x_t.ndim) + shift)
 
-    return _of_steps(process, "shifted", mean, variance)
+    return _of_steps(mean, variance)
 
 
 def _log_odds(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Array:
@@ -59,8 +70,8 @@ def _log_odds(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Arra
     return jnp.log(beta) - jnp.log(alpha)
 
 
-def _of_steps(process: Process, name: str, mean: Callable, variance: Callable) -> Parameterization:
-    """The parameterization of a network that outputs the mean of the step from t to t - 1.
+def _of_steps(mean: Callable, variance: Callable) -> Rules:
+    """The rules of a network that outputs the mean of the step from t to t - 1.
 
     The estimate of x_0 is the one whose posterior has this mean. Longer steps have the posterior mean of that estimate.
     """
@@ -78,7 +89,7 @@ def _of_steps(process: Process, name: str, mean: Callable, variance: Callable) -
         chosen = jnp.where(single, mean(process, output, x_t, t), long)
         return Normal(chosen, variance(process, output, x_t, t, s))
 
-    return Parameterization(process, Rules(error, x_0, kernel), name)
+    return Rules(error, x_0, kernel)
 
 
 def fixed_last(parameterization: Parameterization) -> Parameterization:
@@ -88,22 +99,32 @@ def fixed_last(parameterization: Parameterization) -> Parameterization:
 
     The forward chain is reversible, so this is one more forward step. Longer steps to x_0 are unchanged.
     """
-    rules = parameterization.rules
+    unclipped = parameterization.unclipped_rules
+    return dataclasses.replace(
+        parameterization,
+        rules=_fixed_last(parameterization.rules),
+        name=f"fixed_last({parameterization.name})",
+        unclipped_rules=unclipped and _fixed_last(unclipped),
+    )
 
-    def fixed(process, x_t):
-        return process.transition(x_t, 0, 1)
 
-    def last(t, ndim):
-        return at_data(jnp.asarray(t) - 1, ndim)
+@lru_cache
+def _fixed_last(rules: Rules) -> Rules:
+    def elsewhere(process, t):
+        # the network's step is not taken at t = 1; it is evaluated at t = 2 instead, where its gradient is finite
+        return jnp.where(jnp.asarray(t) == 1, min(2, process.schedule.num_steps), t)
+
+    def choose(t, x_t, fixed, learned):
+        last = at_data(jnp.asarray(t) - 1, x_t.ndim)
+        return jax.tree.map(lambda x, y: jnp.where(last, x, y), fixed, learned)
 
     def kernel(process, output, x_t, t, s):
-        reached = jnp.asarray(t) == 1
-        learned = rules.kernel(process, output, x_t, jnp.where(reached, 2, t), jnp.where(reached, 1, s))
-        return jax.tree.map(lambda x, y: jnp.where(last(t, x_t.ndim), x, y), fixed(process, x_t), learned)
+        other = elsewhere(process, t)
+        learned = rules.kernel(process, output, x_t, other, jnp.where(other == t, s, other - 1))
+        return choose(t, x_t, process.transition(x_t, 0, 1), learned)
 
     def x_0(process, output, x_t, t):
-        learned = rules.x_0(process, output, x_t, jnp.maximum(t, 2))
-        return jnp.where(last(t, x_t.ndim), expectation(fixed(process, x_t)), learned)
+        learned = rules.x_0(process, output, x_t, elsewhere(process, t))
+        return choose(t, x_t, expectation(process.transition(x_t, 0, 1)), learned)
 
-    new = Rules(rules.error, x_0, kernel)
-    return dataclasses.replace(parameterization, rules=new, name=f"fixed_last({parameterization.name})")
+    return Rules(rules.error, x_0, kernel)

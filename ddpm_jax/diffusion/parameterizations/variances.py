@@ -1,6 +1,7 @@
 """The variance of p(x_s | x_t): fixed, or learned by the network."""
 
 import dataclasses
+from functools import lru_cache
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -50,6 +51,7 @@ def learned(parameterization: Parameterization) -> Parameterization:
     )
 
 
+@lru_cache
 def _learned(rules: Rules) -> Rules:
     def first(output):
         return jnp.split(output, 2, axis=-1)[0]

@@ -1,11 +1,11 @@
 """Lessons on the reverse process: the true reverse step, the reverse chain of a model, the terms of the bound."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 from matplotlib.figure import Figure
 
 from ddpm_jax.diffusion import gaussian, losses, samplers
@@ -70,30 +70,28 @@ def bound_terms(subject: Subject, count: int = 16) -> Lesson:
     """The terms of the variational bound at each t, for training and for test images."""
     times = np.unique(np.geomspace(2, subject.process.schedule.num_steps, 40).astype(np.int32))[::-1]
     figure = Figure(figsize=(9, 3.8), layout="constrained")
-    axis, facts = figure.subplots(), {"count": str(count)}
+    axis, facts, bound_at = figure.subplots(), {"count": str(count)}, _bound_at(subject, times)
     for name, x_0, label in (
         ("training", subject.train[:count], subject.train_labels),
         ("test", subject.test[:count], subject.test_labels),
     ):
-        bound = _bound(subject, x_0, None if label is None else label[:count], times)
+        bound = bound_at(keys(4, len(x_0), purpose=EVALUATE), x_0, None if label is None else label[:count])
         bits = 1 / (np.prod(x_0.shape[1:]) * np.log(2))
         axis.plot(times, np.asarray(bound.chain).mean(axis=0) * bits, ".-", label=f"{name} images")
-        facts[name], facts["prior"] = (
-            f"{float(bound.decoder.mean()) * bits:.3g}",
-            f"{float(bound.prior.mean()) * bits:.1g}",
-        )
+        facts[name] = f"{float(bound.decoder.mean()) * bits:.3g}"
+        facts["prior"] = f"{float(bound.prior.mean()) * bits:.1g}"
     axis.set(xscale="log", yscale="log", xlabel="t", ylabel="L$_{t-1}$, bits/dim")
     axis.set_ylim(bottom=max(axis.get_ylim()[0], 1e-8))
     axis.legend()
     return Lesson("bound", figure, facts)
 
 
-def _bound(subject: Subject, x_0: Array, label: Array | None, times: np.ndarray) -> losses.Bound:
-    """The terms of the bound at these times, in nats."""
+def _bound_at(subject: Subject, times: np.ndarray) -> Callable[..., losses.Bound]:
+    """``(keys, x_0, label)`` -> the terms of the bound at these times, in nats."""
     model = (subject.process, subject.parameterization, subject.network)
 
     @jax.jit
-    def terms(batch_keys, x_0, label):
+    def bound(batch_keys, x_0, label):
         return losses.bound(batch_keys, *model, x_0, label, jnp.asarray(times), jnp.ones(len(times)))
 
-    return terms(keys(4, len(x_0), purpose=EVALUATE), x_0, label)
+    return bound

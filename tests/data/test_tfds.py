@@ -1,4 +1,4 @@
-"""Laws of `tfds_images`: what was written comes back, bit for bit, whoever reads it; what cannot be read is said."""
+"""`tfds_images`: images are read back to the bit; data sets that cannot be read are refused with a clear message."""
 
 import io
 import json
@@ -52,7 +52,7 @@ def record(image, label):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_what_was_written_comes_back_in_order_through_grains_threads(tmp_path, shape):
+def test_images_are_read_back_to_the_bit_and_in_order(tmp_path, shape):
     images = random_images(shape)
     write(tmp_path, images)
     found = load(tfds_images("tiny", shape, 10, data_dir=str(tmp_path)).open("train"))
@@ -84,7 +84,7 @@ def test_data_and_source_survive_pickling_before_and_after_use(tmp_path):
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(source))[8]["image"], images[8])
 
 
-def test_train_and_test_are_read_in_the_language_of_splits(tmp_path):
+def test_splits_are_given_in_the_syntax_of_tfds(tmp_path):
     images = random_images((5, 4, 1))
     write(tmp_path, images)
     data = tfds_images("tiny", (5, 4, 1), 10, train="train[:75%]", test="train[75%:]", data_dir=str(tmp_path))
@@ -99,7 +99,7 @@ def test_without_classes_there_are_no_labels(tmp_path):
 
 
 def test_colours_of_a_palette_are_looked_up(tmp_path):
-    # TFDS's own decoder without TensorFlow would hand out the entries' numbers.
+    # TFDS's own decoder without TensorFlow returns the indices
     image = np.zeros((5, 4, 3), np.uint8)
     image[:2] = (255, 0, 128)
     write(tmp_path, [Image.fromarray(image).quantize(4)], declared=(5, 4, 3))
@@ -128,13 +128,13 @@ def test_another_number_of_classes_is_refused(tmp_path):
         tfds_images("tiny", (5, 4, 1), 7, data_dir=str(tmp_path)).open("train")
 
 
-def test_images_of_more_than_bytes_are_refused(tmp_path):
+def test_images_of_16_bits_are_refused(tmp_path):
     write(tmp_path, random_images((5, 4, 1)), dtype=np.uint16)
-    with pytest.raises(ValueError, match="tiny has no feature `image` of bytes"):
+    with pytest.raises(ValueError, match="tiny has no feature `image` of type uint8"):
         tfds_images("tiny", (5, 4, 1), 10, data_dir=str(tmp_path)).open("train")
 
 
-def test_an_unprepared_data_set_is_named_in_one_line_with_what_to_type_and_only_once_opened(tmp_path):
+def test_opening_a_data_set_that_is_not_prepared_names_the_command_that_prepares_it(tmp_path):
     data = tfds_images("fashion_mnist", (28, 28, 1), 10, data_dir=str(tmp_path))
     with pytest.raises(FileNotFoundError) as raised:
         data.open("train")
@@ -144,24 +144,24 @@ def test_an_unprepared_data_set_is_named_in_one_line_with_what_to_type_and_only_
     assert "\n" not in message
 
 
-def test_files_of_another_format_do_not_count_as_prepared(tmp_path):
+def test_files_of_another_format_are_not_prepared(tmp_path):
     write(tmp_path, random_images((5, 4, 1)), file_format="tfrecord")
     with pytest.raises(FileNotFoundError, match="ddpm-jax prepare tiny"):
         tfds_images("tiny", (5, 4, 1), 10, data_dir=str(tmp_path)).open("train")
 
 
-def test_the_format_that_a_builder_would_write_does_not_count_as_prepared(tmp_path):
+def test_a_builder_that_has_written_nothing_is_not_prepared(tmp_path):
     assert not is_prepared(tfds.builder("fashion_mnist", data_dir=tmp_path, file_format="array_record"))
 
 
-def test_a_name_that_tfds_does_not_know_is_refused_in_one_line(tmp_path):
+def test_an_unknown_name_is_refused_in_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"\ATFDS has no data set 'no_such_set'.*\Z"):
         tfds_images("no_such_set", (5, 4, 1), data_dir=str(tmp_path)).open("train")
 
 
 def test_nothing_imports_tensorflow(tmp_path):
     write(tmp_path, random_images((5, 4, 1)))
-    # An empty module stands first on the path, so that an import of TensorFlow succeeds, and shows, wherever this runs.
+    # an empty module comes first on the path, so that an import of TensorFlow succeeds, and is detected, everywhere
     (tmp_path / "path" / "tensorflow").mkdir(parents=True)
     (tmp_path / "path" / "tensorflow" / "__init__.py").write_text("")
     code = f"""

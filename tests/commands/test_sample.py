@@ -1,0 +1,58 @@
+"""`ddpm-jax sample`: what it writes, and what it never replaces."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mistakes import fails
+from PIL import Image
+
+from ddpm_jax.commands import main
+
+
+def sample(workdir: Path, *options: str) -> int:
+    return main(["sample", str(workdir), *options])
+
+
+def test_samples_are_the_same_twice_and_whatever_their_number(finished, tmp_path):
+    assert sample(finished, "--num", "20", "--out", str(tmp_path / "a.npz")) == 0
+    assert sample(finished, "--num", "5", "--out", str(tmp_path / "b.npz")) == 0
+    many, few = (np.load(tmp_path / name)["arr_0"] for name in ("a.npz", "b.npz"))
+    assert many.shape == (20, 8, 8, 1) and many.dtype == np.uint8
+    np.testing.assert_array_equal(many[:5], few)
+    assert not np.array_equal(many[0], many[1])
+
+
+def test_a_picture_is_the_same_to_the_byte_and_never_overwritten(finished, tmp_path, capsys):
+    out = tmp_path / "grid.png"
+    assert sample(finished, "--num", "4", "--out", str(out)) == 0
+    first = out.read_bytes()
+    assert sample(finished, "--num", "4", "--out", str(tmp_path / "again.png")) == 0
+    assert (tmp_path / "again.png").read_bytes() == first
+    assert sample(finished, "--num", "4", "--out", str(out)) == 0
+    assert "already" in capsys.readouterr().out
+    assert sample(finished, "--num", "4", "--seed", "1", "--out", str(out)) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert out.read_bytes() == first
+    assert sample(finished, "--num", "4", "--seed", "1", "--out", str(out), "--overwrite") == 0
+    assert out.read_bytes() != first
+
+
+def test_a_folder_of_pictures(finished, tmp_path):
+    assert sample(finished, "--num", "3", "--sampler", "ddim", "--steps", "5", "--out", str(tmp_path / "images")) == 0
+    pictures = sorted((tmp_path / "images").iterdir())
+    assert [path.name for path in pictures] == ["000000.png", "000001.png", "000002.png"]
+    assert Image.open(pictures[0]).size == (8, 8)
+
+
+@pytest.mark.parametrize(
+    "name, message", [("mine", "other things"), ("mine.png", "is a folder"), ("empty.npz", "exists")]
+)
+def test_what_is_not_ours_is_never_replaced(finished, tmp_path, capsys, name, message):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years")
+    (tmp_path / "mine.png").mkdir()
+    (tmp_path / "empty.npz").touch()
+    overwrite = [] if name == "empty.npz" else ["--overwrite"]
+    assert message in fails(capsys, "sample", str(finished), "--num", "1", "--out", str(tmp_path / name), *overwrite)
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "years"

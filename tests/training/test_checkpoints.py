@@ -1,0 +1,96 @@
+"""Checkpoints: what was saved comes back, damage costs one checkpoint, and those of version 0.1 load."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+
+from ddpm_jax.training import EMA, checkpoints, create
+
+OPTIMIZER = optax.adam(0.1)
+
+
+def state(step=0, **changes):
+    made = create({"w": jnp.arange(1.0, 4.0)}, OPTIMIZER, **changes)
+    return made._replace(
+        step=jnp.int32(step), averages={name: {"w": jnp.full(3, float(step))} for name in made.averages}
+    )
+
+
+def saved(tmp_path, *states):
+    folder = tmp_path / "checkpoints"
+    with checkpoints.manager(folder) as manager:
+        for each in states:
+            checkpoints.save(manager, each)
+    return folder
+
+
+def garble(folder, step):
+    for path in (folder / str(step)).rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            os.truncate(path, path.stat().st_size // 2)
+
+
+def restore(folder, like=None):
+    with checkpoints.manager(folder) as manager:
+        return checkpoints.restore(manager, like or state())
+
+
+def three(tmp_path):
+    return saved(tmp_path, *map(state, (1, 2, 3)))
+
+
+def test_the_newest_state_comes_back(tmp_path):
+    found = restore(three(tmp_path))
+    jax.tree.map(np.testing.assert_array_equal, found, state(3))
+
+
+def test_averages_and_history_come_back(tmp_path):
+    """Several averages, and what the loss keeps from step to step."""
+    full = state(5, averages=(EMA, "power_0.05"), history={"losses": jnp.arange(6.0)})
+    found = restore(saved(tmp_path, full), full)
+    assert found.averages.keys() == {EMA, "power_0.05"}
+    jax.tree.map(np.testing.assert_array_equal, found, full)
+
+
+def test_a_checkpoint_of_version_0_1_loads(tmp_path):
+    """Its items are the average, and a dictionary of the rest with an empty "ema"."""
+    old, folder = state(7), tmp_path / "checkpoints"
+    rest = {"step": old.step, "params": old.params, "ema": None, "opt_state": old.opt_state}
+    with ocp.CheckpointManager(folder) as manager:
+        ema = ocp.args.StandardSave(old.averages[EMA])
+        manager.save(7, args=ocp.args.Composite(ema=ema, rest=ocp.args.StandardSave(rest)))
+    jax.tree.map(np.testing.assert_array_equal, restore(folder), old)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_kept(tmp_path, caplog):
+    folder = three(tmp_path)
+    garble(folder, 3)
+    assert int(restore(folder).step) == 2
+    assert "checkpoint 3 cannot be read" in caplog.text
+    assert [path.name.split("-")[0] for path in (tmp_path / "damaged").iterdir()] == ["3"]
+    with checkpoints.manager(folder) as manager:  # the way is free for a new 3
+        checkpoints.save(manager, state(3))
+    assert int(restore(folder).step) == 3
+
+
+def test_if_all_are_damaged_nothing_is_moved(tmp_path):
+    folder = three(tmp_path)
+    for step in (1, 2, 3):
+        garble(folder, step)
+    with pytest.raises(ValueError, match=r"none of the checkpoints in .* can be read"):
+        restore(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "3"]
+
+
+def test_samplers_restore_the_average_and_change_nothing(tmp_path):
+    folder = three(tmp_path)
+    garble(folder, 3)
+    with checkpoints.reader(folder) as manager:
+        ema, step = checkpoints.restore_ema(manager, state().averages[EMA])
+    assert step == 2 and (ema["w"] == 2).all()
+    assert not (tmp_path / "damaged").exists()
