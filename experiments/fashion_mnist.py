@@ -1,20 +1,20 @@
-"""Fashion-MNIST, 28x28 grey, 60,000 images: a real TFDS run (Xiao et al. 2017; method of Ho et al. 2020).
+"""Fashion-MNIST, 60,000 grey images of 28x28 from TFDS (Xiao et al. 2017), by the method of Ho et al. 2020.
 
     ddpm-jax prepare fashion_mnist
     ddpm-jax train fashion_mnist --workdir runs/fashion_mnist
 
-No paper's row: not measured to the end.
+Not a run of a paper. Not measured to the end.
 """
 
 from typing import Literal
 
 import optax
 
+from ddpm_jax import training
 from ddpm_jax.data import tfds_images
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 from ddpm_jax.experiment import Every, Experiment
 from ddpm_jax.networks import UNet
-from ddpm_jax.training import ema_ramp
 
 
 def experiment(
@@ -34,38 +34,39 @@ def experiment(
     sample_every: int = 2000,
     save_every: int = 2000,
 ) -> Experiment:
-    """Fashion-MNIST through TFDS.
+    """Fashion-MNIST from TFDS.
 
     Args:
-        timesteps: T, the steps of the diffusion, at least 21; the betas are those of T = 1000 times 1000 / T.
-        width: channels of the U-Net at full resolution, a multiple of 16.
-        num_steps: training steps.
-        batch_size: images a step, over all devices.
-        learning_rate: of Adam, after the warm-up.
-        warmup: steps over which the learning rate rises from zero.
-        ema_decay: of the average of the parameters that is sampled from, once it has ramped up to it.
-        dropout: in the residual blocks.
-        dtype: that the network computes in; parameters, loss and sampling stay float32.
-        remat: compute the blocks again in the backward pass, for less memory and a third more time.
-        seed: of the parameters, the order of the data and the noise.
-        log_every: steps between rows of metrics.jsonl.
-        sample_every: steps between sample grids.
-        save_every: steps between checkpoints.
+        timesteps: Number of diffusion steps T, at least 21. The betas are those for T = 1000 times 1000 / T.
+        width: Channels of the U-Net at full resolution, a multiple of 16.
+        num_steps: Number of training steps.
+        batch_size: Number of images per step, over all devices.
+        learning_rate: Learning rate of Adam after the warm-up.
+        warmup: Number of steps over which the learning rate rises from zero.
+        ema_decay: Decay of the moving average of the parameters, which is used for sampling. The decay starts lower
+            and rises to this value.
+        dropout: Dropout rate in the residual blocks.
+        dtype: Type in which the network computes. Parameters, loss and sampling are always float32.
+        remat: Recompute the blocks in the backward pass: less memory, a third more time.
+        seed: Seed of the parameters, the order of the data and the noise.
+        log_every: Number of steps between rows of metrics.jsonl.
+        sample_every: Number of steps between grids of samples.
+        save_every: Number of steps between checkpoints.
     """
     process = gaussian.process(schedules.linear_scaled(timesteps))
     eps = parameterizations.eps(process, parameterizations.fixed_large)
-    rate = optax.linear_schedule(0.0, learning_rate, warmup)
+    rate = training.warmup(learning_rate, warmup)
     return Experiment(
         data=tfds_images("fashion_mnist", (28, 28, 1), num_classes=10, cost="31 MB to download"),
         process=process,
-        parameterization=parameterizations.clipped(eps),
+        parameterization=parameterizations.clipped(process, eps),
         network=UNet(
             width=width, multipliers=(1, 2, 2), attention=(14,), dropout=dropout, groups=16, dtype=dtype, remat=remat
         ),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         batch_size=batch_size,
         num_steps=num_steps,
-        ema_decay=ema_ramp(ema_decay),
+        ema_decay=training.ema_ramp(ema_decay),
         seed=seed,
         every=Every(log=log_every, sample=sample_every, save=save_every),
     )

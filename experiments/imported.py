@@ -1,17 +1,18 @@
-"""A U-Net and a Gaussian process of any kind, such as `ddpm-jax convert` makes of a checkpoint of diffusers.
+"""A U-Net with a Gaussian process, as `ddpm-jax convert` makes it from a checkpoint of diffusers.
 
     ddpm-jax convert google/ddpm-cifar10-32 runs/cifar10 --weights raw --data cifar10
     ddpm-jax sample runs/cifar10
 
-The first argument is the folder of the checkpoint, downloaded beforehand. The knobs are read from its configs. By
-default they are those of that model, which has the figures of Ho et al. 2020 for CIFAR-10. It can be trained like any
-other experiment: ddpm-jax train imported --workdir DIR --data cifar10.
+The first argument is the folder of the checkpoint, which must be downloaded before. Its configs determine the options.
+The defaults are the configuration of this checkpoint, the CIFAR-10 model of Ho et al. 2020. The experiment can also be
+trained: ddpm-jax train imported --workdir DIR --data cifar10.
 """
 
 from typing import Literal
 
 import optax
 
+from ddpm_jax import training
 from ddpm_jax.data import Data, flip, folder, tfds_images
 from ddpm_jax.diffusion import gaussian, parameterizations, samplers, schedules
 from ddpm_jax.experiment import Every, Experiment
@@ -36,7 +37,7 @@ def experiment(
     attention: tuple[int, ...] = (16,),
     head_dim: int | None = None,
     dropout: float = 0.1,
-    out_channels: int = 3,
+    out_channels: int | None = None,
     num_classes: int | None = None,
     groups: int = 32,
     norm_eps: float = 1e-6,
@@ -56,6 +57,7 @@ def experiment(
     test_split: str = "test",
     folder_of_images: str | None = None,
     test_percent: int = 0,
+    label_dropout: float = 0.0,
     num_steps: int = 800_000,
     batch_size: int = 128,
     learning_rate: float = 2e-4,
@@ -67,57 +69,60 @@ def experiment(
     sample_every: int = 10_000,
     save_every: int = 10_000,
 ) -> Experiment:
-    """A U-Net and a Gaussian process of any kind.
+    """A U-Net with a Gaussian process.
 
     Args:
-        image_shape: height, width and channels.
-        width: channels of the U-Net at full resolution.
-        multipliers: channels of each level, in widths; each halves the resolution.
-        num_blocks: residual blocks a level, on the way down.
-        attention: heights, in pixels, at which there is attention.
-        head_dim: channels of a head of the attention; one head by default.
-        dropout: in the residual blocks.
-        out_channels: of the network.
-        num_classes: the network is told one of so many, or none.
-        groups: of the group normalisation.
-        norm_eps: of the group normalisation.
-        down_padding: zeros before the first row and column where the resolution is halved.
-        cos_first: the order of sines and cosines in the timestep embedding.
-        frequency_shift: of the timestep embedding.
-        timesteps: T, the steps of the diffusion.
-        schedule: of the betas.
-        beta_1: the first.
-        beta_T: the last.
-        betas: all of them, for the schedule betas.
-        prediction: what the network predicts: the noise, the image, or v.
-        variance: of the reverse process.
-        clip: estimates of x_0 are held between this and minus this.
-        sampler: over all T steps.
-        data: a TFDS data set to train on or to measure with.
-        test_split: what that data set calls its test split.
-        folder_of_images: a folder or zip of pictures in its place.
-        test_percent: of those pictures, for the test split.
-        num_steps: training steps.
-        batch_size: images a step, over all devices.
-        learning_rate: of Adam, after the warm-up.
-        warmup: steps over which the learning rate rises from zero.
-        ema_decay: of the average of the parameters that is sampled from.
-        flips: mirror each training image with probability one half.
-        seed: of the parameters, the order of the data and the noise.
-        log_every: steps between rows of metrics.jsonl.
-        sample_every: steps between sample grids.
-        save_every: steps between checkpoints.
+        image_shape: Height, width and channels of the images.
+        width: Channels of the U-Net at full resolution.
+        multipliers: Channels of each level divided by width. Each level has half the resolution of the one before.
+        num_blocks: Number of residual blocks per level on the way down.
+        attention: Heights in pixels at which the U-Net has attention.
+        head_dim: Channels per attention head. Default: one head.
+        dropout: Dropout rate in the residual blocks.
+        out_channels: Channels of the output. Default: those of the images.
+        num_classes: Number of class labels. Default: an unconditional network.
+        groups: Number of groups of the group normalization.
+        norm_eps: Epsilon of the group normalization.
+        down_padding: Number of zeros before the first row and column where the resolution is halved.
+        cos_first: Place the cosines before the sines in the timestep embedding.
+        frequency_shift: Shift of the frequencies in the timestep embedding.
+        timesteps: Number of diffusion steps T.
+        schedule: Schedule of the betas.
+        beta_1: First beta.
+        beta_T: Last beta.
+        betas: All betas, for --schedule betas.
+        prediction: Target of the network: the noise (eps), the image (x0), or v.
+        variance: Variance of the reverse process.
+        clip: Clip estimates of x_0 to [-clip, clip]; None to leave them unclipped.
+        sampler: Sampler, used with all T steps unless others are given.
+        data: TFDS data set for training and evaluation.
+        test_split: Name of its test split.
+        folder_of_images: Folder or zip of images, instead of a TFDS data set.
+        test_percent: Percentage of these images that forms the test split.
+        label_dropout: Probability that a training example has no label, for classifier-free guidance.
+        num_steps: Number of training steps.
+        batch_size: Number of images per step, over all devices.
+        learning_rate: Learning rate of Adam after the warm-up.
+        warmup: Number of steps over which the learning rate rises from zero.
+        ema_decay: Decay of the moving average of the parameters, which is used for sampling.
+        flips: Mirror each training image with probability one half.
+        seed: Seed of the parameters, the order of the data and the noise.
+        log_every: Number of steps between rows of metrics.jsonl.
+        sample_every: Number of steps between grids of samples.
+        save_every: Number of steps between checkpoints.
     """
     if (betas is None) == (schedule == "betas"):
-        raise ValueError("--schedule betas goes with --betas, and nothing else does")
-    made = SCHEDULES[schedule](timesteps, beta_1, beta_T) if betas is None else schedules.from_betas(betas)
-    process = gaussian.process(made)
-    reading = PREDICTIONS[prediction](process, VARIANCES[variance])
-    rate = optax.linear_schedule(0.0, learning_rate, warmup)
+        raise ValueError(f"--schedule betas and --betas require each other, got --schedule {schedule}")
+    noise = schedules.from_betas(betas) if betas is not None else SCHEDULES[schedule](timesteps, beta_1, beta_T)
+    process = gaussian.process(noise)
+    parameterization = PREDICTIONS[prediction](process, VARIANCES[variance])
+    if clip is not None:
+        parameterization = parameterizations.clipped(process, parameterization, -clip, clip)
+    rate = training.warmup(learning_rate, warmup)
     return Experiment(
         data=choose_data(image_shape, num_classes, data, test_split, folder_of_images, test_percent),
         process=process,
-        parameterization=reading if clip is None else parameterizations.clipped(reading, -clip, clip),
+        parameterization=parameterization,
         network=UNet(
             width=width,
             multipliers=multipliers,
@@ -136,6 +141,7 @@ def experiment(
         sampler=samplers.ddim if sampler == "ddim" else samplers.ddpm,
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         augment=flip if flips else None,
+        label_dropout=label_dropout,
         batch_size=batch_size,
         num_steps=num_steps,
         ema_decay=ema_decay,
@@ -148,17 +154,17 @@ def choose_data(
     image_shape: tuple[int, int, int],
     num_classes: int | None,
     name: str | None,
-    test: str,
-    pictures: str | None,
+    test_split: str,
+    folder_of_images: str | None,
     test_percent: int,
 ) -> Data:
-    """The data set of the knobs; without one, sampling works and whatever needs images says so."""
-    if pictures is not None:
-        return folder(pictures, image_shape, test_percent)
+    """The data set of the options. Without one, a run can be sampled from; opening a split raises FileNotFoundError."""
+    if folder_of_images is not None:
+        return folder(folder_of_images, image_shape, test_percent)
     if name is not None:
-        return tfds_images(name, image_shape, num_classes, test=test, fit=True)
+        return tfds_images(name, image_shape, num_classes, test=test_split, fit=True)
     return Data("none", image_shape, open=_no_data, num_classes=num_classes)
 
 
 def _no_data(split: str):
-    raise FileNotFoundError("this run names no data: convert or train it with --data NAME or --folder-of-images FOLDER")
+    raise FileNotFoundError("this run has no data: convert or train it with --data NAME or --folder-of-images FOLDER")

@@ -1,11 +1,12 @@
-"""Data whose best predictor is known, the variances that are exact for them, and every schedule."""
+"""Data whose best predictor is known, networks' outputs for a given x_0, and every schedule."""
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ddpm_jax.diffusion import schedules
+from ddpm_jax.diffusion import gaussian, schedules
 
 SCHEDULES = {
     "linear": partial(schedules.linear, 1000),
@@ -48,3 +49,42 @@ def best_eps(schedule, variance, mean=0.0):
         return jnp.sqrt(one_minus) * (x_t - jnp.sqrt(alpha_bar) * mean) / (alpha_bar * variance + one_minus)
 
     return network
+
+
+def best_x_0_of_two(schedule, variance=0.01):
+    """E[x_0 | x_t] for the even mixture of N(-1, variance) and N(1, variance), by Bayes."""
+
+    def network(x_t, t, condition):
+        alpha_bar, one_minus = schedule.at(t, x_t.ndim)
+        share = jnp.sqrt(alpha_bar) / (alpha_bar * variance + one_minus)
+        return variance * share * x_t + (1 - variance * share * jnp.sqrt(alpha_bar)) * jnp.tanh(share * x_t)
+
+    return network
+
+
+def best_eps_of_two(schedule):
+    x_0 = best_x_0_of_two(schedule)
+
+    def network(x_t, t, condition):
+        alpha_bar, one_minus = schedule.at(t, x_t.ndim)
+        return (x_t - jnp.sqrt(alpha_bar) * x_0(x_t, t, condition)) / jnp.sqrt(one_minus)
+
+    return network
+
+
+def images(count=4, dtype=np.float64):
+    """x_0 within the range of images, noise, and some network's output."""
+    x_0, noise, output = np.random.default_rng(0).normal(size=(3, count, 2, 2, 1)).astype(dtype)
+    return jnp.asarray(np.tanh(x_0)), jnp.asarray(noise), jnp.asarray(output)
+
+
+def target(parameterization, x_0, noise, t):
+    """The output whose error is least: one Newton step from zero, which is exact for a square."""
+    slope = jax.grad(lambda output: parameterization.error(output, x_0, noise, t).sum())(jnp.zeros_like(x_0))
+    return -slope / 2
+
+
+def output_for(parameterization, process, x_0, x_t, t):
+    """The output whose estimate at x_t is this x_0: the target for the noise that leads from one to the other."""
+    start, per_noise = (gaussian.q_sample(process.schedule, x_0, t, jnp.full_like(x_0, n)) for n in (0.0, 1.0))
+    return target(parameterization, x_0, (x_t - start) / (per_noise - start), t)

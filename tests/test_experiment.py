@@ -49,7 +49,7 @@ def experiment(network=None, **changes) -> Experiment:
         **{
             "data": Data("none", (2, 2, 1), open=lambda split: []),
             "process": PROCESS,
-            "parameterization": parameterizations.clipped(parameterizations.eps(PROCESS)),
+            "parameterization": parameterizations.clipped(PROCESS, parameterizations.eps(PROCESS)),
             "network": network or Echo(),
             "optimizer": optax.sgd(0.1),
             "batch_size": 4,

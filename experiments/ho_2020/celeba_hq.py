@@ -1,16 +1,16 @@
-"""CelebA-HQ at 256x256, Ho et al. 2020, Figure 1 and Appendix D. The paper gives samples and no number.
+"""CelebA-HQ at 256x256, Ho et al. 2020, Figure 1 and Appendix D. The paper gives samples and no numbers.
 
     ddpm-jax train ho_2020/celeba_hq --workdir runs/celeba_hq --folder-of-images CELEBA_HQ
 
-CELEBA_HQ is a folder or zip of the 30,000 pictures. Without the knob they come from TFDS, whose celeb_a_hq wants
-pictures that were made by hand: see https://www.tensorflow.org/datasets/catalog/celeb_a_hq.
+CELEBA_HQ is a folder or zip of the 30,000 images. Without --folder-of-images they are read from TFDS, whose celeb_a_hq
+needs images that are prepared by hand: see https://www.tensorflow.org/datasets/catalog/celeb_a_hq.
 
-Paper: TPU v3-8, 500k steps at 2.2 a second, 63 hours. Here: not measured.
+Paper: TPU v3-8, 500k steps at 2.2 steps per second, 63 hours. Here: not measured.
 
-Where the released code does otherwise than one would expect, the default is what depends on nothing but the run:
-gradients are clipped by the norm of the whole batch's (released: of each of 8 replicas' 8 images, before they are
-averaged; --replicas 8), and samples are rounded to bytes (released: the fraction is dropped, which makes them half a
-level darker; --truncate).
+Two details differ from the released code by default, so that results do not depend on the number of devices or on
+rounding: the gradient of the whole batch is clipped by its norm (released code: those of 8 replicas with 8 images each
+are clipped, then averaged; --replicas 8), and samples are rounded to bytes (released code: truncated, which makes them
+half a level darker; --truncate).
 """
 
 from typing import Literal
@@ -18,14 +18,14 @@ from typing import Literal
 import jax
 import optax
 
+from ddpm_jax import training
 from ddpm_jax.data import flip, folder, tfds_images
 from ddpm_jax.data.encodings import truncated
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 from ddpm_jax.experiment import Claim, Every, Experiment
 from ddpm_jax.networks import UNet
-from ddpm_jax.training import clip_in_parts
 
-COST = "of pictures that are made by hand; --folder-of-images takes them as they are"
+COST = "from images prepared by hand, which --folder-of-images reads without preparation"
 CLAIMS = (
     Claim("T", 1000, "Section 4"),
     Claim("beta_1", 1e-4, "Section 4"),
@@ -67,36 +67,40 @@ def experiment(
     """CelebA-HQ at 256x256 (Ho et al. 2020).
 
     Args:
-        folder_of_images: a folder or zip of pictures instead of TFDS's data set.
-        timesteps: T, the steps of the diffusion, at least 21; the betas are those of T = 1000 times 1000 / T.
-        width: channels of the U-Net at full resolution, a multiple of 32.
-        dropout: in the residual blocks.
-        dtype: that the network computes in; parameters, loss and sampling stay float32.
-        num_steps: training steps.
-        batch_size: images a step, over all devices.
-        learning_rate: of Adam, after the warm-up.
-        warmup: steps over which the learning rate rises from zero.
-        ema_decay: of the average of the parameters that is sampled from.
-        flips: mirror each training image with probability one half.
-        remat: compute the blocks again in the backward pass, for less memory and a third more time.
-        replicas: clip the gradients of each of so many parts of the batch, 8 as the released code; 1 is the whole.
-        truncate: make bytes of samples by dropping the fraction, as the released code, not by rounding.
-        seed: of the parameters, the order of the data and the noise.
-        log_every: steps between rows of metrics.jsonl.
-        sample_every: steps between sample grids.
-        save_every: steps between checkpoints.
+        folder_of_images: Folder or zip of images, instead of TFDS's data set.
+        timesteps: Number of diffusion steps T, at least 21. The betas are those for T = 1000 times 1000 / T.
+        width: Channels of the U-Net at full resolution, a multiple of 32.
+        dropout: Dropout rate in the residual blocks.
+        dtype: Type in which the network computes. Parameters, loss and sampling are always float32.
+        num_steps: Number of training steps.
+        batch_size: Number of images per step, over all devices.
+        learning_rate: Learning rate of Adam after the warm-up.
+        warmup: Number of steps over which the learning rate rises from zero.
+        ema_decay: Decay of the moving average of the parameters, which is used for sampling.
+        flips: Mirror each training image with probability one half.
+        remat: Recompute the blocks in the backward pass: less memory, a third more time.
+        replicas: Number of parts of the batch whose gradients are clipped separately, before they are averaged. The
+            released code has 8; 1 clips the gradient of the whole batch.
+        truncate: Truncate samples to bytes, as in the released code, instead of rounding them.
+        seed: Seed of the parameters, the order of the data and the noise.
+        log_every: Number of steps between rows of metrics.jsonl.
+        sample_every: Number of steps between grids of samples.
+        save_every: Number of steps between checkpoints.
     """
     shape = (256, 256, 3)
     process = gaussian.process(schedules.linear_scaled(timesteps))
-    rate = optax.linear_schedule(0.0, learning_rate, warmup)
-    built = tfds_images("celeb_a_hq/256", shape, cost=COST)
+    rate = training.warmup(learning_rate, warmup)
+    if folder_of_images is None:
+        data = tfds_images("celeb_a_hq/256", shape, cost=COST)
+    else:
+        data = folder(folder_of_images, shape)
     return Experiment(
-        data=built if folder_of_images is None else folder(folder_of_images, shape),
+        data=data,
         process=process,
-        parameterization=parameterizations.clipped(parameterizations.eps(process)),
+        parameterization=parameterizations.clipped(process, parameterizations.eps(process)),
         network=UNet(width=width, multipliers=(1, 1, 2, 2, 4, 4), dropout=dropout, remat=remat, dtype=dtype),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
-        gradient=clip_in_parts(replicas) if replicas > 1 else jax.value_and_grad,
+        gradient=training.clip_in_parts(replicas) if replicas > 1 else jax.value_and_grad,
         encoding=truncated() if truncate else None,
         augment=flip if flips else None,
         batch_size=batch_size,

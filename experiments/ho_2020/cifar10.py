@@ -3,7 +3,7 @@
     ddpm-jax prepare cifar10
     ddpm-jax train ho_2020/cifar10 --workdir runs/cifar10
 
-The rows of Table 2 (IS / FID), as knobs:
+The rows of Table 2 (IS / FID), and the options that reproduce them:
 
     mean prediction  L, learned diagonal   7.28 / 23.69   --prediction mean --loss bound --variance learned
                      L, fixed isotropic    8.06 / 13.22   --prediction mean --loss bound
@@ -12,16 +12,17 @@ The rows of Table 2 (IS / FID), as knobs:
                      L, fixed isotropic    7.67 / 13.51   --loss bound        (<= 3.70 bits/dim)
                      L_simple              9.46 / 3.17    the defaults        (<= 3.75 bits/dim)
 
-Paper: TPU v3-8, 800k steps at 21 a second, 10.6 hours; 50k samples of the averaged parameters, 1000 steps. Here: not
-measured. The data are 170 MB to download.
+Paper: TPU v3-8, 800k steps at 21 steps per second, 10.6 hours; 50k samples of the averaged parameters, 1000 steps.
+Here: not measured. The data are 170 MB to download.
 
-The bound is exact where the released code's is not: it writes the normal distribution function as a tanh, off by up to
-1.8e-4 (`gaussian.tanh_interval`). TensorFlow's Adam adds its 1e-8 before the bias correction, optax's after it.
+The decoder term of the bound is exact; the released code approximates the normal distribution function by a tanh, with
+an error of up to 1.8e-4 (`gaussian.tanh_interval`). TensorFlow's Adam adds its epsilon of 1e-8 before the bias
+correction, optax's after it.
 
-Where the released code does otherwise than one would expect, the default is what depends on nothing but the run:
-gradients are clipped by the norm of the whole batch's (released: of each of 8 replicas' 16 images, before they are
-averaged; --replicas 8), and samples are rounded to bytes (released: the fraction is dropped, which makes them half a
-level darker; --truncate).
+Two details differ from the released code by default, so that results do not depend on the number of devices or on
+rounding: the gradient of the whole batch is clipped by its norm (released code: those of 8 replicas with 16 images each
+are clipped, then averaged; --replicas 8), and samples are rounded to bytes (released code: truncated, which makes them
+half a level darker; --truncate).
 """
 
 from typing import Literal
@@ -29,12 +30,12 @@ from typing import Literal
 import jax
 import optax
 
+from ddpm_jax import training
 from ddpm_jax.data import flip, tfds_images
 from ddpm_jax.data.encodings import truncated
 from ddpm_jax.diffusion import gaussian, losses, parameterizations, schedules
 from ddpm_jax.experiment import Claim, Every, Experiment
 from ddpm_jax.networks import UNet
-from ddpm_jax.training import clip_in_parts
 
 CLAIMS = (
     Claim("T", 1000, "Section 4"),
@@ -48,27 +49,32 @@ CLAIMS = (
     Claim("dropout", 0.1, "Appendix B"),
     Claim("flips", 1, "Appendix B"),
 )
-TABLE_2 = {
+TABLE_2 = {  # (prediction, loss, variance): (IS, FID)
     ("mean", "bound", "learned"): (7.28, 23.69),
     ("mean", "bound", "fixed_large"): (8.06, 13.22),
     ("eps", "bound", "fixed_large"): (7.67, 13.51),
     ("eps", "simple", "fixed_large"): (9.46, 3.17),
 }
 VARIANCES = {"fixed_large": 1.1991992e-4, "fixed_small": 5.4531877e-5}
+"""Variance of p(x_1 | x_2)."""
 BITS = {("eps", "bound", "fixed_large"): 3.70, ("eps", "simple", "fixed_large"): 3.75}
+"""Bits/dim on the test set, at most."""
 
 
 def claims(prediction: str, loss: str, variance: str) -> tuple[Claim, ...]:
-    """What the paper states of this row."""
+    """The figures that the paper states for this row of Table 2."""
     row = (prediction, loss, variance)
     count = 35_749_766 if variance == "learned" else 35_746_307
-    made = (Claim("parameters", count, "Appendix B: 35.7 million; counted from the released code"), *CLAIMS)
-    made += (Claim("x_0 is clipped", prediction == "eps", "released code"),)
+    stated = [Claim("parameters", count, "Appendix B: 35.7 million; counted from the released code"), *CLAIMS]
+    stated.append(Claim("x_0 is clipped", prediction == "eps", "released code"))
     if variance in VARIANCES:
-        made += (Claim("variance at t = 2", VARIANCES[variance], f"released code: {variance}"),)
+        stated.append(Claim("variance at t = 2", VARIANCES[variance], f"released code: {variance}"))
     if row in TABLE_2:
-        made += (Claim("IS", TABLE_2[row][0], "Table 2"), Claim("FID", TABLE_2[row][1], "Table 2, against train"))
-    return (*made, Claim("bits/dim", BITS[row], "Table 1, at most")) if row in BITS else made
+        scores = zip(("IS", "FID"), TABLE_2[row], ("Table 2", "Table 2, against train"), strict=True)
+        stated.extend(Claim(*score) for score in scores)
+    if row in BITS:
+        stated.append(Claim("bits/dim", BITS[row], "Table 1, at most"))
+    return tuple(stated)
 
 
 def experiment(
@@ -97,45 +103,46 @@ def experiment(
     """CIFAR-10 (Ho et al. 2020, Tables 1 and 2).
 
     Args:
-        prediction: what the network predicts, the noise or the mean of the posterior.
-        loss: simple is the squared error of the prediction, bound a term of the variational bound.
-        variance: of the reverse process; learned needs the bound.
-        timesteps: T, the steps of the diffusion, at least 21; the betas are those of T = 1000 times 1000 / T.
-        width: channels of the U-Net at full resolution, a multiple of 32.
-        dropout: in the residual blocks.
-        dtype: that the network computes in; parameters, loss and sampling stay float32.
-        remat: compute the blocks again in the backward pass, for less memory and a third more time.
-        num_steps: training steps.
-        batch_size: images a step, over all devices.
-        learning_rate: of Adam, after the warm-up.
-        warmup: steps over which the learning rate rises from zero.
-        ema_decay: of the average of the parameters that is sampled from.
-        flips: mirror each training image with probability one half.
-        replicas: clip the gradients of each of so many parts of the batch, 8 as the released code; 1 is the whole.
-        truncate: make bytes of samples by dropping the fraction, as the released code, not by rounding.
-        seed: of the parameters, the order of the data and the noise.
-        log_every: steps between rows of metrics.jsonl.
-        sample_every: steps between sample grids.
-        save_every: steps between checkpoints.
+        prediction: Target of the network: the noise (eps), or the mean of the posterior.
+        loss: Squared error of the prediction (simple), or a term of the variational bound.
+        variance: Variance of the reverse process. learned requires --loss bound.
+        timesteps: Number of diffusion steps T, at least 21. The betas are those for T = 1000 times 1000 / T.
+        width: Channels of the U-Net at full resolution, a multiple of 32.
+        dropout: Dropout rate in the residual blocks.
+        dtype: Type in which the network computes. Parameters, loss and sampling are always float32.
+        remat: Recompute the blocks in the backward pass: less memory, a third more time.
+        num_steps: Number of training steps.
+        batch_size: Number of images per step, over all devices.
+        learning_rate: Learning rate of Adam after the warm-up.
+        warmup: Number of steps over which the learning rate rises from zero.
+        ema_decay: Decay of the moving average of the parameters, which is used for sampling.
+        flips: Mirror each training image with probability one half.
+        replicas: Number of parts of the batch whose gradients are clipped separately, before they are averaged. The
+            released code has 8; 1 clips the gradient of the whole batch.
+        truncate: Truncate samples to bytes, as in the released code, instead of rounding them.
+        seed: Seed of the parameters, the order of the data and the noise.
+        log_every: Number of steps between rows of metrics.jsonl.
+        sample_every: Number of steps between grids of samples.
+        save_every: Number of steps between checkpoints.
     """
     if variance == "learned" and loss == "simple":
-        raise ValueError("--variance learned: the simple loss does not see the variance, take --loss bound")
+        raise ValueError("--variance learned requires --loss bound: the simple loss does not train a variance")
     process = gaussian.process(schedules.linear_scaled(timesteps))
     fixed = parameterizations.fixed_small if variance == "fixed_small" else parameterizations.fixed_large
-    reading = {"eps": parameterizations.eps, "mean": parameterizations.mean}[prediction](process, fixed)
-    reading = parameterizations.learned(reading) if variance == "learned" else reading
-    # as in the released code, x_0 is not clipped where the mean itself is predicted
-    clipped = parameterizations.clipped(reading) if prediction == "eps" else reading
-    rate = optax.linear_schedule(0.0, learning_rate, warmup)
+    parameterization = {"eps": parameterizations.eps, "mean": parameterizations.mean}[prediction](process, fixed)
+    if variance == "learned":
+        parameterization = parameterizations.learned(process, parameterization)
+    if prediction == "eps":  # as in the released code, x_0 is not clipped where the network predicts the mean
+        parameterization = parameterizations.clipped(process, parameterization)
+    out_channels = 6 if variance == "learned" else 3
+    rate = training.warmup(learning_rate, warmup)
     return Experiment(
         data=tfds_images("cifar10", (32, 32, 3), cost="170 MB to download, as much again on disk"),
         process=process,
-        parameterization=clipped,
-        network=UNet(
-            width=width, dropout=dropout, out_channels=6 if variance == "learned" else 3, dtype=dtype, remat=remat
-        ),
+        parameterization=parameterization,
+        network=UNet(width=width, dropout=dropout, out_channels=out_channels, dtype=dtype, remat=remat),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
-        gradient=clip_in_parts(replicas) if replicas > 1 else jax.value_and_grad,
+        gradient=training.clip_in_parts(replicas) if replicas > 1 else jax.value_and_grad,
         encoding=truncated() if truncate else None,
         loss={"simple": losses.simple, "bound": losses.variational}[loss],
         augment=flip if flips else None,

@@ -5,21 +5,21 @@
     ddpm-jax train ho_2020/lsun --workdir runs/church --category church_outdoor --folder-of-images CHURCH
     ddpm-jax train ho_2020/lsun --workdir runs/cat --category cat --folder-of-images CAT
 
-BEDROOM is a folder or zip of the category's pictures, of any size. Without the knob they come from TFDS, as prepared by
-`ddpm-jax prepare lsun/bedroom`: bedroom 46 GB to download, church_outdoor 2.5, cat 45; about three times that
-on disk while they are unpacked and built.
+BEDROOM is a folder or zip of the images of the category, of any size. Without --folder-of-images they are read from
+TFDS, after `ddpm-jax prepare lsun/bedroom`: bedroom is 46 GB to download, church_outdoor 2.5 GB, cat 45 GB; the
+preparation needs about three times that on disk.
 
-Paper: TPU v3-8; at its 2.2 steps a second bedroom's 2.4M steps take 303 hours, church's 1.2M 152, cat's 1.8M 227; the
-large model has 1.15M, of unknown speed. Here: not measured.
+Paper: TPU v3-8. At 2.2 steps per second the 2.4M steps of bedroom take 303 hours, the 1.2M of church 152 hours, the
+1.8M of cat 227 hours; the large model has 1.15M steps, of unknown speed. Here: not measured.
 
-The paper flips images at random except for bedroom, the released code's instructions do so except for cat: the default
-of --flips is the paper's. Of the large model the paper tells the number of parameters, "approximately 256 million":
-width 192 gives 255,677,955.
+In the paper images are flipped at random except for bedroom, in the instructions of the released code except for cat:
+the default of --flips is the paper's. The paper gives no width for the large model, only "approximately 256 million"
+parameters: width 192 gives 255,677,955.
 
-Where the released code does otherwise than one would expect, the default is what depends on nothing but the run:
-gradients are clipped by the norm of the whole batch's (released: of each of 8 replicas' 8 images, before they are
-averaged; --replicas 8), and samples are rounded to bytes (released: the fraction is dropped, which makes them half a
-level darker; --truncate).
+Two details differ from the released code by default, so that results do not depend on the number of devices or on
+rounding: the gradient of the whole batch is clipped by its norm (released code: those of 8 replicas with 8 images each
+are clipped, then averaged; --replicas 8), and samples are rounded to bytes (released code: truncated, which makes them
+half a level darker; --truncate).
 """
 
 from typing import Literal
@@ -27,12 +27,12 @@ from typing import Literal
 import jax
 import optax
 
+from ddpm_jax import training
 from ddpm_jax.data import flip, folder, tfds_images
 from ddpm_jax.data.encodings import truncated
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 from ddpm_jax.experiment import Claim, Every, Experiment
 from ddpm_jax.networks import UNet
-from ddpm_jax.training import clip_in_parts
 
 STEPS = {"bedroom": 2_400_000, "church_outdoor": 1_200_000, "cat": 1_800_000}
 LARGE_STEPS = 1_150_000
@@ -54,7 +54,7 @@ CLAIMS = (
 
 
 def claims(category: str, large: bool) -> tuple[Claim, ...]:
-    """What the paper states of this row."""
+    """The figures that the paper states for this model."""
     counted = "counted from the released code" if not large else "counted at width 192"
     return (
         Claim("parameters", 255_677_955 if large else 113_673_219, f"Appendix B: 114 or 256 million; {counted}"),
@@ -91,47 +91,48 @@ def experiment(
     """LSUN at 256x256 (Ho et al. 2020, Table 3).
 
     Args:
-        category: of LSUN.
-        large: the model of 256 million parameters, in the paper for bedroom alone.
-        folder_of_images: a folder or zip of pictures instead of TFDS's data set.
-        timesteps: T, the steps of the diffusion, at least 21; the betas are those of T = 1000 times 1000 / T.
-        width: channels of the U-Net at full resolution, a multiple of 32; by default 128, large 192.
-        dropout: in the residual blocks.
-        dtype: that the network computes in; parameters, loss and sampling stay float32.
-        num_steps: training steps; by default the paper's for the category.
-        batch_size: images a step, over all devices.
-        learning_rate: of Adam, after the warm-up.
-        warmup: steps over which the learning rate rises from zero.
-        ema_decay: of the average of the parameters that is sampled from.
-        flips: mirror each training image with probability one half; by default the paper's for the category.
-        remat: compute the blocks again in the backward pass, for less memory and a third more time.
-        replicas: clip the gradients of each of so many parts of the batch, 8 as the released code; 1 is the whole.
-        truncate: make bytes of samples by dropping the fraction, as the released code, not by rounding.
-        seed: of the parameters, the order of the data and the noise.
-        log_every: steps between rows of metrics.jsonl.
-        sample_every: steps between sample grids.
-        save_every: steps between checkpoints.
+        category: Category of LSUN.
+        large: Train the model of 256 million parameters, which the paper has for bedroom only.
+        folder_of_images: Folder or zip of images, instead of TFDS's data set.
+        timesteps: Number of diffusion steps T, at least 21. The betas are those for T = 1000 times 1000 / T.
+        width: Channels of the U-Net at full resolution, a multiple of 32. Default: 128, or 192 with --large.
+        dropout: Dropout rate in the residual blocks.
+        dtype: Type in which the network computes. Parameters, loss and sampling are always float32.
+        num_steps: Number of training steps. Default: the paper's for the category.
+        batch_size: Number of images per step, over all devices.
+        learning_rate: Learning rate of Adam after the warm-up.
+        warmup: Number of steps over which the learning rate rises from zero.
+        ema_decay: Decay of the moving average of the parameters, which is used for sampling.
+        flips: Mirror each training image with probability one half. Default: the paper's for the category.
+        remat: Recompute the blocks in the backward pass: less memory, a third more time.
+        replicas: Number of parts of the batch whose gradients are clipped separately, before they are averaged. The
+            released code has 8; 1 clips the gradient of the whole batch.
+        truncate: Truncate samples to bytes, as in the released code, instead of rounding them.
+        seed: Seed of the parameters, the order of the data and the noise.
+        log_every: Number of steps between rows of metrics.jsonl.
+        sample_every: Number of steps between grids of samples.
+        save_every: Number of steps between checkpoints.
     """
     if large and category != "bedroom":
-        raise ValueError(f"--large --category {category}: the paper's large model is of bedroom")
+        raise ValueError(f"--large requires --category bedroom, as in the paper; got {category}")
     shape = (256, 256, 3)
     width = (192 if large else 128) if width is None else width
     num_steps = (LARGE_STEPS if large else STEPS[category]) if num_steps is None else num_steps
     flips = category != "bedroom" if flips is None else flips
     process = gaussian.process(schedules.linear_scaled(timesteps))
-    rate = optax.linear_schedule(0.0, learning_rate, warmup)
+    rate = training.warmup(learning_rate, warmup)
     if folder_of_images is None:
-        cost = f"{GIGABYTES[category]} GB to download, about three times that on disk; or --folder-of-images"
+        cost = f"{GIGABYTES[category]} GB to download, about three times that on disk; --folder-of-images avoids it"
         data = tfds_images(f"lsun/{category}", shape, test="validation", fit=True, cost=cost)
     else:
         data = folder(folder_of_images, shape)
     return Experiment(
         data=data,
         process=process,
-        parameterization=parameterizations.clipped(parameterizations.eps(process)),
+        parameterization=parameterizations.clipped(process, parameterizations.eps(process)),
         network=UNet(width, (1, 1, 2, 2, 4, 4), dropout=dropout, remat=remat, dtype=dtype),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
-        gradient=clip_in_parts(replicas) if replicas > 1 else jax.value_and_grad,
+        gradient=training.clip_in_parts(replicas) if replicas > 1 else jax.value_and_grad,
         encoding=truncated() if truncate else None,
         augment=flip if flips else None,
         batch_size=batch_size,

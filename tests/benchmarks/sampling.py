@@ -1,9 +1,9 @@
-"""Sampling as one `lax.scan` beside a Python loop over a jitted step of the same network, in one run.
+"""Sampling as one `lax.scan`, compared with a Python loop over a jitted step of the same network.
 
     python tests/benchmarks/sampling.py [--workdir runs/digits] [--num 1 64] [--steps 1000] [--rounds 3]
 
-Each is warm: it has made the same walk once before. Rounds alternate; a row is their median. Without a workdir the
-digits experiment at random weights is timed: the time does not depend on them.
+Each is called once before it is timed. Rounds alternate; a row is their median. Without a workdir the digits experiment
+is timed with random weights: the time does not depend on them.
 """
 
 import statistics
@@ -20,59 +20,63 @@ import tyro
 import ddpm_jax
 from ddpm_jax.diffusion import samplers
 from ddpm_jax.diffusion.distributions import fold
-from ddpm_jax.experiment import Experiment, init_fn, keys, network_fn, start
+from ddpm_jax.experiment import Experiment, init_fn, keys, prior_sample, sampler_fn
 from ddpm_jax.runs import experiment_files
 
 
 def loop(experiment: Experiment, params, times) -> Callable:
-    """What one writes without `lax.scan`: the step is jitted, the loop over t is Python's."""
+    """The sampler as one writes it without `lax.scan`: the step is jitted, the loop over t is Python's."""
 
     @jax.jit
-    def step(params, batch_keys, x, t, s):
-        sampler = experiment.sampler(
-            experiment.process, experiment.parameterization, network_fn(experiment, params), None
-        )
-        return sampler.step(fold(batch_keys, t), x, None, t, s)[0]
+    def step(params, batch_keys, n, x, t, s):
+        sampler = sampler_fn(experiment)(params, None)
+        return sampler.step(fold(batch_keys, n), x, None, t, s)[0]
 
-    first = jax.jit(partial(start, experiment))
+    first = jax.jit(partial(prior_sample, experiment))
 
     def sample(batch_keys):
         x = first(batch_keys)
-        for t, s in pairwise(times):
-            x = step(params, batch_keys, x, t, s)
+        for n, (t, s) in enumerate(pairwise(times), start=1):
+            x = step(params, batch_keys, n, x, t, s)
         return experiment.encoding.decode(x)
 
     return sample
 
 
 def seconds(sample: Callable, batch_keys) -> float:
-    """Of one call, to the last image."""
-    began = time.perf_counter()
+    """Seconds of one call, to the last image."""
+    start = time.perf_counter()
     jax.block_until_ready(sample(batch_keys))
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def main(workdir: Path | None = None, num: tuple[int, ...] = (1, 64), steps: int = 1000, rounds: int = 3) -> None:
-    """Prints a line for each number of images."""
+    """Prints a line for each number of images.
+
+    Args:
+        workdir: folder of a run. Default: the digits, not trained.
+        num: numbers of images.
+        steps: number of sampling steps.
+        rounds: number of timed rounds.
+    """
     if workdir is not None:
         experiment, params, _ = ddpm_jax.load(workdir)
     else:
         experiment = experiment_files.read(experiment_files.find("digits"))()
         params = jax.jit(init_fn(experiment))(jax.random.key(0))
     times = samplers.times(experiment.process.schedule.num_steps, steps)
-    scan = jax.jit(ddpm_jax.Run(experiment, params, 0).sampler(steps))
-    python = loop(experiment, params, times)
+    scan, python = ddpm_jax.Run(experiment, params, 0).sampler(steps), loop(experiment, params, times)
     print(f"{steps} steps on {jax.devices()[0].device_kind}, JAX {jax.__version__}; median of {rounds}")
     for count in num:
         batch_keys = keys(0, count)
-        same = jnp.abs(scan(batch_keys).astype(int) - python(batch_keys).astype(int)).max()  # and both are warm
+        # the call of each that is not timed
+        difference = jnp.abs(scan(batch_keys).astype(int) - python(batch_keys).astype(int)).max()
         pairs = [(seconds(scan, batch_keys), seconds(python, batch_keys)) for _ in range(rounds)]
         ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
         ratios = sorted(a / b for a, b in pairs)
-        print(
-            f"{count:4} images: scan {ours:7.3f} s, loop {theirs:7.3f} s, "
-            f"ratio {ours / theirs:.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f}); pixels differ by at most {same} of 255"
-        )
+        ratio = f"{ours / theirs:.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})"
+        print(f"{count:4} images: scan {ours:7.3f} s, loop {theirs:7.3f} s, ratio {ratio}; ", end="")
+        print(f"pixels differ by at most {difference} of 255", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The Normal: a density, its divergence, its samples, its tilt, each by a law that it must keep."""
+"""Normal and Bernoulli: density, divergence, samples and tilt, each by a law that it must keep."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax.diffusion.distributions import Normal
+from ddpm_jax.diffusion.distributions import Bernoulli, Normal
 
 MEANS, VARIANCES = np.array([-1.5, 0.0, 0.4]), np.array([0.01, 1.0, 2.5])
 
@@ -105,3 +105,25 @@ def test_tilting_multiplies_by_an_exponential(x64):
     base, tilted = (jax.vmap(each.log_prob)(x) for each in (dist, dist.tilt(gradient)))
     normaliser = tilted - base - gradient[None] * x
     np.testing.assert_allclose(normaliser, normaliser[:1] * jnp.ones((7, 1)), rtol=1e-10)
+
+
+def bernoulli(*one):
+    return Bernoulli(jnp.array(one), 1 - jnp.array(one))
+
+
+def test_bernoulli_is_a_distribution(x64):
+    p, q, fair = bernoulli(0.3, 1e-9, 1.0), bernoulli(0.4, 0.4, 0.4), bernoulli(0.5, 0.5, 0.5)
+    terms = [np.exp(p.log_prob(x)) * np.nan_to_num(p.log_prob(x) - q.log_prob(x)) for x in (jnp.zeros(3), jnp.ones(3))]
+    np.testing.assert_allclose(p.kl(q), sum(terms), rtol=1e-9)
+    np.testing.assert_array_equal(q.kl(q), jnp.zeros(3))
+    np.testing.assert_allclose(q.entropy(), np.log(2) - q.kl(fair), rtol=1e-9)
+    assert np.isfinite(jax.grad(lambda one: Bernoulli(one, 1 - one).kl(q).sum())(jnp.array([0.0, 0.5, 1.0]))).all()
+    draws = np.asarray(bernoulli(*[0.3] * 20_000).sample(jax.random.key(0)))
+    assert set(draws) == {0, 1} and abs(draws.mean() - 0.3) < 4 * np.sqrt(0.21 / 20_000)
+    assert bernoulli(0.3, 0.5, 0.7).mode().tolist() == [0, 0, 1]
+
+
+def test_tilting_bits_multiplies_their_probabilities(x64):
+    dist, r = Bernoulli(jnp.array(0.3), jnp.array(0.7)), np.array([0.2, 0.9])
+    tilted = dist.tilt(jnp.log(r[1] / r[0]))
+    np.testing.assert_allclose(tilted.one, 0.3 * r[1] / (0.3 * r[1] + 0.7 * r[0]), rtol=1e-12)

@@ -91,17 +91,16 @@ def test_betas_of_real_times_are_accurate_in_float32(make, request):
 
 
 @each_schedule
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_real_times_are_exact_at_integers(make, dtype, x64):
+def test_real_times_are_exact_at_integers(make):
     """Bit for bit, in `at` and in `between`, from the data to T."""
-    schedule = make(dtype=dtype)
+    schedule = make()
     t = np.arange(schedule.num_steps + 1)
     s = np.maximum(t - 7, 0)
-    np.testing.assert_array_equal(at(schedule, t.astype(dtype), 1), tables(schedule)[:2])
+    np.testing.assert_array_equal(at(schedule, t.astype(np.float32), 1), tables(schedule)[:2])
     np.testing.assert_array_equal(at(schedule, t, 1), tables(schedule)[:2])
     # not compiled: in two programs XLA may round the same exponential differently
-    real, whole = schedule.between(s.astype(dtype), t.astype(dtype), 1), schedule.between(s, t, 1)
-    np.testing.assert_array_equal(real, whole)
+    real = schedule.between(s.astype(np.float32), t.astype(np.float32), 1)
+    np.testing.assert_array_equal(real, schedule.between(s, t, 1))
 
 
 def log_snr(schedule):

@@ -281,8 +281,8 @@ def test_what_diffusers_has_no_scheduler_for_is_refused():
     readings = (
         parameterizations.mean(process),
         parameterizations.eps(process, lambda schedule, t, s, ndim: 2 * schedule.between(s, t, ndim)[1]),
-        parameterizations.clipped(parameterizations.eps(process), -1.0, 0.5),
-        parameterizations.learned(parameterizations.eps(process)),
+        parameterizations.clipped(process, parameterizations.eps(process), -1.0, 0.5),
+        parameterizations.learned(process, parameterizations.eps(process)),
     )
     for reading in readings:
         network = UNet(out_channels=6) if reading is readings[-1] else experiment.network

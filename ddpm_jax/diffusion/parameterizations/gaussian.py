@@ -48,7 +48,9 @@ def mean(process: Process, variance: Variance = fixed_small) -> Parameterization
     return Parameterization(process, _of_target(_mean, x_0_of_mean, variance), "mean", variance)
 
 
-def clipped(parameterization: Parameterization, low: float = -1.0, high: float = 1.0) -> Parameterization:
+def clipped(
+    process: Process, parameterization: Parameterization, low: float = -1.0, high: float = 1.0
+) -> Parameterization:
     """The parameterization with its estimate of x_0 clipped to [low, high], the range of the data.
 
     As in the released code of Ho et al. 2020. The mean of the kernel is computed from the clipped x_0. Its variance and
@@ -56,7 +58,9 @@ def clipped(parameterization: Parameterization, low: float = -1.0, high: float =
     """
     unclipped = parameterization.unclipped().rules
     rules = _clipped(unclipped, low, high)
-    return dataclasses.replace(parameterization, rules=rules, clip=(low, high), unclipped_rules=unclipped)
+    return dataclasses.replace(
+        parameterization, process=process, rules=rules, clip=(low, high), unclipped_rules=unclipped
+    )
 
 
 @lru_cache

@@ -92,7 +92,7 @@ def _of_steps(mean: Callable, variance: Callable) -> Rules:
     return Rules(error, x_0, kernel)
 
 
-def fixed_last(parameterization: Parameterization) -> Parameterization:
+def fixed_last(process: Process, parameterization: Parameterization) -> Parameterization:
     """The parameterization with a fixed last step, from x_1 to x_0, which ignores the network (2015, Eq. 44).
 
         p(x_0 | x_1) = q(x_1 | x_0) pi(x_0) / pi(x_1)
@@ -102,6 +102,7 @@ def fixed_last(parameterization: Parameterization) -> Parameterization:
     unclipped = parameterization.unclipped_rules
     return dataclasses.replace(
         parameterization,
+        process=process,
         rules=_fixed_last(parameterization.rules),
         name=f"fixed_last({parameterization.name})",
         unclipped_rules=unclipped and _fixed_last(unclipped),

@@ -10,7 +10,7 @@ from jaxtyping import Array
 from ddpm_jax.diffusion.gaussian import posterior_variance
 from ddpm_jax.diffusion.parameterizations.kernels import at_data, posterior_kernel
 from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.diffusion.types import Parameterization, Rules
+from ddpm_jax.diffusion.types import Parameterization, Process, Rules
 
 
 def fixed_small(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Array:
@@ -39,7 +39,7 @@ def fixed_large(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Ar
     return jnp.where(at_data(s, ndim), fixed_small(schedule, t, s, ndim), beta)
 
 
-def learned(parameterization: Parameterization) -> Parameterization:
+def learned(process: Process, parameterization: Parameterization) -> Parameterization:
     """A kernel with a learned variance: twice the channels, the second half being the log variance.
 
     The "learned diagonal Sigma" of Ho et al. 2020, Table 2. The first half of the channels is that of
@@ -47,7 +47,11 @@ def learned(parameterization: Parameterization) -> Parameterization:
     """
     rules, unclipped = _learned(parameterization.rules), parameterization.unclipped_rules
     return dataclasses.replace(
-        parameterization, rules=rules, variance=None, unclipped_rules=unclipped and _learned(unclipped)
+        parameterization,
+        process=process,
+        rules=rules,
+        variance=None,
+        unclipped_rules=unclipped and _learned(unclipped),
     )
 
 

@@ -50,20 +50,32 @@ def _normal(x: np.ndarray, mean: Any, variance: float) -> np.ndarray:
 def reverse_chain(subject: Subject, frames: int = 9) -> Lesson:
     """x_t of the reverse chain, and the estimates of x_0 from it."""
     T = subject.process.schedule.num_steps
-    times, batch_keys, label = samplers.times(T, T), keys(0, NUM_SAMPLES), subject.sample_labels
-    frames = min(frames, T + 1)
-    x_T = subject.process.prior((NUM_SAMPLES, *subject.train.shape[1:])).sample(fold(batch_keys, 0))
-    x_0, path = jax.jit(lambda x: samplers.sample_path(batch_keys, subject.sampler, x, times, frames))(x_T)
-    visited = samplers.frame_times(times, frames).tolist()
-    estimates = [
-        subject.parameterization.x_0(subject.network(x, t, label), x, t)
-        for x, t in zip(path[:-1], visited[:-1], strict=True)
-    ]
-    x_t, estimates = (np.stack([subject.encoding.decode(x) for x in row]) for row in (path, [*estimates, x_0]))
+    times, frames = samplers.times(T, T), min(frames, T + 1)
+    x_t, estimates = _chain_and_estimates(subject, times, frames)
     rows = []
     for i in range(NUM_SAMPLES):
         rows += [(f"x$_t$ of image {i}", list(x_t[:, i])), ("estimate\nof x$_0$", list(estimates[:, i]))]
-    return Lesson("reverse", strips(rows, [f"t = {t}" for t in visited]), {"model": subject.description})
+    titles = [f"t = {t}" for t in samplers.frame_times(times, frames)]
+    return Lesson("reverse", strips(rows, titles), {"model": subject.description})
+
+
+def _chain_and_estimates(subject: Subject, times: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """x_t and the estimates of x_0, decoded, [frames, samples, ...]; the last estimate is x_0 of the chain."""
+    visited = jnp.asarray(samplers.frame_times(times, frames)[:-1])
+
+    def estimate(at):
+        x_t, t = at
+        return subject.parameterization.x_0(subject.network(x_t, t, subject.sample_labels), x_t, t)
+
+    @jax.jit
+    def chain(batch_keys):
+        x_T = subject.process.prior((NUM_SAMPLES, *subject.train.shape[1:])).sample(fold(batch_keys, 0))
+        x_0, path = samplers.sample_path(batch_keys, subject.sampler, x_T, times, frames)
+        estimates = jnp.concatenate([jax.lax.map(estimate, (path[:-1], visited)), x_0[None]])
+        return subject.encoding.decode(path), subject.encoding.decode(estimates)
+
+    x_t, estimates = map(np.asarray, chain(keys(0, NUM_SAMPLES)))
+    return x_t, estimates
 
 
 def bound_terms(subject: Subject, count: int = 16) -> Lesson:

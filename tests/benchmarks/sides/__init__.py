@@ -7,45 +7,64 @@ import time
 from typing import Any, NamedTuple, Protocol
 
 CHAIN_TERMS = 10
-"""Of the bound that is timed; the decoder is one more call of the network."""
+"""Number of chain terms of the bound that are timed; the decoder term is one more call of the network."""
 PAUSE = 0.1
-"""Seconds before each turn: the threads of the other side's last call spin on for a while."""
+"""Seconds before each measurement, in which the threads of the other side's last call come to rest."""
 AT_LEAST = 0.5
-"""Seconds of each turn, which is of several calls where one takes less."""
+"""Seconds of each measurement; shorter calls are repeated."""
 
 
 class Work(NamedTuple):
-    """What both sides are asked to do."""
+    """What both sides compute."""
 
     config: dict[str, Any]
-    """Of diffusers' UNet2DModel."""
+    """The config of diffusers' UNet2DModel."""
     batch: int
     steps: int
-    """Of ancestral sampling; DDIM takes at most 50."""
+    """Number of steps of ancestral sampling; DDIM takes at most 50."""
     dtype: str
     compiled: bool
+    """Whether PyTorch compiles the network."""
 
 
 class Side(Protocol):
-    """What is timed, and what is printed of it. Each module here has one, made from the Work and called Made."""
+    """The calls that are timed, and a description. Each module of this package has one: the class Made(work)."""
 
     parameters: int
-    printed: str
+    """Number of parameters."""
+    description: str
     """Versions and device."""
 
-    def forward(self) -> Any: ...
-    def train(self) -> Any: ...
-    def sample_one(self) -> Any: ...
-    def sample_batch(self) -> Any: ...
-    def ddim_batch(self) -> Any: ...
-    def bits(self) -> Any: ...
+    def forward(self) -> Any:
+        """One call of the network on a batch."""
+        ...
+
+    def train(self) -> Any:
+        """One train step with Adam and EMA."""
+        ...
+
+    def sample_one(self) -> Any:
+        """Ancestral sampling of one image."""
+        ...
+
+    def sample_batch(self) -> Any:
+        """Ancestral sampling of a batch."""
+        ...
+
+    def ddim_batch(self) -> Any:
+        """DDIM sampling of a batch."""
+        ...
+
+    def bits(self) -> Any:
+        """Some terms of the bound for a batch."""
+        ...
 
     def wait(self, result: Any) -> None:
-        """Returns when the result of a call is there."""
+        """Returns when the result of a call is computed."""
         ...
 
     def peak(self) -> int | None:
-        """Bytes of the accelerator's memory that were in use at most; None where that is the host's."""
+        """The most bytes of the accelerator's memory in use so far; None without an accelerator."""
         ...
 
 
@@ -54,13 +73,16 @@ class Worker:
 
     def __init__(self, module: str, work: Work, environment: dict[str, str] | None = None):
         context = multiprocessing.get_context("spawn")
-        self._pipe, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(there, module, work, environment or {}, time.time()))
+        self._pipe, other_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other_end, module, work, environment or {}, time.time()))
         self._process.start()
 
-    def ask(self, what: str) -> Any:
-        """The seconds of a call, on average over a turn; what the side tells; the seconds from the start of the process
-        to the end of the "first" step; the "memory" of a step."""
+    def measure(self, what: str) -> Any:
+        """The average seconds of a call of this name, over at least `AT_LEAST` seconds.
+
+        Or "parameters", "flops" and "description" of the side; "first", the seconds from the start of the process to
+        the end of a train step; "memory", the bytes of a train step. Raises the error of the side.
+        """
         self._pipe.send(what)
         answer = self._pipe.recv()
         if isinstance(answer, Exception):
@@ -75,25 +97,25 @@ class Worker:
         self._process.join()
 
 
-def _serve(pipe: Any, module: str, work: Work, environment: dict[str, str], began: float) -> None:
+def _serve(pipe: Any, module: str, work: Work, environment: dict[str, str], started: float) -> None:
     os.environ.update(environment)
     side = importlib.import_module(f"sides.{module}").Made(work)
     while True:
         what = pipe.recv()
         try:
-            pipe.send(_answer(side, what, began))
-        except Exception as error:  # printed on the other end of the pipe
+            pipe.send(_answer(side, what, started))
+        except Exception as error:  # raised again at the other end of the pipe
             pipe.send(RuntimeError(f"{module}, {what}: {error}"))
 
 
-def _answer(side: Side, what: str, began: float) -> Any:
+def _answer(side: Side, what: str, started: float) -> Any:
     if what == "memory":
         return _memory(side)
-    if what in ("parameters", "flops", "printed"):
+    if what in ("parameters", "flops", "description"):
         return getattr(side, what)
     if what == "first":
         side.wait(side.train())
-        return time.time() - began
+        return time.time() - started
     time.sleep(PAUSE)
     start, calls = time.perf_counter(), 0
     while calls == 0 or time.perf_counter() - start < AT_LEAST:
@@ -103,11 +125,11 @@ def _answer(side: Side, what: str, began: float) -> Any:
 
 
 def _memory(side: Side) -> int:
-    """The most bytes allocated so far on an accelerator; resident on a host of the process during a warm train step."""
+    """The most bytes allocated so far on an accelerator; without one, resident in the process during a train step."""
     for _ in range(2):
         side.wait(side.train())
     with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # from here on the peak is counted anew
+        file.write("5")  # resets the peak of the resident memory
     side.wait(side.train())
     with open("/proc/self/status") as file:
         resident = next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))

@@ -1,4 +1,4 @@
-"""PyTorch with diffusers: channels-last, compiled, fused Adam and average, scaled-dot-product attention."""
+"""PyTorch with diffusers: channels-last, compiled, with fused Adam and EMA, and scaled-dot-product attention."""
 
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
@@ -8,14 +8,16 @@ from sides.on_torch import OnTorch
 
 
 class Made(OnTorch):
+    """The side of diffusers."""
+
     def __init__(self, work: Work):
         super().__init__(work, UNet2DModel(**work.config), "diffusers")
         self.clean = 2 * self.clean - 1
         self.ancestral = DDPMScheduler(1000, variance_type="fixed_large", clip_sample=False)
         self.ddim = DDIMScheduler(1000, clip_sample=False)
         self.alpha_bar = self.ancestral.alphas_cumprod.to(self.device)
-        # on the host too: a number taken off the device in a loop would make it wait
-        self.kept = [1.0, *self.ancestral.alphas_cumprod.tolist()]
+        # on the host as well: a transfer from the device in a loop would block
+        self.alpha_bar_host = [1.0, *self.ancestral.alphas_cumprod.tolist()]
 
     def call(self, x, t):
         with self.cast():
@@ -27,17 +29,18 @@ class Made(OnTorch):
 
     def train(self):
         t = torch.randint(0, 1000, (self.work.batch,), device=self.device)
-        noise, kept = torch.randn_like(self.clean), self.alpha_bar[t][:, None, None, None]
-        loss = (self.call(kept.sqrt() * self.clean + (1 - kept).sqrt() * noise, t) - noise).square().mean()
+        noise, alpha_bar = torch.randn_like(self.clean), self.alpha_bar[t][:, None, None, None]
+        x_t = alpha_bar.sqrt() * self.clean + (1 - alpha_bar).sqrt() * noise
+        loss = (self.call(x_t, t) - noise).square().mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        self.follow()
+        self.update_average()
 
     @torch.no_grad()
     def _sample(self, scheduler, count, num):
         scheduler.set_timesteps(count)
-        x = self.laid(torch.randn(num, *self.image, device=self.device))
+        x = self.channels_last(torch.randn(num, *self.image, device=self.device))
         for t in scheduler.timesteps.tolist():
             x = scheduler.step(self.call(x, torch.full((num,), t, device=self.device)), t, x).prev_sample
 
@@ -56,13 +59,13 @@ class Made(OnTorch):
             self._term(t)
 
     def _term(self, t):
-        """Of the chain, in nats of each image, or of the decoder at t = 1."""
-        kept, before, clean = self.kept[t], self.kept[t - 1], self.clean
-        x_t = kept**0.5 * clean + (1 - kept) ** 0.5 * torch.randn_like(clean)
-        guess = (x_t - (1 - kept) ** 0.5 * self.call(x_t, torch.full_like(self.index, t - 1))) / kept**0.5
-        beta = 1 - kept / before
+        """The chain term of t in nats per image, or the decoder term for t = 1."""
+        alpha_bar, alpha_bar_s, clean = self.alpha_bar_host[t], self.alpha_bar_host[t - 1], self.clean
+        x_t = alpha_bar**0.5 * clean + (1 - alpha_bar) ** 0.5 * torch.randn_like(clean)
+        x_0 = (x_t - (1 - alpha_bar) ** 0.5 * self.call(x_t, torch.full_like(self.index, t - 1))) / alpha_bar**0.5
+        beta = 1 - alpha_bar / alpha_bar_s
         if t > 1:
-            weight = before**0.5 * beta / (1 - kept)
-            return (weight**2 * (clean - guess).square() / (2 * beta)).sum(dim=(1, 2, 3))
-        upper, lower = (torch.erf((clean - guess + edge) / (2 * beta) ** 0.5) for edge in (1 / 255, -1 / 255))
+            weight = alpha_bar_s**0.5 * beta / (1 - alpha_bar)
+            return (weight**2 * (clean - x_0).square() / (2 * beta)).sum(dim=(1, 2, 3))
+        upper, lower = (torch.erf((clean - x_0 + edge) / (2 * beta) ** 0.5) for edge in (1 / 255, -1 / 255))
         return -((upper - lower) / 2).clamp(min=1e-12).log().sum(dim=(1, 2, 3))

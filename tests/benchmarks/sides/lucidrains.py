@@ -1,4 +1,4 @@
-"""PyTorch with denoising-diffusion-pytorch: its own U-Net of the same widths, which is another one, compiled."""
+"""PyTorch with denoising-diffusion-pytorch: another U-Net with the same widths, compiled."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ from sides.on_torch import OnTorch
 
 
 def unet(config: dict[str, Any]) -> Any:
+    """The library's U-Net with the widths and the attention of a config of diffusers."""
     widths = config["block_out_channels"]
     return Unet(
         widths[0],
@@ -21,16 +22,17 @@ def unet(config: dict[str, Any]) -> Any:
 
 
 class Made(OnTorch):
+    """The side of denoising-diffusion-pytorch."""
+
     def __init__(self, work: Work):
         super().__init__(work, unet(work.config), "denoising-diffusion-pytorch")
-        self.diffusion, self.walk = self._process(1000, None), self._process(work.steps, None)
+        self.diffusion, self.ancestral = self._process(1000, None), self._process(work.steps, None)
         self.ddim = self._process(1000, min(50, work.steps))
 
     def _process(self, timesteps: int, sampled: int | None) -> Any:
-        printed = {"image_size": self.image[1], "objective": "pred_noise", "beta_schedule": "linear"}
-        return GaussianDiffusion(self.network, timesteps=timesteps, sampling_timesteps=sampled, **printed).to(
-            self.device
-        )
+        options = {"image_size": self.image[1], "objective": "pred_noise", "beta_schedule": "linear"}
+        made = GaussianDiffusion(self.network, timesteps=timesteps, sampling_timesteps=sampled, **options)
+        return made.to(self.device)
 
     @torch.no_grad()
     def forward(self):
@@ -43,7 +45,7 @@ class Made(OnTorch):
             loss = self.diffusion(self.clean)
         loss.backward()
         self.optimizer.step()
-        self.follow()
+        self.update_average()
 
     @torch.no_grad()
     def _sample(self, process: Any, num: int):
@@ -51,13 +53,13 @@ class Made(OnTorch):
             process.sample(batch_size=num)
 
     def sample_one(self):
-        self._sample(self.walk, 1)
+        self._sample(self.ancestral, 1)
 
     def sample_batch(self):
-        self._sample(self.walk, self.work.batch)
+        self._sample(self.ancestral, self.work.batch)
 
     def ddim_batch(self):
         self._sample(self.ddim, self.work.batch)
 
     def bits(self):
-        raise NotImplementedError("it has no likelihood")
+        raise NotImplementedError("denoising-diffusion-pytorch has no likelihood")

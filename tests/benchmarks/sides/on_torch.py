@@ -1,4 +1,4 @@
-"""What the sides on PyTorch share: a batch, fused Adam and average, and the wait for the device."""
+"""The common part of the sides on PyTorch: a batch, fused Adam and EMA, and synchronization with the device."""
 
 import copy
 from typing import Any
@@ -9,6 +9,8 @@ from sides import Work
 
 
 class OnTorch:
+    """The base class of the sides on PyTorch."""
+
     def __init__(self, work: Work, network: torch.nn.Module, library: str):
         self.work, self.device = work, "cuda" if torch.cuda.is_available() else "cpu"
         self.made = network.to(self.device, memory_format=torch.channels_last)
@@ -17,21 +19,23 @@ class OnTorch:
         self.average = copy.deepcopy(self.made).requires_grad_(False)
         if self.device == "cuda":
             torch.backends.cudnn.benchmark = True
-            torch.set_float32_matmul_precision("high")  # as JAX multiplies float32 there
+            torch.set_float32_matmul_precision("high")  # the default precision of JAX for float32
         self.image = (work.config["in_channels"], work.config["sample_size"], work.config["sample_size"])
-        self.clean = self.laid(torch.rand(work.batch, *self.image, device=self.device))
+        self.clean = self.channels_last(torch.rand(work.batch, *self.image, device=self.device))
         self.index = torch.full((work.batch,), 500, device=self.device)
         self.parameters = sum(each.numel() for each in self.made.parameters())
-        self.printed = f"PyTorch {torch.__version__}{' compiled' if work.compiled else ''}, {library}"
+        self.description = f"PyTorch {torch.__version__}{' compiled' if work.compiled else ''}, {library}"
 
-    def laid(self, x: torch.Tensor) -> torch.Tensor:
+    def channels_last(self, x: torch.Tensor) -> torch.Tensor:
+        """The images in the channels-last memory format."""
         return x.contiguous(memory_format=torch.channels_last)
 
     def cast(self) -> torch.autocast:
+        """The context in which the network computes in the type of the work."""
         return torch.autocast(self.device, getattr(torch, self.work.dtype), enabled=self.work.dtype != "float32")
 
-    def follow(self) -> None:
-        """The average of the parameters, one step on."""
+    def update_average(self) -> None:
+        """Updates the moving average of the parameters."""
         torch._foreach_lerp_(list(self.average.parameters()), list(self.made.parameters()), 1e-4)
 
     def wait(self, result: Any) -> None:

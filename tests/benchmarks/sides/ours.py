@@ -1,4 +1,4 @@
-"""JAX: everything jitted, in a process with the settings of the command line."""
+"""Our library on JAX: everything jitted, in a process with the settings of the command line."""
 
 from typing import Any
 
@@ -19,6 +19,7 @@ from sides import CHAIN_TERMS, Work
 
 
 def experiment(work: Work) -> Experiment:
+    """The network of the work, with random data."""
     fields = unets.to_fields(work.config)
     shape = fields.pop("image_shape")
     process = gaussian.process(schedules.linear(1000))
@@ -35,12 +36,14 @@ def experiment(work: Work) -> Experiment:
 
 
 class Made:
+    """The side of this library."""
+
     def __init__(self, work: Work):
         cpu.use_fast_libraries()
         cpu.keep_memory()
         made = self._experiment = experiment(work)
         state = jax.jit(lambda key: create(init_fn(made)(key), made.optimizer))(jax.random.key(0))
-        params = jax.tree.map(jnp.copy, state.params)  # those of the state are donated
+        params = jax.tree.map(jnp.copy, state.params)  # a train step donates those of the state
         shape = (work.batch, *made.data.image_shape)
         pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
         self._state, self._params, self._images = state, params, {"image": jnp.asarray(pixels)}
@@ -50,15 +53,15 @@ class Made:
         step = make_train_step(loss_fn(made), made.optimizer, {EMA: made.ema_decay}, jax.random.key(0))
         self._step = jax.jit(step, donate_argnums=0)
         run = Run(made, params, 0)
-        self._ancestral = jax.jit(run.sampler(work.steps))
-        self._ddim = jax.jit(run.sampler(min(50, work.steps), eta=0.0))
+        self._ancestral = run.sampler(work.steps)
+        self._ddim = run.sampler(min(50, work.steps), eta=0.0)
         self._bound = jax.jit(bound_fn(made))
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-        self.printed = f"JAX {jax.__version__} on {jax.devices()[0].device_kind}"
+        self.description = f"JAX {jax.__version__} on {jax.devices()[0].device_kind}"
 
     @property
     def flops(self) -> float:
-        """Of a train step, as XLA counts them."""
+        """FLOPs of a train step, as XLA counts them."""
         return step_flops(self._experiment, self._step.lower(self._state, self._images))
 
     def forward(self) -> Any:

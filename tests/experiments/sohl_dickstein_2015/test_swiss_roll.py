@@ -1,0 +1,84 @@
+"""The swiss roll of Sohl-Dickstein et al. 2015: trained betas, and commands applied to points instead of images."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddpm_jax.commands import main
+from ddpm_jax.experiment import Experiment, Run, init_fn, keys, loss_fn, unpack
+from ddpm_jax.runs import experiment_files
+
+
+def build(**knobs) -> Experiment:
+    return experiment_files.read(experiment_files.find("sohl_dickstein_2015/swiss_roll"))(**knobs)
+
+
+def test_trained_betas_start_at_their_knobs_and_the_first_is_not_trained():
+    experiment = build(beta_1=1e-4, beta_T=0.5)
+    params = init_fn(experiment)(jax.random.key(0))
+    batch = {"image": jnp.asarray(np.random.default_rng(0).normal(size=(64, 2)), jnp.float32)}
+    grads = jax.jit(jax.grad(loss_fn(experiment)))(params, jax.random.key(1), batch)
+    assert params["process"].shape == (39,) and np.abs(grads["process"]).min() > 0
+    initial = unpack(experiment, params)[0].process.schedule
+    np.testing.assert_allclose(initial.alpha_bar, experiment.process.schedule.alpha_bar, rtol=1e-5)
+    moved = unpack(experiment, params | {"process": params["process"] + 0.5})[0].process.schedule
+    before, after = (np.asarray(each.between(np.arange(40), np.arange(1, 41), 1)[1]) for each in (initial, moved))
+    np.testing.assert_allclose(after[0], 1e-4, rtol=1e-5)
+    assert (after[1:] > before[1:]).all()
+
+
+def test_an_untrained_run_samples_the_prior():
+    """A readout of zeros takes each step as the forward chain does: points of unit variance, as floats."""
+    experiment = build(train_betas=False)
+    run = Run(experiment, init_fn(experiment)(jax.random.key(0)), 0)
+    points = np.asarray(run.sampler()(keys(0, 4000)))
+    assert points.dtype == np.float32
+    np.testing.assert_allclose(np.cov(points.T), np.eye(2), atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "knobs, message",
+    [
+        ({"timesteps": 1}, "timesteps must be at least 2, got 1"),
+        ({"beta_T": 1.0}, r"beta_T must lie between 0 and 1 to be trained, got 1\.0"),
+    ],
+)
+def test_knobs_without_a_meaning_are_refused(knobs, message):
+    with pytest.raises(ValueError, match=message):
+        build(**knobs)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory) -> str:
+    """The workdir of a run with two training steps."""
+    folder = str(tmp_path_factory.mktemp("points") / "run")
+    command = ["train", "sohl_dickstein_2015/swiss_roll", "--workdir", folder, "--num-steps", "2", "--batch-size", "8"]
+    assert main([*command, "--timesteps", "10"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    "before, after, refused",
+    [
+        (["study", "shared"], [], "shared"),
+        (["evaluate"], ["--metrics", "parzen"], "--metrics parzen"),
+        (["sample"], ["--out", "folder"], "--out folder"),
+    ],
+)
+def test_commands_for_images_refuse_points_in_one_line(workdir, capsys, before, after, refused):
+    assert main([*before, workdir, *after]) == 2
+    line = capsys.readouterr().err
+    assert refused in line and ("images" in line or "pictures" in line) and line.count("\n") == 1
+
+
+def test_points_are_sampled_studied_and_verified(workdir, tmp_path, capsys):
+    assert main(["sample", workdir, "--num", "7", "--out", str(tmp_path / "points.npz")]) == 0
+    points = np.load(tmp_path / "points.npz")["arr_0"]
+    assert points.shape == (7, 2) and points.dtype == np.float32
+    assert main(["study", "chain", workdir, "--num", "50", "--out", str(tmp_path / "chain.png")]) == 0
+    assert "drift" in capsys.readouterr().out
+    assert main(["evaluate", workdir, "--metrics", "bpd", "--num", "20"]) == 0
+    assert "RMSE" not in capsys.readouterr().out
+    main(["verify", f"{workdir}/experiment.py", "--workdir", workdir])
+    assert "other knobs" not in capsys.readouterr().err

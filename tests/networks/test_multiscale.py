@@ -1,0 +1,69 @@
+"""The network of 2015 for images: its temporal basis and its convolutions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from networks.variables import apply, variables_of
+
+from ddpm_jax.networks import MultiScale
+from ddpm_jax.networks.multiscale import MultiScaleConv, temporal_basis
+
+
+# ten bumps over 1000 steps, half a spacing wide, as in the released code: (row, values), by an independent script
+@pytest.mark.parametrize(
+    "index, expected",
+    [(0, [0.880537, 0.119168, 0.000295]), (111, [0.106479, 0.786778, 0.106479, 0.000264])],
+)
+def test_the_temporal_basis_is_that_of_the_released_code(index, expected):
+    row = np.asarray(temporal_basis(jnp.array([index]), 1000, 10, width=0.5))[0]
+    np.testing.assert_allclose(row[: len(expected)], expected, atol=1e-6)
+    assert row.sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_the_temporal_basis_at_real_indices_is_that_of_a_finer_schedule():
+    """It depends on index / (T - 1) only: halves of 11 steps are integers of 21."""
+    fine = temporal_basis(jnp.arange(21), 21, 5)
+    np.testing.assert_allclose(temporal_basis(jnp.arange(21) / 2, 11, 5), fine, rtol=1e-5)
+
+
+def test_a_network_of_a_temporal_basis_takes_real_indices():
+    network = MultiScale(11, conv_features=3, scales=2, dense_hidden=8, basis=4)
+    variables, x, _ = variables_of(network, (3, 4, 4, 1))
+    index = jnp.array([0, 4, 9])
+    halves = apply(network, variables, x, index + 0.5)
+    finer = MultiScale(21, conv_features=3, scales=2, dense_hidden=8, basis=4)
+    np.testing.assert_allclose(halves, apply(finer, variables, x, 2 * index + 1), rtol=1e-4, atol=1e-5)
+    assert jnp.abs(halves - apply(network, variables, x, index)).max() > 1e-3
+
+
+def test_a_constant_image_stays_constant_inside_at_all_scales():
+    """Averages of a constant are the constant: away from the border, each scale gives its kernel's sum times it."""
+    layer = MultiScaleConv(features=3, scales=3, activation=lambda x: x)
+    x = jnp.full((1, 24, 24, 2), 0.7)
+    out, params = layer.init_with_output(jax.random.key(0), x)
+    inside = out[0, 8:16, 8:16]
+    np.testing.assert_allclose(inside, jnp.broadcast_to(inside[0, 0], inside.shape), atol=1e-5)
+    np.testing.assert_allclose(inside[0, 0], sum(responses(params, (1, 2, 4))), atol=1e-5)
+
+
+def responses(params, sizes):
+    """The response of each scale's convolution to the constant 0.7, away from the border."""
+    return [jnp.full(2, 0.7) @ params["params"][f"conv_{size}"]["kernel"].sum(axis=(0, 1)) for size in sizes]
+
+
+@pytest.mark.parametrize("side, sizes", [(24, (1, 2, 4)), (18, (1, 2)), (21, (1,))])
+def test_averaged_scales_are_the_mean_of_the_activations_of_the_scales_that_divide_the_image(side, sizes):
+    layer = MultiScaleConv(features=3, scales=3, activation=nn.softplus, average_scales=True)
+    x = jnp.full((1, side, side, 2), 0.7)
+    out, params = layer.init_with_output(jax.random.key(0), x)
+    assert set(params["params"]) == {f"conv_{size}" for size in sizes}
+    expected = np.mean([nn.softplus(response) for response in responses(params, sizes)], axis=0)
+    np.testing.assert_allclose(out[0, side // 2, side // 2], expected, atol=1e-5)
+
+
+def test_a_network_without_scales_is_refused():
+    network = MultiScale(10, scales=0)
+    with pytest.raises(ValueError, match="scales must be at least 1, got 0"):
+        jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 4, 4, 1)), jnp.zeros(1, jnp.int32))
