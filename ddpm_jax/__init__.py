@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddpm_jax.experiment import Claim, Every, Experiment, Run, keys
+    from ddpm_jax.experiment import Claim, Every, Experiment, Run
     from ddpm_jax.runs.workdir import load
+    from ddpm_jax.training.keys import keys
 
 __version__ = "0.2.0"
 __all__ = ["Claim", "Every", "Experiment", "Run", "__version__", "keys", "load"]
@@ -16,5 +17,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'ddpm_jax' has no attribute {name!r}")
     from ddpm_jax import experiment
     from ddpm_jax.runs import workdir
+    from ddpm_jax.training import keys
 
-    return getattr(workdir if name == "load" else experiment, name)
+    return getattr({"load": workdir, "keys": keys}.get(name, experiment), name)

@@ -20,13 +20,11 @@ from ddpm_jax.data.encodings import Encoding, evenly
 from ddpm_jax.diffusion import Network, Parameterization, Process, Sampler, Schedule, losses, samplers
 from ddpm_jax.diffusion.distributions import fold
 from ddpm_jax.diffusion.losses import Bound
+from ddpm_jax.training.keys import check_seed
 from ddpm_jax.training.step import LossFn, ValueAndGrad
 
 Params = Any
 Batch = dict[str, Array]
-
-INIT, TRAIN, SAMPLE, EVALUATE = range(4)
-"""What randomness is for. No two purposes share a key."""
 
 
 @dataclass(frozen=True)
@@ -119,23 +117,6 @@ class Experiment:
         return getattr(self.network, "num_classes", None)
 
 
-def check_seed(seed: int) -> None:
-    """Raises ValueError for a seed outside 0 .. 2^32 - 1, of which JAX would ignore the upper bits."""
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"a seed must be between 0 and 2^32 - 1, got {seed}")
-
-
-def root_key(seed: int, purpose: int) -> Key[Array, ""]:
-    """The key that all randomness for this purpose (INIT, TRAIN, SAMPLE or EVALUATE) is derived from."""
-    check_seed(seed)
-    return jax.random.fold_in(jax.random.key(seed), purpose)
-
-
-def keys(seed: int, num: int, start: int = 0, purpose: int = SAMPLE) -> Key[Array, " num"]:
-    """The keys of images `start` .. `start + num - 1` of `seed`. That of image i depends on (seed, i) only."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(root_key(seed, purpose), jnp.arange(start, start + num))
-
-
 def labels(experiment: Experiment, num: int) -> np.ndarray | None:
     """int32 [num], the classes in turn; None for an unconditional network."""
     classes = experiment.num_classes
@@ -157,31 +138,6 @@ def init_fn(experiment: Experiment) -> Callable[[Array], Params]:
 def shapes(experiment: Experiment) -> Params:
     """The shapes and types of the parameters. Raises ValueError if the network cannot be built."""
     return jax.eval_shape(init_fn(experiment), jax.random.key(0))
-
-
-def check(experiment: Experiment) -> None:
-    """Raises ValueError if network, target and data do not fit together. Evaluates shapes only."""
-    classes, data = experiment.num_classes, experiment.data
-    if classes is not None and data.num_classes != classes:
-        raise ValueError(f"the network has {classes} classes, the data {data.name} {data.num_classes or 'no labels'}")
-    x = jax.ShapeDtypeStruct((2, *data.image_shape), jnp.float32)
-    t = jax.ShapeDtypeStruct((2,), jnp.int32)
-
-    def outputs(params, x, t):
-        made, weights = unpack(experiment, params)
-        output = network_fn(made, weights)(x, t, None if classes is None else t)
-        return output, made.parameterization.error(output, x, x, t), made.parameterization.x_0(output, x, t)
-
-    try:
-        output, *targets = jax.eval_shape(outputs, shapes(experiment), x, t)
-        fits = all(target.shape == x.shape for target in targets)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the network's output does not fit the data, of shape {data.image_shape}: {error}") from None
-    if not fits:
-        raise ValueError(
-            f"the network's output has shape {output.shape[1:]}, the data {data.image_shape}: choose the "
-            "network's out_channels to fit"
-        )
 
 
 def with_schedule(experiment: Experiment, schedule: Schedule) -> Experiment:
@@ -272,11 +228,7 @@ def sample_fn(
 
 
 def _sampling(
-    experiment: Experiment,
-    sampler: Callable[..., Sampler] | None,
-    steps: int | None,
-    eta: float | None,
-    spacing: samplers.Spacing,
+    experiment: Experiment, sampler: Any, steps: int | None, eta: float | None, spacing: samplers.Spacing
 ) -> tuple[Callable[..., Array], Schedule, np.ndarray, dict[str, Array]]:
     """The jitted function and its first arguments: schedule, times and numbers of the sampler."""
     kind = sampler or (experiment.sampler if eta is None else samplers.ddim)
@@ -335,11 +287,7 @@ class Run(NamedTuple):
     """The training step of the checkpoint."""
 
     def sampler(
-        self,
-        steps: int | None = None,
-        eta: float | None = None,
-        sampler: str | None = None,
-        spacing: str = "even",
+        self, steps: int | None = None, eta: float | None = None, sampler: str | None = None, spacing: str = "even"
     ) -> Callable[..., Array]:
         """``(keys, condition=None)`` -> images, uint8 [num, height, width, channels], or points or bits.
 

@@ -50,7 +50,7 @@ def parse_with_experiment(request: type, args: list[str], command: str, summary:
         print("ddpm-jax experiments lists the experiments that come with the library.")
         raise SystemExit(0)
     if not args or args[0].startswith("-"):
-        raise Usage(f"name an experiment: ddpm-jax {command} EXPERIMENT ...; ddpm-jax experiments lists the shipped ones")
+        raise Usage(f"name an experiment: ddpm-jax {command} EXPERIMENT ...; ddpm-jax experiments lists them")
     from ddpm_jax.runs import experiment_files
 
     path = experiment_files.find(args[0])

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from ddpm_jax.experiment import Experiment, check
+from ddpm_jax.experiment import Experiment
 from ddpm_jax.runs.accelerators import named
+from ddpm_jax.runs.checks import check_network
 from ddpm_jax.runs.costs import collectives, compute_dtype, tree_bytes
 from ddpm_jax.runs.requests import Placement
 from ddpm_jax.runs.step_program import (
@@ -59,7 +60,7 @@ def plan(experiment: Experiment, placement: Placement | None = None) -> Plan:
     placement = placement or Placement()
     mesh = _mesh(placement.mesh)
     check_batch(experiment, mesh, placement.accumulate)
-    check(experiment)
+    check_network(experiment)
     state, batch = abstract_state(experiment, mesh), abstract_batch(experiment, mesh)
     lowered = jitted(experiment, mesh, train_step(experiment, mesh, placement.accumulate)).lower(state, batch)
     per_step = step_flops(experiment, lowered, placement.accumulate)

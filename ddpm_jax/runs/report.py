@@ -12,7 +12,8 @@ import numpy as np
 
 from ddpm_jax import figures
 from ddpm_jax.data.dataset import check_example
-from ddpm_jax.experiment import Run, check_seed
+from ddpm_jax.experiment import Run
+from ddpm_jax.training.keys import check_seed
 from ddpm_jax.runs.likelihood import (
     BitsPerDim,
     Estimate,

@@ -9,7 +9,8 @@ import numpy as np
 
 from ddpm_jax import figures
 from ddpm_jax.diffusion.samplers import SAMPLERS, SPACINGS
-from ddpm_jax.experiment import Run, check_seed, keys, labels, sample_fn
+from ddpm_jax.experiment import Run, labels, sample_fn
+from ddpm_jax.training.keys import check_seed, keys
 from ddpm_jax.runs import workdir
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import SampleRequest

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ddpm_jax.data import indices, load, stream
-from ddpm_jax.experiment import TRAIN, Experiment, loss_fn, root_key, shapes
+from ddpm_jax.experiment import Experiment, loss_fn, shapes
+from ddpm_jax.training.keys import TRAIN, root_key
 from ddpm_jax.runs import accelerators
 from ddpm_jax.runs.costs import compute_dtype, flops
 from ddpm_jax.runs.requests import Execution

@@ -9,10 +9,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ddpm_jax import experiment as hall
 from ddpm_jax import figures
 from ddpm_jax.data.dataset import check_example
-from ddpm_jax.experiment import INIT, Experiment, init_fn, keys, labels, root_key, sample_fn
+from ddpm_jax.experiment import Experiment, init_fn, labels, sample_fn
+from ddpm_jax.training.keys import INIT, keys, root_key
+from ddpm_jax.runs.checks import check_network
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import Execution
 from ddpm_jax.runs.step_program import abstract_state, check_batch, make_mesh, make_program, profiled, span
@@ -101,7 +102,7 @@ def check(experiment: Experiment, execution: Execution | None = None) -> None:
     if execution.workers < 1:
         raise ValueError(f"--workers must be at least 1, got {execution.workers}")
     span(execution.profile)
-    hall.check(experiment)
+    check_network(experiment)
     check_example(experiment.data, experiment.data.open("train")[0])
 
 

@@ -29,13 +29,14 @@ from matplotlib.ticker import LogLocator, ScalarFormatter
 
 from ddpm_jax.data import Data
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
-from ddpm_jax.experiment import Experiment, Run, init_fn, keys
+from ddpm_jax.experiment import Experiment, Run, init_fn
 from ddpm_jax.networks import UNet
 from ddpm_jax.runs.plan import plan
 from ddpm_jax.runs.step_program import abstract_batch, jitted, train_step
 from ddpm_jax.runs.train import initial_state
 from ddpm_jax.system import cpu
 from ddpm_jax.training import sharding
+from ddpm_jax.training.keys import keys
 
 BASE = {"batch": 16, "width": 32, "size": 16, "T": 1000}
 GRID = {"batch": (4, 8, 16, 32, 64), "width": (16, 32, 64, 128), "size": (8, 16, 32, 64), "T": (100, 1000, 10_000)}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax.diffusion import binomial, losses, parameterizations, samplers, schedules
+from ddpm_jax.diffusion import binomial, parameterizations, samplers, schedules
 from ddpm_jax.diffusion.distributions import Bernoulli
 
 BITS = np.array([0.0, 1.0])

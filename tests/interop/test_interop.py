@@ -17,11 +17,12 @@ from safetensors.numpy import load_file, save_file
 import ddpm_jax
 from ddpm_jax.commands import main
 from ddpm_jax.diffusion import gaussian, parameterizations, samplers, schedules
-from ddpm_jax.experiment import bind, keys, shapes
+from ddpm_jax.experiment import bind, shapes
 from ddpm_jax.interop import schedulers, tensors, unets
 from ddpm_jax.networks import MLP, UNet
 from ddpm_jax.runs import experiment_files, workdir
 from ddpm_jax.runs.convert import scheduler_knobs
+from ddpm_jax.training.keys import keys
 
 GOLDEN = Path(__file__).parent / "golden"
 MODEL = "diffusion_pytorch_model.safetensors"

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax.experiment import Run, init_fn, keys
+from ddpm_jax.experiment import Run, init_fn
+from ddpm_jax.training.keys import keys
 from ddpm_jax.networks import layers
 from ddpm_jax.runs import experiment_files
 from ddpm_jax.runs.costs import flops, tree_bytes

@@ -7,8 +7,9 @@ from studies.models import shrinking_run
 
 from ddpm_jax.data import digits, load
 from ddpm_jax.data.encodings import to_float, to_uint8
-from ddpm_jax.experiment import Run, keys, prior_sample
+from ddpm_jax.experiment import Run, prior_sample
 from ddpm_jax.studies.ho_2020 import distances, interpolate, neighbours, progressive, shared
+from ddpm_jax.training.keys import keys
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,14 @@
 """A study is one picture in a file, made by the command `study`, and never overwritten unasked."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from studies.models import shrinking_run
+from studies.models import pulses_run, shrinking_run
 
 from ddpm_jax import figures
 from ddpm_jax.commands import main
-from ddpm_jax.data import heartbeat
 from ddpm_jax.studies.requests import StudyRequest
 from ddpm_jax.studies.sheets import check_data, study_to_file
 
@@ -64,10 +62,9 @@ def test_mistakes_are_one_line_with_the_way_out(finished, capsys, options, messa
 
 
 def test_a_study_of_images_refuses_sequences():
-    run = shrinking_run()
-    sequences = run._replace(experiment=dataclasses.replace(run.experiment, data=heartbeat(10)))
+    sequences = pulses_run(5)
     check_data("chain", sequences)
-    check_data("progressive", run)
+    check_data("progressive", shrinking_run())
     with pytest.raises(ValueError, match=r"progressive needs images.*shape \(20,\): choose chain, denoise, inpaint"):
         check_data("progressive", sequences)
 

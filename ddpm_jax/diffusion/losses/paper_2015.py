@@ -68,8 +68,8 @@ def entropy_bounds(
 
         H_q(X^t | X^{t-1}) + H_q(X^{t-1} | X^0) - H_q(X^t | X^0) <= H_q(X^{t-1} | X^t) <= H_q(X^t | X^{t-1})
 
-    For a Gaussian process the bounds are log(2 pi e beta tilde_t) / 2 and log(2 pi e beta_t) / 2, exactly. For bits they
-    are unbiased estimates, from one sample of x^{t-1}. The upper bound holds for data whose entropy no forward step
+    For a Gaussian process the bounds are log(2 pi e beta tilde_t) / 2 and log(2 pi e beta_t) / 2, exactly. For bits
+    they are unbiased estimates, from one sample of x^{t-1}. The upper bound holds for data whose entropy no forward step
     lowers, such as Gaussian data of variance one or less, or any bits if the base rate is 0.5.
     """
     before, after = process.marginal(x_0, t - 1), process.marginal(x_0, t)

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from ddpm_jax.diffusion import binomial, gaussian, samplers, schedules
 from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.diffusion.types import Process, Sampler
-from ddpm_jax.experiment import EVALUATE, keys, root_key
 from ddpm_jax.studies.tour.lesson import Lesson, strips
 from ddpm_jax.studies.tour.subject import Subject
+from ddpm_jax.training.keys import EVALUATE, keys, root_key
 
 T = 1000
 TIMES = (0, 5, 20, 50, 100, 250, 500, 750, T)

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from ddpm_jax.diffusion import gaussian, losses, samplers
 from ddpm_jax.diffusion.distributions import fold
-from ddpm_jax.experiment import EVALUATE, keys
 from ddpm_jax.studies.tour.forward import LINEAR
 from ddpm_jax.studies.tour.lesson import Lesson, strips
 from ddpm_jax.studies.tour.subject import NUM_SAMPLES, Subject
+from ddpm_jax.training.keys import EVALUATE, keys
 
 
 def true_reverse_step(weights: tuple[float, float] = (0.4, 0.6), t: int = 300, x_t: float = 0.05) -> Lesson:

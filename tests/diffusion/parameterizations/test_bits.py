@@ -11,7 +11,7 @@ ODDS = np.array([-80.0, -40.0, -18.0, -1.0, 0.0, 2.0, 18.0, 40.0, 80.0], np.floa
 
 
 def test_the_last_step_has_the_log_probability_of_either_bit():
-    """-log(1 + exp(-output)) for a one, -log(1 + exp(output)) for a zero. One minus a float32 sigmoid is 0 from 17 on."""
+    """-log(1 + exp(-output)) for a one, -log(1 + exp(output)) for a zero. 1 - sigmoid is 0 in float32 from 17 on."""
     process = binomial.process(schedules.steady(8), 0.3)
     parameterization = parameterizations.logits(process)
     for x_1 in (0.0, 1.0):

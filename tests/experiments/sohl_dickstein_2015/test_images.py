@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ddpm_jax.data import load
-from ddpm_jax.experiment import Experiment, init_fn, keys, network_fn
+from ddpm_jax.experiment import Experiment, init_fn, network_fn
 from ddpm_jax.runs import experiment_files
+from ddpm_jax.training.keys import keys
 
 
 def build(**knobs) -> Experiment:

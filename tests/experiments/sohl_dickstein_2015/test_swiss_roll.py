@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ddpm_jax.commands import main
-from ddpm_jax.experiment import Experiment, Run, init_fn, keys, loss_fn, unpack
+from ddpm_jax.experiment import Experiment, Run, init_fn, loss_fn, unpack
 from ddpm_jax.runs import experiment_files
+from ddpm_jax.training.keys import keys
 
 
 def build(**knobs) -> Experiment:
