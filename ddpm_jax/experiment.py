@@ -80,7 +80,7 @@ class Experiment:
     """``(key, images)`` -> images, for training only, such as ``data.flip``."""
     gradient: Callable[[LossFn], ValueAndGrad] = jax.value_and_grad
     """Makes value and gradient of the loss: plain, or ``training.clip_in_parts(8)``."""
-    encoding: Encoding | None = None
+    encoding: Encoding = None  # type: ignore[assignment]  # set below, where the data are known
     """Maps stored data to x_0 and back. Default: the levels evenly spaced over the range of the process."""
     trainable: TrainableSchedule | None = None
     """The schedule as a function of trained parameters; None for the fixed schedule of the process."""

@@ -82,6 +82,6 @@ def _expanded(arg: str) -> str:
 def _help() -> int:
     print("usage: ddpm-jax COMMAND ...\n")
     for name in COMMANDS:
-        print(f"  {name:12} {_module(name).__doc__.splitlines()[0]}")
+        print(f"  {name:12} {(_module(name).__doc__ or '').splitlines()[0]}")
     print("\nddpm-jax COMMAND --help shows the options of a command.")
     return 0

@@ -84,5 +84,12 @@ def process(schedule: Schedule, rate: float = 0.5) -> Process:
 
 @lru_cache  # equal rates give the same functions: a jitted function with a process as argument is compiled once
 def _family(rate: float) -> Family:
-    bound = [partial(function, rate=rate) for function in (prior, transition, posterior)]
-    return Family("binomial", *bound, log_likelihood, low=0.0, rate=rate)
+    return Family(
+        name="binomial",
+        prior=partial(prior, rate=rate),
+        transition=partial(transition, rate=rate),
+        posterior=partial(posterior, rate=rate),
+        log_likelihood=log_likelihood,
+        low=0.0,
+        rate=rate,
+    )

@@ -91,8 +91,9 @@ def erf_interval(lower: Float[Array, "*shape"], upper: Float[Array, "*shape"]) -
     # both ends are mirrored into the left tail, where Phi is small and its logarithm exact
     flip = lower > 0
     low, high = jnp.where(flip, -upper, lower), jnp.where(flip, -lower, upper)
-    log_high = log_ndtr(high)
-    return log_high + jnp.log(-jnp.expm1(log_ndtr(low) - log_high))
+    endless = jnp.isneginf(low)  # where the slope of log_ndtr is NaN, which forward differentiation would keep
+    log_low, log_high = jnp.where(endless, -jnp.inf, log_ndtr(jnp.where(endless, 0.0, low))), log_ndtr(high)
+    return log_high + jnp.log(-jnp.expm1(log_low - log_high))
 
 
 def tanh_interval(lower: Float[Array, "*shape"], upper: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -80,7 +80,7 @@ def _look_up(schedule: Schedule, t: ArrayLike) -> Entries:
     if not jnp.issubdtype(jnp.result_type(t), jnp.floating):
         return _entries(schedule, t)
     below = jnp.floor(jnp.asarray(t))
-    entries, share = _entries(schedule, below), t - below
+    entries, share = _entries(schedule, below), jnp.asarray(t) - below
     alpha_bar, one_minus, log, rest = _interpolate(entries, _entries(schedule, below + 1), share)
     # a t of NaN has a share of NaN, so it takes the interpolated values, which are NaN
     pairs = zip(entries, (alpha_bar, one_minus, log, rest), strict=True)

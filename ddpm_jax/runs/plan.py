@@ -176,7 +176,10 @@ def forecast_table(forecast: Forecast, costs: Plan, utilisation: float) -> str:
     verdict = "fits" if forecast.fits else f"does not fit: {forecast.advice}"
     peak = f"{named(forecast.accelerator).peak(costs.dtype):.0f} TFLOP/s of {costs.dtype}"
     rows = [
-        (f"on {costs.devices} {forecast.accelerator}", f"{forecast.usable_bytes / 2**30:.1f} GiB usable on each: {verdict}"),
+        (
+            f"on {costs.devices} {forecast.accelerator}",
+            f"{forecast.usable_bytes / 2**30:.1f} GiB usable on each: {verdict}",
+        ),
         ("time a step", f"{forecast.step_seconds:.3g} s at {utilisation:.0%} of {peak}"),
         ("collectives a step", f"{forecast.message_seconds:.3g} s without overlap"),
         ("time of the run", f"{forecast.hours:.3g} hours"),

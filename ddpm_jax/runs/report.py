@@ -13,7 +13,6 @@ import numpy as np
 from ddpm_jax import figures
 from ddpm_jax.data.dataset import check_example
 from ddpm_jax.experiment import Run
-from ddpm_jax.training.keys import check_seed
 from ddpm_jax.runs.likelihood import (
     BitsPerDim,
     Estimate,
@@ -29,6 +28,7 @@ from ddpm_jax.runs.requests import EvaluateRequest
 from ddpm_jax.runs.workdir import load as load_run
 from ddpm_jax.runs.workdir import read, weights
 from ddpm_jax.system.files import write_json
+from ddpm_jax.training.keys import check_seed
 
 QUICK_TIMES, QUICK_EXAMPLES = 50, 500
 """Chain terms and examples of the estimate that ends a training run."""
@@ -49,15 +49,16 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     """
     _check(request)
     run = load_run(request.workdir)
-    request = dataclasses.replace(request, metrics=request.metrics or run.experiment.metrics)
+    metrics: Any = request.metrics or run.experiment.metrics
+    request = dataclasses.replace(request, metrics=metrics)
     check_example(run.experiment.data, run.experiment.data.open(request.split)[0])
     if not request.clip:
         run = unclipped(run)
     record = {"step": run.step, "weights": weights(request.workdir, run.step), "protocol": request.protocol()}
     keep = _unfinished(request, run.step)
-    if BOUND_TABLES.keys() & set(request.metrics):
+    if BOUND_TABLES.keys() & set(metrics):
         record["bpd"] = _bound(run, request, keep, reporter)
-    for name in request.metrics:
+    for name in metrics:
         if name in ESTIMATES:
             record[name] = ESTIMATES[name](run, request, reporter)
     add_record(request.workdir / "evaluation.json", record)
@@ -91,9 +92,7 @@ def _unfinished(request: EvaluateRequest, step: int) -> Path:
 
 def _bound(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
     source = run.experiment.data.open(request.split)
-    measured = bits_per_dim(
-        run, source, request.num, request.times, request.batch_size, request.seed, reporter, keep
-    )
+    measured = bits_per_dim(run, source, request.num, request.times, request.batch_size, request.seed, reporter, keep)
     for metric in request.metrics or ():
         if metric in BOUND_TABLES:
             reporter.line(BOUND_TABLES[metric](measured))

@@ -10,11 +10,11 @@ import numpy as np
 from ddpm_jax import figures
 from ddpm_jax.diffusion.samplers import SAMPLERS, SPACINGS
 from ddpm_jax.experiment import Run, labels, sample_fn
-from ddpm_jax.training.keys import check_seed, keys
 from ddpm_jax.runs import workdir
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import SampleRequest
 from ddpm_jax.system.files import whole_folder
+from ddpm_jax.training.keys import check_seed, keys
 
 
 def default_batch_size() -> int:

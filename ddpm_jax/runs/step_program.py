@@ -11,11 +11,11 @@ from jax.sharding import Mesh
 
 from ddpm_jax.data import indices, load, stream
 from ddpm_jax.experiment import Experiment, loss_fn, shapes
-from ddpm_jax.training.keys import TRAIN, root_key
 from ddpm_jax.runs import accelerators
 from ddpm_jax.runs.costs import compute_dtype, flops
 from ddpm_jax.runs.requests import Execution
 from ddpm_jax.training import EMA, TrainState, accumulate, create, gather_steps, make_train_step, sharding
+from ddpm_jax.training.keys import TRAIN, root_key
 
 RESIDENT_BYTES = 2**30
 """Data sets of up to this size, as bytes of pixels, are uploaded once and stay on the device."""
@@ -82,9 +82,7 @@ class Program(NamedTuple):
     """Steps per second -> the speed in other units, once there was a call: see `Compiled.speed`."""
 
 
-def make_program(
-    experiment: Experiment, mesh: Mesh, source: Sequence, execution: Execution | None = None
-) -> Program:
+def make_program(experiment: Experiment, mesh: Mesh, source: Sequence, execution: Execution | None = None) -> Program:
     """The program for data that fit on the device, or for a stream."""
     resident = len(source) * math.prod(experiment.data.image_shape) <= RESIDENT_BYTES
     return (_resident if resident else _streamed)(experiment, mesh, source, execution or Execution())
@@ -137,7 +135,7 @@ class Compiled:
         return self._compiled[key](state, *rest)
 
     def speed(self, steps_per_second: float) -> dict[str, float]:
-        """"tflops_per_second" of all devices, and "utilisation", their share of the peak, where these are known."""
+        """ "tflops_per_second" of all devices, and "utilisation", their share of the peak, where these are known."""
         if self._lowered is not None:  # counted here, while the device computes
             self._flops, self._lowered = step_flops(self._experiment, self._lowered, self._parts), None
         if not self._flops:

@@ -12,7 +12,6 @@ from jax.sharding import Mesh
 from ddpm_jax import figures
 from ddpm_jax.data.dataset import check_example
 from ddpm_jax.experiment import Experiment, init_fn, labels, sample_fn
-from ddpm_jax.training.keys import INIT, keys, root_key
 from ddpm_jax.runs.checks import check_network
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import Execution
@@ -30,6 +29,7 @@ from ddpm_jax.training import (
     fit,
     sharding,
 )
+from ddpm_jax.training.keys import INIT, keys, root_key
 
 PREVIEW_IMAGES, PREVIEW_STEPS = 64, 50
 

@@ -113,7 +113,9 @@ def _measured(what: str, folder: Path | None) -> tuple[float | None, str]:
         return None, "not measured in full: ddpm-jax evaluate"
     newest = max(whole, key=lambda record: record["step"])
     mean, error = newest["bpd"][figure]
-    protocol = f"+- {error:.4f}, {newest['bpd']['num_examples']} test examples, all {newest['bpd']['times']} chain terms"
+    protocol = (
+        f"+- {error:.4f}, {newest['bpd']['num_examples']} test examples, all {newest['bpd']['times']} chain terms"
+    )
     return mean, f"{protocol}, {newest['weights']} weights, step {newest['step']}"
 
 

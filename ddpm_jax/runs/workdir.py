@@ -16,8 +16,8 @@ import jax
 from jax.sharding import SingleDeviceSharding
 
 import ddpm_jax
-from ddpm_jax.runs import experiment_files
 from ddpm_jax.experiment import Experiment, Run, shapes
+from ddpm_jax.runs import experiment_files
 from ddpm_jax.system.files import write_json
 from ddpm_jax.training import checkpoints
 

@@ -202,7 +202,7 @@ def test_log_mass_of_a_byte(x64):
 
 
 def test_the_released_code_sees_no_mass_below_1e_12(x64):
-    """Where the exact likelihood still tells 90 from 100 deviations."""
+    """Where the exact likelihood still distinguishes 90 from 100 deviations."""
     far = [-0.1, 0.0]
     np.testing.assert_allclose(log_masses(256, far, [0.01] * 2, gaussian.tanh_interval)[:, 0], np.log(1e-12))
     exact = log_masses(256, far, [0.01] * 2)[:, 0]
@@ -256,6 +256,19 @@ def test_likelihood_and_its_slopes_stay_finite_in_float32(levels):
     assert np.all(np.asarray(slopes.mean * at.mean < 0)[outside, inner])
 
 
+def test_forward_and_backward_slopes_of_the_likelihood_agree():
+    """Also at the outermost levels, whose intervals are endless."""
+    x, mean = jnp.linspace(-1, 1, 5), jnp.linspace(-2, 2, 7)[:, None] * jnp.ones((1, 5))
+
+    def likelihood(mean):
+        return gaussian.discretized(5)(Normal(mean, jnp.full((1, 1), 0.3)), x[None] * jnp.ones((7, 1)))
+
+    forward = jax.jit(lambda mean: jax.jvp(likelihood, (mean,), (jnp.ones_like(mean),))[1])(mean)
+    backward = jax.jit(jax.grad(lambda mean: likelihood(mean).sum()))(mean)
+    assert jnp.isfinite(forward).all()
+    np.testing.assert_allclose(forward, backward, rtol=1e-4, atol=1e-6)
+
+
 def test_float32_likelihood_is_the_float64_one(request):
     rows = [-5.0, -5.0, 0.3, 0.3, 5.0, 5.0], [0.01, 0.3] * 3
     single = log_masses(256, *rows)
@@ -274,7 +287,7 @@ def test_many_levels_are_a_density(x64):
     np.testing.assert_allclose(gaps[0] / gaps[1], 16, rtol=0.02)
 
 
-def test_a_process_measures_bytes_unless_told_otherwise():
+def test_the_default_likelihood_is_that_of_bytes():
     """An inner byte has about a 128th of the density; an outer one all that lies beyond, too."""
     dist, x_0 = Normal(jnp.zeros(5), jnp.ones(1)), jnp.linspace(-1, 1, 5)
     by_default, continuous = (

@@ -23,7 +23,7 @@ def published() -> schedules.Schedule:
 def end_of(schedule, factor) -> tuple[float, float]:
     """Mean and variance at x_0 of the perturbed chain for data N(0, 1), whose reverse steps are forward ones: exactly.
 
-    Each step is affine in x_t: its values at 0 and 1 tell it.
+    Each step is affine in x_t: its values at 0 and 1 determine it.
     """
     process = gaussian.process(schedule, gaussian.density)
     kernel = guidance.multiplied(lambda x_t, t, s: process.transition(x_t, s, t), factor)
@@ -88,8 +88,8 @@ def test_a_weak_tilt_is_the_product(x64):
 
 def test_bits_are_multiplied_exactly(x64):
     process = binomial.process(schedules.steady(5, np.float64), 0.3)
-    reading = parameterizations.logits(process)
-    kernel = samplers.reverse(reading, lambda x_t, t, condition: jnp.sin(x_t + t))
+    parameterization = parameterizations.logits(process)
+    kernel = samplers.reverse(parameterization, lambda x_t, t, condition: jnp.sin(x_t + t))
     r = np.array([0.2, 0.9])
     tilted = guidance.tilted(kernel, lambda x, s: jnp.full_like(x, np.log(r[1] / r[0])))
     x_t = jnp.array([0.0, 1.0])

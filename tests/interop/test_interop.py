@@ -16,12 +16,11 @@ from safetensors.numpy import load_file, save_file
 
 import ddpm_jax
 from ddpm_jax.commands import main
-from ddpm_jax.diffusion import gaussian, parameterizations, samplers, schedules
-from ddpm_jax.experiment import bind, shapes
+from ddpm_jax.diffusion import samplers
+from ddpm_jax.experiment import network_fn
 from ddpm_jax.interop import schedulers, tensors, unets
 from ddpm_jax.networks import MLP, UNet
 from ddpm_jax.runs import experiment_files, workdir
-from ddpm_jax.runs.convert import scheduler_knobs
 from ddpm_jax.training.keys import keys
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -30,11 +29,11 @@ MODEL = "diffusion_pytorch_model.safetensors"
 
 def write(folder: Path, name: str = "grey", **scheduler: Any) -> Path:
     """A model's folder as published ones are: the files side by side."""
-    told = json.loads((GOLDEN / f"{name}.json").read_text())
+    golden = json.loads((GOLDEN / f"{name}.json").read_text())
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel"} | told["config"]))
+    (folder / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel"} | golden["config"]))
     (folder / "scheduler_config.json").write_text(json.dumps({"_class_name": "DDPMScheduler"} | scheduler))
-    save_file({key: tensor(key, tuple(shape)) for key, shape in told["shapes"].items()}, folder / MODEL)
+    save_file({key: tensor(key, tuple(shape)) for key, shape in golden["shapes"].items()}, folder / MODEL)
     return folder
 
 
@@ -53,12 +52,12 @@ def converted(request, tmp_path_factory) -> tuple[str, Path, ddpm_jax.Run]:
 def test_outputs_and_gradients_are_those_of_diffusers(converted):
     name, _, run = converted
     x, index, label = inputs(SMALL[name])
-    told = None if label is None else jnp.asarray(label)
+    condition = None if label is None else jnp.asarray(label)
 
     @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     def ours(x):
         def mean_square(x):
-            y = bind(run.experiment, run.params)(x, index + 1, told)
+            y = network_fn(run.experiment, run.params)(x, index + 1, condition)
             return jnp.square(y).mean(), y
 
         return jax.grad(mean_square, has_aux=True)(x)
@@ -87,7 +86,7 @@ def test_there_and_back(converted):
 
 def test_a_run_written_out_and_read_again_draws_the_same_images(finished, tmp_path):
     assert main(["convert", str(finished), str(tmp_path / "theirs")]) == 0
-    assert main(["convert", str(tmp_path / "theirs"), str(tmp_path / "run")]) == 0  # it tells itself that it is the EMA
+    assert main(["convert", str(tmp_path / "theirs"), str(tmp_path / "run")]) == 0  # which records that it is the EMA
     one, other = (np.asarray(ddpm_jax.load(each).sampler()(keys(0, 4)), int) for each in (finished, tmp_path / "run"))
     assert np.abs(one - other).max() <= 1
     assert json.loads((tmp_path / "run" / "experiment.json").read_text())["weights"] == "ema"
@@ -126,8 +125,8 @@ def test_schedulers_of_2022_and_of_ddim_are_followed(tmp_path):
         "timestep_values": None,
         "tensor_format": "np",
     }
-    told = schedulers.to_knobs(old | {"clip_predicted_image": False, "predict_epsilon": False})
-    assert (told["clip"], told["prediction"]) == (None, "x0")
+    knobs = schedulers.to_knobs(old | {"clip_predicted_image": False, "predict_epsilon": False})
+    assert (knobs["clip"], knobs["prediction"]) == (None, "x0")
     assert load(write(tmp_path / "theirs", _class_name="DDIMScheduler")).experiment.sampler is samplers.ddim
 
 
@@ -219,95 +218,41 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("told", MISTAKES)
-def test_what_strangers_send_is_told_in_a_line_and_leaves_nothing(told, tmp_path, capsys):
+@pytest.mark.parametrize("message", MISTAKES)
+def test_a_wrong_folder_gets_one_line_and_leaves_nothing(message, tmp_path, capsys):
     folder = write(tmp_path / "theirs")
-    MISTAKES[told](folder)
+    MISTAKES[message](folder)
     assert main(["convert", str(folder), str(tmp_path / "run"), "--weights", "raw"]) == 2
     line = capsys.readouterr().err
-    assert told in line and line.count("\n") == 1
+    assert message in line and line.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
 
 
 def test_questions_that_only_the_user_can_answer(finished, tmp_path, capsys):
     folder = write(tmp_path / "theirs")
-    for arguments, told in [
-        ((folder, tmp_path / "run"), "--weights ema for the average, --weights raw"),
+    for arguments, message in [
+        ((folder, tmp_path / "run"), "pass --weights ema or --weights raw"),
         ((folder, folder, "--weights", "raw"), "exists: choose another name"),
         ((tmp_path / "nowhere", tmp_path / "run"), "holds no config.json"),
-        ((finished, tmp_path / "out", "--weights", "raw"), "--weights: these are for a folder of diffusers"),
+        ((finished, tmp_path / "out", "--weights", "raw"), "--weights: only for a diffusers folder"),
     ]:
         assert main(["convert", *map(str, arguments)]) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
 
 
-MADE = experiment_files.read(experiment_files.find("imported"))
-BETAS = tuple(np.geomspace(1e-3, 0.3, 40).tolist())
-
-
 @pytest.mark.parametrize(
-    "knobs",
+    "network, message",
     [
-        {"prediction": "eps", "variance": "fixed_large", "clip": 1.0},
-        {"prediction": "eps", "variance": "fixed_small", "clip": None, "timesteps": 60, "beta_1": 1e-3, "beta_T": 0.3},
-        {"prediction": "x0", "variance": "fixed_large", "clip": 0.5, "schedule": "cosine"},
-        {
-            "prediction": "v",
-            "variance": "fixed_small",
-            "clip": 1.0,
-            "schedule": "quadratic",
-            "beta_1": 0.00085,
-            "beta_T": 0.012,
-        },
-        {"prediction": "v", "variance": "fixed_large", "clip": None, "schedule": "sigmoid", "beta_T": 0.05},
-    ],
-    ids=str,
-)
-def test_a_process_and_its_reading_are_known_by_what_they_do(knobs):
-    found = scheduler_knobs(MADE(**knobs))
-    assert {name: found[name] for name in knobs} == knobs
-    assert schedulers.to_knobs(schedulers.to_config(found)) == found
-
-
-def test_a_schedule_without_a_name_is_known_by_its_betas():
-    found = scheduler_knobs(MADE(schedule="betas", betas=BETAS))
-    assert found["schedule"] == "betas"
-    np.testing.assert_allclose(found["betas"], BETAS, rtol=1e-5)
-
-
-def test_what_diffusers_has_no_scheduler_for_is_refused():
-    process = gaussian.process(schedules.linear(100))
-    experiment = MADE()
-    readings = (
-        parameterizations.mean(process),
-        parameterizations.eps(process, lambda schedule, t, s, ndim: 2 * schedule.between(s, t, ndim)[1]),
-        parameterizations.clipped(process, parameterizations.eps(process), -1.0, 0.5),
-        parameterizations.learned(process, parameterizations.eps(process)),
-    )
-    for reading in readings:
-        network = UNet(out_channels=6) if reading is readings[-1] else experiment.network
-        with pytest.raises(ValueError, match="no scheduler"):
-            scheduler_knobs(dataclasses.replace(experiment, process=process, parameterization=reading, network=network))
-
-
-def test_the_paper_s_model_is_the_default():
-    """google/ddpm-cifar10-32 has the parameters of Ho et al. 2020, Appendix B."""
-    assert sum(leaf.size for leaf in jax.tree.leaves(shapes(MADE()))) == 35_746_307
-
-
-@pytest.mark.parametrize(
-    "network, told",
-    [
-        (MLP(), "no UNet: diffusers has no MLP"),
+        (MLP(), "is a MLP: diffusers has a model for UNet only"),
         (UNet(multipliers=(2, 2)), "begins with a multiplier of 1"),
         (UNet(heads=4), "has one head, or heads of a head_dim"),
     ],
     ids=["MLP", "multipliers", "heads"],
 )
-def test_a_network_that_diffusers_does_not_have_is_refused(finished, tmp_path, capsys, monkeypatch, network, told):
+def test_a_network_that_diffusers_does_not_have_is_refused(finished, tmp_path, capsys, monkeypatch, network, message):
     run = ddpm_jax.load(finished)
     other = run._replace(experiment=dataclasses.replace(run.experiment, network=network))
     monkeypatch.setattr(workdir, "load", lambda folder: other)
     assert main(["convert", str(finished), str(tmp_path / "out")]) == 2
-    assert told in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert message in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -24,7 +24,7 @@ import ddpm_jax  # noqa: E402
 from ddpm_jax.commands import main  # noqa: E402
 from ddpm_jax.diffusion import samplers  # noqa: E402
 from ddpm_jax.diffusion.distributions import fold  # noqa: E402
-from ddpm_jax.experiment import bind, start  # noqa: E402
+from ddpm_jax.experiment import network_fn, start  # noqa: E402
 from ddpm_jax.interop import tensors  # noqa: E402
 
 CASES = {
@@ -45,8 +45,8 @@ def model(config: dict[str, Any]):
 def theirs(made, x, index, label):
     """(output, gradient by the input, gradients by the tensors) of the mean square of the output; images as ours."""
     images = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
-    told = {} if label is None else {"class_labels": torch.tensor(label)}
-    output = made(images, torch.tensor(index), **told).sample
+    labels = {} if label is None else {"class_labels": torch.tensor(label)}
+    output = made(images, torch.tensor(index), **labels).sample
     made.zero_grad()
     output.square().mean().backward()
     grads = {name: each.grad.numpy() for name, each in made.named_parameters()}
@@ -81,12 +81,12 @@ def test_outputs_and_gradients(case):
     config, made, _, run = case
     x, index, label = inputs(config)
     output, by_input, by_tensors = theirs(made, x, index, label)
-    told = None if label is None else jnp.asarray(label)
+    condition = None if label is None else jnp.asarray(label)
 
     @jax.jit
     def ours(params, x):
         def mean_square(params, x):
-            y = bind(run.experiment, params)(x, index + 1, told)
+            y = network_fn(run.experiment, params)(x, index + 1, condition)
             return jnp.square(y).mean(), y
 
         return jax.value_and_grad(mean_square, argnums=(0, 1), has_aux=True)(params, x)
@@ -109,7 +109,7 @@ def test_there_and_back(case):
     again = diffusers.DDPMPipeline.from_pretrained(folder / "back")
     x, index, label = inputs(config)
     output, _, _ = theirs(again.unet.eval(), x, index, label)
-    y = jax.jit(bind(run.experiment, run.params))(x, index + 1, label)
+    y = jax.jit(network_fn(run.experiment, run.params))(x, index + 1, label)
     assert error(y, output) < 1e-4
     ours, scheduler = again.scheduler.config, diffusers.DDPMScheduler(variance_type="fixed_large").config
     for key in ("beta_start", "beta_end", "beta_schedule", "variance_type", "clip_sample", "prediction_type"):
@@ -154,7 +154,7 @@ def noise(keys, t: int, shape):
 
 def trajectory(run, scheduler, keys, x_T, step) -> tuple[np.ndarray, np.ndarray]:
     """Their states at ten steps, the network ours: what differs is the scheduler."""
-    network = jax.jit(bind(run.experiment, run.params))
+    network = jax.jit(network_fn(run.experiment, run.params))
     x = torch.tensor(np.asarray(x_T).transpose(0, 3, 1, 2))
     for t in times_of(scheduler)[:-1]:
         output = network(x.numpy().transpose(0, 2, 3, 1), int(t), None)
@@ -172,7 +172,7 @@ def test_ten_steps_of_ddpm(walk, monkeypatch):
 
     theirs = trajectory(run, scheduler, keys, x_T, step)
     experiment = run.experiment
-    sampler = samplers.ddpm(experiment.process, experiment.parameterization, bind(experiment, run.params))
+    sampler = samplers.ddpm(experiment.process, experiment.parameterization, network_fn(experiment, run.params))
     ours = jax.jit(partial(samplers.sample, sampler=sampler))(keys, x_T=x_T, times=times_of(scheduler))
     assert error(ours, theirs) < 1e-4
 
@@ -186,12 +186,14 @@ def test_ten_steps_of_ddim(walk, eta):
     scheduler = diffusers.DDIMScheduler(**options)
 
     def step(output, index, x, drawn):
-        # they keep the noise that the unclipped estimate implies unless told
+        # they keep the noise that the unclipped estimate implies unless configured otherwise
         return scheduler.step(output, index, x, eta, use_clipped_model_output=True, variance_noise=drawn).prev_sample
 
     theirs = trajectory(run, scheduler, keys, x_T, step)
     experiment = run.experiment
-    sampler = samplers.ddim(experiment.process, experiment.parameterization, bind(experiment, run.params), eta=eta)
+    sampler = samplers.ddim(
+        experiment.process, experiment.parameterization, network_fn(experiment, run.params), eta=eta
+    )
     ours = jax.jit(partial(samplers.sample, sampler=sampler))(keys, x_T=x_T, times=times_of(scheduler))
     assert error(ours, theirs) < 1e-4
 
@@ -203,8 +205,8 @@ def write_golden(folder: Path) -> None:
         made = model(config)
         output, by_input, _ = theirs(made, *inputs(config))
         shapes = {key: list(value.shape) for key, value in made.state_dict().items()}
-        told = {"diffusers": diffusers.__version__, "config": config, "shapes": shapes}
-        (folder / f"{name}.json").write_text(json.dumps(told) + "\n")
+        golden = {"diffusers": diffusers.__version__, "config": config, "shapes": shapes}
+        (folder / f"{name}.json").write_text(json.dumps(golden) + "\n")
         np.savez_compressed(folder / f"{name}.npz", output=output, gradient=by_input)
 
 

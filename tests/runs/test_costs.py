@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from ddpm_jax.experiment import Run, init_fn
-from ddpm_jax.training.keys import keys
 from ddpm_jax.networks import layers
 from ddpm_jax.runs import experiment_files
 from ddpm_jax.runs.costs import flops, tree_bytes
 from ddpm_jax.runs.step_program import Compiled, abstract_batch, jitted, make_program, step_flops, train_step
 from ddpm_jax.runs.train import initial_state
 from ddpm_jax.training import TrainState, sharding
+from ddpm_jax.training.keys import keys
 
 TINY = experiment_files.read(Path(__file__).parents[1] / "experiments" / "tiny.py")
 EXPERIMENT = TINY(num_steps=8)

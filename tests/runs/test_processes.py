@@ -96,7 +96,7 @@ def test_several_processes_are_the_run_of_one(finished, tmp_path, count):
     run = tmp_path / "run"
     assert ended(start(run, count), 240) == [0] * count, printed(run, count)
     assert f"{2 * count} cpu device(s) in {count} processes" in printed(run, 1)
-    assert "step" not in output_of(run, 1).read_text().replace("checkpoints", "")  # one of them tells
+    assert "step" not in output_of(run, 1).read_text().replace("checkpoints", "")  # process 0 reports
     close(finished, run)
 
 

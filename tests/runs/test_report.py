@@ -61,7 +61,9 @@ def test_clipping_can_be_left_out():
     """A predictor that is wrong estimates x_0 far outside the data, where holding it inside helps."""
     plain = run()
     parameterization = plain.experiment.parameterization
-    clipped = dataclasses.replace(plain.experiment, parameterization=parameterizations.clipped(plain.experiment.process, parameterization))
+    clipped = dataclasses.replace(
+        plain.experiment, parameterization=parameterizations.clipped(plain.experiment.process, parameterization)
+    )
     with_clip, without = (
         bits_per_dim(each, images(20)).total[0] for each in (Run(clipped, {}, 0), unclipped(Run(clipped, {}, 0)))
     )

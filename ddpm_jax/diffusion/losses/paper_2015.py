@@ -69,8 +69,8 @@ def entropy_bounds(
         H_q(X^t | X^{t-1}) + H_q(X^{t-1} | X^0) - H_q(X^t | X^0) <= H_q(X^{t-1} | X^t) <= H_q(X^t | X^{t-1})
 
     For a Gaussian process the bounds are log(2 pi e beta tilde_t) / 2 and log(2 pi e beta_t) / 2, exactly. For bits
-    they are unbiased estimates, from one sample of x^{t-1}. The upper bound holds for data whose entropy no forward step
-    lowers, such as Gaussian data of variance one or less, or any bits if the base rate is 0.5.
+    they are unbiased estimates, from one sample of x^{t-1}. The upper bound holds for data whose entropy no forward
+    step lowers, such as Gaussian data of variance one or less, or any bits if the base rate is 0.5.
     """
     before, after = process.marginal(x_0, t - 1), process.marginal(x_0, t)
     step = process.transition(before.sample(key), t - 1, t).entropy()
@@ -94,14 +94,20 @@ def log_likelihood(
     steps = process.schedule.num_steps
 
     def chain(key):
-        def forward(carry, t):
-            x, ratio = carry
+        def advance(x, t):
             dist = process.transition(x, t - 1, t)
             y = dist.sample(jax.random.fold_in(key, t))
-            ratio += per_example(jnp.sum, kernel(y, t, t - 1).log_prob(x) - dist.log_prob(y))
-            return (y, ratio), None
+            return y, kernel(y, t, t - 1), per_example(jnp.sum, dist.log_prob(y))
 
-        (x_T, ratio), _ = jax.lax.scan(forward, (x_0, jnp.zeros(x_0.shape[:1])), jnp.arange(1, steps + 1))
+        def forward(carry, t):
+            x, ratio = carry
+            y, back, forth = advance(x, t)
+            return (y, ratio + per_example(jnp.sum, back.log_prob(x)) - forth), None
+
+        # the last reverse step has the likelihood of the data, which for pixels is a probability, not a density
+        x_1, back, forth = advance(x_0, 1)
+        ratio = per_example(jnp.sum, process.log_likelihood(back, x_0)) - forth
+        (x_T, ratio), _ = jax.lax.scan(forward, (x_1, ratio), jnp.arange(2, steps + 1))
         return ratio + per_example(jnp.sum, process.prior(x_0.shape).log_prob(x_T))
 
     ratios = jax.lax.map(chain, jax.random.split(key, num))

@@ -99,7 +99,8 @@ def test_bound_is_the_entropy_when_the_model_is_perfect(x64):
 @pytest.mark.parametrize("data_variance", [1.0, 0.25])
 def test_distortion_is_the_conditional_variance_of_the_data(data_variance, x64):
     """Var(x_0 | x_t): the precisions of the data and of the observation add. At t = T first, at t = 1 last."""
-    alpha_bar, one_minus = schedules.linear(1000, dtype=np.float64)
+    schedule = schedules.linear(1000, dtype=np.float64)
+    alpha_bar, one_minus = schedule.alpha_bar, schedule.one_minus_alpha_bar
     left = 1 / (1 / data_variance + alpha_bar / np.maximum(one_minus, 1e-300))
     distortion = gaussian_bound(data_variance, fixed_small).distortion
     np.testing.assert_allclose(distortion, left[:0:-1], rtol=1e-10)

@@ -76,9 +76,9 @@ def test_the_condition_reaches_the_network():
     problem = process, parameterizations.x0(process), lambda x_t, t, condition: condition
 
     @jax.jit
-    def told(key, keys, x_0):
+    def evaluated(key, keys, x_0):
         return losses.simple(key, *problem, x_0, x_0), losses.bound(keys, *problem, x_0, x_0).distortion
 
-    loss, distortion = told(jax.random.key(0), keys(8), IMAGES)
+    loss, distortion = evaluated(jax.random.key(0), keys(8), IMAGES)
     np.testing.assert_array_equal(loss, np.zeros(8))
     np.testing.assert_array_equal(distortion, np.zeros((8, T)))

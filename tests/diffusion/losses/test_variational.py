@@ -77,14 +77,15 @@ def test_of_a_single_step_the_loss_is_the_decoder_term(kind):
     parameterization = getattr(parameterizations, kind)(process)
     x_0 = jnp.round(8 * jax.random.uniform(jax.random.key(1), (16, 2))) / 4 - 1
 
+    def terms(scale):
+        network = lambda x_t, t, condition: scale * jnp.sin(x_t)  # noqa: E731
+        return losses.bound(keys(16), process, parameterization, network, x_0)
+
     def loss(scale):
         network = lambda x_t, t, condition: scale * jnp.sin(x_t)  # noqa: E731
-        single = losses.variational(jax.random.key(0), process, parameterization, network, x_0)
-        whole = losses.bound(keys(16), process, parameterization, network, x_0)
-        return single.mean(), whole.decoder.mean(), whole.chain
+        return losses.variational(jax.random.key(0), process, parameterization, network, x_0).mean()
 
-    (single, decoder, chain), slopes = jax.jit(lambda scale: jax.jvp(loss, (scale,), (1.0,)))(0.3)
-    assert chain.shape == (16, 0) and jnp.isfinite(single) and jnp.isfinite(decoder)
-    assert jnp.isfinite(slopes[0]) and slopes[0] != 0 and jnp.isfinite(slopes[1])
-    backwards = jax.jit(jax.grad(lambda scale: loss(scale)[0]))(0.3)
-    np.testing.assert_allclose(backwards, slopes[0], rtol=1e-4)
+    assert terms(0.3).chain.shape == (16, 0) and jnp.isfinite(terms(0.3).total()).all()
+    slope = jax.jit(jax.grad(loss))(0.3)
+    assert slope != 0
+    np.testing.assert_allclose(slope, (loss(0.31) - loss(0.29)) / 0.02, rtol=1e-2)

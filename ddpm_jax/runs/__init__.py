@@ -1,0 +1,1 @@
+"""What is done to a run: training, sampling, measuring, planning, converting. Plain functions; nothing is printed."""

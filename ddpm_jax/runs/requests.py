@@ -1,0 +1,173 @@
+"""What can be asked of a run: the options of the commands, and their help.
+
+Each class is both the command line of a command and the argument of the function that carries it out. Nothing heavy is
+imported here, so that ``--help`` answers at once.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+SamplerName = Literal["ancestral", "ddim"]
+"""The keys of ``diffusion.samplers.SAMPLERS``."""
+SpacingName = Literal["even", "quadratic"]
+"""The keys of ``diffusion.samplers.SPACINGS``."""
+MetricName = Literal["bpd", "K", "importance", "entropy", "parzen"]
+"""The keys of ``runs.report.BOUND_TABLES`` and ``runs.report.ESTIMATES``."""
+AcceleratorName = Literal["v4", "v5e", "v5p", "v6e", "A100", "H100", "H200"]
+"""The names in ``runs.accelerators.ACCELERATORS``."""
+Split = Literal["test", "train"]
+WeightsName = Literal["ema", "raw"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """How a train step is spread over devices."""
+
+    mesh: str | None = None
+    """Number of devices on each axis, as data=4,fsdp=2. Default: all devices on data."""
+    accumulate: int = 1
+    """Number of parts that each batch is split into, computed one after the other: less memory, more time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution(Placement):
+    """How a run is executed. It may differ each time the run is resumed."""
+
+    on_nan: Literal["stop", "skip"] = "stop"
+    """At a loss that is not finite: stop the run, or skip the update and count it in the log."""
+    workers: int = 16
+    """Number of threads that read and decode a data set too large for the device's memory."""
+    profile: str | None = None
+    """START:STOP, the steps to trace for TensorBoard; the trace is written to profile/ in the workdir."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest(Execution):
+    """Trains an experiment, or resumes the run in the workdir."""
+
+    workdir: Path
+    """Folder of the run."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0. Not needed with SLURM, Open MPI, Kubernetes or on a TPU pod."""
+    num_processes: int | None = None
+    """Number of processes in the run (with --coordinator)."""
+    process_id: int | None = None
+    """Number of this process, from 0 (with --coordinator)."""
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """Draws images from a trained run. Image i depends on the seed and i only."""
+
+    workdir: Path
+    """Folder of the run."""
+    out: Path | None = None
+    """Output: a .png (grid), a .npz (arr_0 uint8 [N, H, W, C]; arr_1 the labels), or a folder of PNGs. Default: a grid
+    in samples/ of the workdir."""
+    num: int = 64
+    """Number of images."""
+    seed: int = 0
+    """Seed of the noise, 0 to 2^32 - 1."""
+    sampler: SamplerName | None = None
+    """Sampler. Default: the experiment's own; ddim if --eta is given."""
+    steps: int | None = None
+    """Number of steps, 1 to T. Default: T."""
+    spacing: SpacingName = "even"
+    """Spacing of the steps over 0..T: even, or quadratic (dense near the data)."""
+    eta: float | None = None
+    """Noise of ddim, from 0 (deterministic) to 1. Default with ddim: 0."""
+    label: int | None = None
+    """Class to draw, for a class-conditional run. Default: each class in turn."""
+    batch_size: int | None = None
+    """Number of images drawn at a time. Changes at most the last bit of a pixel."""
+    overwrite: bool = False
+    """Replace an existing output."""
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """Measures a trained run. The results are printed and added to evaluation.json in the workdir."""
+
+    workdir: Path
+    """Folder of the run."""
+    metrics: tuple[MetricName, ...] | None = None
+    """What to measure. bpd: bound on the negative log-likelihood in bits per dimension, with its parts and the
+    progressive-coding curve. K: lower bound on the log-likelihood of 2015. importance: log-likelihood by importance
+    sampling (2015, Eq. 9). entropy: bounds on the entropy of a reverse step (2015, Eq. 24). parzen: Parzen-window
+    estimate from samples. Default: the experiment's choice."""
+    split: Split = "test"
+    """Split of the data."""
+    num: int | None = None
+    """Number of examples, from the first on. Default: all."""
+    times: int | None = None
+    """Number of random t per example at which bpd and K are estimated: unbiased and faster, but without the curve.
+    Default: all t."""
+    batch_size: int = 120
+    """Number of examples evaluated together."""
+    seed: int = 0
+    """Seed of the noise, 0 to 2^32 - 1."""
+    clip: bool = True
+    """Clip estimates of x_0 to the range of the data where the experiment does, as in Ho et al. 2020."""
+    samples: int = 10_000
+    """Number of samples for parzen."""
+    chains: int = 16
+    """Number of forward chains per example for importance."""
+    json: Path | None = None
+    """File for the results."""
+
+    def protocol(self) -> dict:
+        """What the numbers depend on, apart from the run; as it is recorded."""
+        names = ("metrics", "split", "num", "times", "seed", "clip", "samples")
+        protocol = {name: getattr(self, name) for name in names}
+        return protocol | ({"chains": self.chains} if "importance" in (self.metrics or ()) else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRequest(Placement):
+    """Computes the cost of an experiment without training it."""
+
+    accelerator: AcceleratorName | None = None
+    """Accelerator for which to estimate whether the run fits and how long it takes."""
+    utilisation: float = 0.4
+    """Share of the accelerator's peak that the estimate of the time assumes."""
+    json: Path | None = None
+    """File for the numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyRequest:
+    """Compares an experiment with the figures of its paper, without training."""
+
+    workdir: Path | None = None
+    """Folder of a run whose measurements are shown too."""
+    json: Path | None = None
+    """File for the comparison."""
+    markdown: bool = False
+    """Print one row of a Markdown table instead."""
+
+
+@dataclass(frozen=True)
+class ConvertRequest:
+    """Converts a folder of the diffusers library (UNet2DModel and scheduler) into a workdir, or the other way round."""
+
+    source: Path
+    """A diffusers folder (config.json, scheduler_config.json and safetensors, or a pipeline), or a workdir."""
+    target: Path
+    """The workdir or pipeline folder to create."""
+    weights: WeightsName | None = None
+    """Which weights the diffusers folder holds: ema, the average, or raw, those of the optimizer. Required unless the
+    folder says so itself."""
+    data: str | None = None
+    """TFDS data set that evaluate, study and train use."""
+    test_split: str | None = None
+    """Name of the test split of that data set. Default: test."""
+    folder_of_images: str | None = None
+    """Folder or zip of pictures to use instead of a TFDS data set."""
+    test_percent: int | None = None
+    """Percentage of these pictures for the test split."""
+
+    def data_knobs(self) -> dict:
+        """The knobs of the data that are given."""
+        names = ("data", "test_split", "folder_of_images", "test_percent")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}

@@ -1,0 +1,69 @@
+"""Schedulers of diffusers: the knobs of an experiment that mean the same, and what has no scheduler."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from ddpm_jax.diffusion import gaussian, parameterizations, schedules
+from ddpm_jax.experiment import shapes
+from ddpm_jax.interop import schedulers
+from ddpm_jax.networks import UNet
+from ddpm_jax.runs import experiment_files
+from ddpm_jax.runs.convert import scheduler_knobs
+
+MADE = experiment_files.read(experiment_files.find("imported"))
+BETAS = tuple(np.geomspace(1e-3, 0.3, 40).tolist())
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"prediction": "eps", "variance": "fixed_large", "clip": 1.0},
+        {"prediction": "eps", "variance": "fixed_small", "clip": None, "timesteps": 60, "beta_1": 1e-3, "beta_T": 0.3},
+        {"prediction": "x0", "variance": "fixed_large", "clip": 0.5, "schedule": "cosine"},
+        {
+            "prediction": "v",
+            "variance": "fixed_small",
+            "clip": 1.0,
+            "schedule": "quadratic",
+            "beta_1": 0.00085,
+            "beta_T": 0.012,
+        },
+        {"prediction": "v", "variance": "fixed_large", "clip": None, "schedule": "sigmoid", "beta_T": 0.05},
+    ],
+    ids=str,
+)
+def test_schedule_and_parameterization_are_known_by_their_names(knobs):
+    found = scheduler_knobs(MADE(**knobs))
+    assert {name: found[name] for name in knobs} == knobs
+    assert schedulers.to_knobs(schedulers.to_config(found)) == found
+
+
+def test_a_schedule_that_diffusers_lacks_is_known_by_its_betas():
+    found = scheduler_knobs(MADE(schedule="betas", betas=BETAS))
+    assert found["schedule"] == "betas"
+    np.testing.assert_allclose(found["betas"], BETAS, rtol=1e-5)
+
+
+def test_what_diffusers_has_no_scheduler_for_is_refused():
+    process = gaussian.process(schedules.linear(100))
+    experiment = MADE()
+    others = (
+        parameterizations.mean(process),
+        parameterizations.eps(process, lambda schedule, t, s, ndim: 2 * schedule.between(s, t, ndim)[1]),
+        parameterizations.clipped(process, parameterizations.eps(process), -1.0, 0.5),
+        parameterizations.learned(process, parameterizations.eps(process)),
+    )
+    for parameterization in others:
+        network = UNet(out_channels=6) if parameterization is others[-1] else experiment.network
+        with pytest.raises(ValueError, match="no scheduler"):
+            scheduler_knobs(
+                dataclasses.replace(experiment, process=process, parameterization=parameterization, network=network)
+            )
+
+
+def test_the_paper_s_model_is_the_default():
+    """google/ddpm-cifar10-32 has the parameters of Ho et al. 2020, Appendix B."""
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes(MADE()))) == 35_746_307
