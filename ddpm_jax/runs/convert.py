@@ -71,7 +71,7 @@ def _checked_weights(content: folders.Folder, given: str | None) -> str:
 
 
 def to_diffusers(source: Path, target: Path) -> str:
-    """Converts the averaged parameters of a run into a diffusers pipeline with a scheduler that samples as the run does.
+    """Converts the averaged parameters of a run into a diffusers pipeline, whose scheduler samples as the run does.
 
     Raises ValueError for a run whose network or sampler diffusers does not have.
     """

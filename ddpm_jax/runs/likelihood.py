@@ -24,7 +24,7 @@ Estimate = tuple[float, float | None]
 
 
 class BitsPerDim(NamedTuple):
-    """The bound on the negative log-likelihood in bits per dimension, and its parts (Ho et al. 2020, Eq. 5, Table 1)."""
+    """The bound on the negative log-likelihood, and its parts, in bits per dimension (Ho et al. 2020, Eq. 5)."""
 
     total: Estimate
     prior: Estimate

@@ -1,7 +1,7 @@
 """A workdir: the folder of one run, all that sampling and evaluation need.
 
-It contains ``experiment.py`` (a copy), ``experiment.json`` (knobs, versions, commit), ``checkpoints/``, ``metrics.jsonl``,
-``events/``, ``samples/``, ``studies/``, ``evaluation.json``, ``rate_distortion.png``, and ``damaged/`` for checkpoints
+It contains ``experiment.py`` (a copy), ``experiment.json`` (knobs, versions, commit), ``checkpoints/``,
+``metrics.jsonl``, ``events/``, ``samples/``, ``studies/``, ``evaluation.json``, ``rate_distortion.png``, and ``damaged/`` for checkpoints
 that could not be read.
 """
 

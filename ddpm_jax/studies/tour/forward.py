@@ -1,11 +1,13 @@
 """Lessons on the forward process: a chain of one bit, noising step by step, its variance, its end."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -60,7 +62,7 @@ def _draw_matrix(axis: Axes, matrix: np.ndarray, power: int) -> None:
     axis.set(title=f"P$^{{{power}}}$", xticks=(0, 1), yticks=(0, 1), xlabel="to", ylabel="from")
 
 
-def forward_sampler(process: Process, shrink: bool = True) -> Sampler:
+def forward_sampler(process: Process, shrink: ArrayLike = True) -> Sampler:
     """A sampler whose steps, for s < t, are samples of q(x_t | x_s): the forward chain as a walk over rising times.
 
     Without `shrink` the factor sqrt(1 - beta) is left out, and noise is added to x_s itself.
@@ -68,7 +70,7 @@ def forward_sampler(process: Process, shrink: bool = True) -> Sampler:
 
     def step(keys, x, memory, s, t):
         dist: Any = process.transition(x, s, t)
-        return (dist if shrink else dist._replace(mean=x)).sample(keys), memory
+        return dist._replace(mean=jnp.where(shrink, dist.mean, x)).sample(keys), memory
 
     return Sampler(init=lambda x: None, step=step)
 
@@ -76,17 +78,20 @@ def forward_sampler(process: Process, shrink: bool = True) -> Sampler:
 def states(
     process: Process, x_0: Float[Array, "num *shape"], times: Sequence[int], seed: int, shrink: bool = True
 ) -> Iterator[Array]:
-    """x_t of one forward chain at each of these rising times, computed step by step."""
-    sampler, batch_keys = forward_sampler(process, shrink), keys(seed, len(x_0), purpose=EVALUATE)
-
-    @jax.jit
-    def advance(x, s, t):
-        return samplers.stretch(batch_keys, sampler, x, sampler.init(x), jnp.arange(T + 1), s, t)[0]
-
+    """x_t of one forward chain at each of these rising times, computed step by step; T is 1000."""
+    nameless = dataclasses.replace(process.schedule, name="", numbers=())  # one compilation for all schedules
+    process, batch_keys = dataclasses.replace(process, schedule=nameless), keys(seed, len(x_0), purpose=EVALUATE)
     x, reached = x_0, 0
     for t in times:
-        x, reached = advance(x, reached, t), t
+        x, reached = _advance(process, shrink, batch_keys, x, reached, t), t
         yield x
+
+
+@jax.jit
+def _advance(process: Process, shrink: ArrayLike, batch_keys: Array, x: Array, s: ArrayLike, t: ArrayLike) -> Array:
+    """x_t from x_s, step by step."""
+    sampler = forward_sampler(process, shrink)
+    return samplers.stretch(batch_keys, sampler, x, sampler.init(x), jnp.arange(T + 1), s, t)[0]
 
 
 def noising(subject: Subject) -> Lesson:

@@ -39,7 +39,7 @@ def _draw_mixture(axis: Any, share: np.ndarray, means: np.ndarray, variance: flo
     components = share * _normal(x[:, None], means[None], variance)
     axis.plot(x, components, linewidth=1, label=["x$_0$ = -1", "x$_0$ = 1"])
     axis.plot(x, components.sum(axis=1), "k", label="q(x$_s$ | x$_t$)")
-    axis.plot(x, _normal(x, mean, total), "r--", linewidth=1, label="Gaussian of the same\nmean and variance")
+    axis.plot(x, _normal(x, mean, total), "r--", linewidth=1, label="matched Gaussian")
 
 
 def _normal(x: np.ndarray, mean: Any, variance: float) -> np.ndarray:
