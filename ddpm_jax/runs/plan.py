@@ -174,7 +174,6 @@ def advice(costs: Plan, usable: float) -> str:
 def forecast_table(forecast: Forecast, costs: Plan, utilisation: float) -> str:
     """The forecast as a table."""
     verdict = "fits" if forecast.fits else f"does not fit: {forecast.advice}"
-    usable = forecast.usable_bytes / 2**30
     peak = f"{named(forecast.accelerator).peak(costs.dtype):.0f} TFLOP/s of {costs.dtype}"
     rows = [
         (

@@ -1,8 +1,8 @@
 """A workdir: the folder of one run, all that sampling and evaluation need.
 
 It contains ``experiment.py`` (a copy), ``experiment.json`` (knobs, versions, commit), ``checkpoints/``,
-``metrics.jsonl``, ``events/``, ``samples/``, ``studies/``, ``evaluation.json``, ``rate_distortion.png``, and ``damaged/`` for checkpoints
-that could not be read.
+``metrics.jsonl``, ``events/``, ``samples/``, ``studies/``, ``evaluation.json``, ``rate_distortion.png``, and
+``damaged/`` for checkpoints that could not be read.
 """
 
 import importlib.metadata
