@@ -1,12 +1,12 @@
 """Data whose best predictor is known, networks' outputs for a given x_0, and every schedule."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.diffusion import gaussian, schedules
+from ddpm_jax.diffusion import gaussian, parameterizations, samplers, schedules
 
 SCHEDULES = {
     "linear": partial(schedules.linear, 1000),
@@ -88,3 +88,37 @@ def output_for(parameterization, process, x_0, x_t, t):
     """The output whose estimate at x_t is this x_0: the target for the noise that leads from one to the other."""
     start, per_noise = (gaussian.q_sample(process.schedule, x_0, t, jnp.full_like(x_0, n)) for n in (0.0, 1.0))
     return target(parameterization, x_0, (x_t - start) / (per_noise - start), t)
+
+
+T, TIMES = 30, samplers.times(30, 6)
+"""The number of steps of `problem`, and six of its times."""
+
+
+@cache
+def problem():
+    """A process of T steps, its parameterization by eps, and the best network for data N(0.2, 0.4)."""
+    process = gaussian.process(schedules.linear(T, 1e-3, 0.3))
+    return process, parameterizations.eps(process), best_eps(process.schedule, 0.4, mean=0.2)
+
+
+def start():
+    """x_T of eight examples."""
+    return jnp.asarray(np.random.default_rng(0).normal(size=(8, 2, 2, 1)).astype(np.float32))
+
+
+@partial(jax.jit, static_argnums=0)
+def moments(kernel, times):
+    """Mean and variance of the last state, without and with its noise, of a walk from N(0, 1).
+
+    The kernel's mean is affine in x_t, so its value at 0 and at 1 carries the moments along, exactly.
+    """
+
+    def step(state, pair):
+        mean, _, variance = state
+        at_0, at_1 = (kernel(jnp.full(mean.shape, x), *pair) for x in (0.0, 1.0))
+        slope = at_1.mode() - at_0.mode()
+        noiseless = slope**2 * variance
+        return (at_0.mode() + slope * mean, noiseless, noiseless + at_0.variance), None
+
+    zero, one = jnp.zeros(2), jnp.ones(2)
+    return jax.lax.scan(step, (zero, one, one), (times[:-1], times[1:]))[0]
