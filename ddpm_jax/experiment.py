@@ -229,7 +229,7 @@ def sample_fn(
 
 def _sampling(
     experiment: Experiment, sampler: Any, steps: int | None, eta: float | None, spacing: samplers.Spacing
-) -> tuple[Callable[..., Array], Schedule, np.ndarray, dict[str, Array]]:
+) -> tuple[Callable[..., Array], Schedule, Array, dict[str, Array]]:
     """The jitted function and its first arguments: schedule, times and numbers of the sampler."""
     kind = sampler or (experiment.sampler if eta is None else samplers.ddim)
     if eta is not None and not 0 <= eta <= 1:
@@ -239,7 +239,7 @@ def _sampling(
     schedule = experiment.process.schedule
     times = samplers.times(schedule.num_steps, schedule.num_steps if steps is None else steps, spacing)
     numbers = {} if eta is None else {"eta": jnp.float32(eta)}
-    return _sample_program(experiment, kind), schedule, times, numbers
+    return _sample_program(experiment, kind), *jax.device_put((schedule, times)), numbers  # uploaded once
 
 
 @lru_cache(maxsize=16)  # one compilation for all calls with the same experiment and sampler

@@ -11,21 +11,23 @@ def check_network(experiment: Experiment) -> None:
     classes, data = experiment.num_classes, experiment.data
     if classes is not None and data.num_classes != classes:
         raise ValueError(f"the network has {classes} classes, the data {data.name} {data.num_classes or 'no labels'}")
-    x = jax.ShapeDtypeStruct((2, *data.image_shape), jnp.float32)
-    t = jax.ShapeDtypeStruct((2,), jnp.int32)
+    expected = (2, *data.image_shape)
+    # data of one pixel and channel: what the error is broadcast to is then the shape of the network's prediction
+    single = jnp.zeros((2, *(1 for _ in data.image_shape)))
 
-    def outputs(params, x, t):
+    def predictions(params, x, t):
         made, weights = unpack(experiment, params)
         output = network_fn(made, weights)(x, t, None if classes is None else t)
-        return output, made.parameterization.error(output, x, x, t), made.parameterization.x_0(output, x, t)
+        parameterization = made.parameterization
+        return output, parameterization.error(output, single, single, t), parameterization.x_0(output, single, t)
 
+    x, t = jax.ShapeDtypeStruct(expected, jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
     try:
-        output, *targets = jax.eval_shape(outputs, shapes(experiment), x, t)
-        fits = all(target.shape == x.shape for target in targets)
-    except (TypeError, ValueError) as error:
+        output, *predicted = jax.eval_shape(predictions, shapes(experiment), x, t)
+    except TypeError as error:
         raise ValueError(f"the network's output does not fit the data, of shape {data.image_shape}: {error}") from None
-    if not fits:
+    if any(each.shape != expected for each in predicted):
         raise ValueError(
-            f"the network's output has shape {output.shape[1:]}, the data {data.image_shape}: choose the "
-            "network's out_channels to fit"
+            f"the network's output has shape {output.shape[1:]}, which does not fit the data, of shape "
+            f"{data.image_shape}: choose the network's out_channels to fit"
         )

@@ -20,10 +20,13 @@ class StudyRequest:
     """Draws a picture of a trained run, as in Ho et al. 2020 and Sohl-Dickstein et al. 2015."""
 
     kind: Kind
-    """progressive: estimates of x_0 as t falls. shared: samples that share x_t. interpolate: between two images at
-    several t. neighbours: samples and their nearest training images. chain: the forward and the reverse chain at
-    several t, for points with the drift. denoise: test examples with noise, and restored. inpaint: test examples with a
-    missing part, and filled in."""
+    """progressive: estimates of x_0 as t falls.
+    shared: samples that share x_t.
+    interpolate: between two images at several t.
+    neighbours: samples and their nearest training images.
+    chain: the forward and the reverse chain at several t, for points with the drift.
+    denoise: test examples with noise, and restored.
+    inpaint: test examples with a missing part, and filled in."""
     workdir: Path
     """Folder of the run."""
     out: Path | None = None
@@ -39,8 +42,8 @@ class StudyRequest:
     split: Literal["test", "train"] = field(default="test", metadata=_only("interpolate"))
     """Split of the two images (interpolate)."""
     noise: float | None = field(default=None, metadata=_only("denoise"))
-    """Standard deviation of the added noise in units of x_0, or probability that a bit is flipped (denoise). Default:
-    1, or 0.1 for bits."""
+    """Standard deviation of the added noise in units of x_0, or probability that a bit is flipped (denoise).
+    Default: 1, or 0.1 for bits."""
     annealed: bool = field(default=False, metadata=_only("denoise"))
     """Multiply each step by r^((T - s) / T) instead of r (denoise)."""
     missing: Missing = field(default="centre", metadata=_only("inpaint"))
@@ -60,8 +63,8 @@ class TourRequest:
     """Shows the mathematics of diffusion in pictures, on one page of HTML."""
 
     source: str = "digits"
-    """Folder of a run on images, or a data set: digits, mnist_5000, dead_leaves, mnist, fashion_mnist or cifar10. The
-    option's name may be left out."""
+    """Folder of a run on images, or a data set: digits, mnist_5000, dead_leaves, mnist, fashion_mnist or cifar10.
+    The option's name may be left out."""
     out: Path = Path("tour")
     """Folder for the pictures and index.html."""
     overwrite: bool = False

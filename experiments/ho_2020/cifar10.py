@@ -32,7 +32,7 @@ import optax
 
 from ddpm_jax import training
 from ddpm_jax.data import flip, tfds_images
-from ddpm_jax.data.encodings import truncated
+from ddpm_jax.data.encodings import evenly, truncated
 from ddpm_jax.diffusion import gaussian, losses, parameterizations, schedules
 from ddpm_jax.experiment import Claim, Every, Experiment
 from ddpm_jax.networks import UNet
@@ -143,7 +143,7 @@ def experiment(
         network=UNet(width=width, dropout=dropout, out_channels=out_channels, dtype=dtype, remat=remat),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         gradient=training.clip_in_parts(replicas) if replicas > 1 else jax.value_and_grad,
-        encoding=truncated() if truncate else None,
+        encoding=truncated() if truncate else evenly(),
         loss={"simple": losses.simple, "bound": losses.variational}[loss],
         augment=flip if flips else None,
         batch_size=batch_size,

@@ -29,7 +29,7 @@ import optax
 
 from ddpm_jax import training
 from ddpm_jax.data import flip, folder, tfds_images
-from ddpm_jax.data.encodings import truncated
+from ddpm_jax.data.encodings import evenly, truncated
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 from ddpm_jax.experiment import Claim, Every, Experiment
 from ddpm_jax.networks import UNet
@@ -133,7 +133,7 @@ def experiment(
         network=UNet(width, (1, 1, 2, 2, 4, 4), dropout=dropout, remat=remat, dtype=dtype),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         gradient=training.clip_in_parts(replicas) if replicas > 1 else jax.value_and_grad,
-        encoding=truncated() if truncate else None,
+        encoding=truncated() if truncate else evenly(),
         augment=flip if flips else None,
         batch_size=batch_size,
         num_steps=num_steps,

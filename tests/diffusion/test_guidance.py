@@ -1,4 +1,4 @@
-"""Chains times a second distribution: where the product is known, and where the published recipe misses it."""
+"""Chains multiplied by a second distribution: where the product is known, and where the published method misses it."""
 
 from functools import partial
 
@@ -49,13 +49,13 @@ ENDS = [
 
 
 @pytest.mark.parametrize("tau2, kind, expected", ENDS)
-def test_the_published_recipe_ends_where_it_ends(x64, tau2, kind, expected):
+def test_the_published_method_ends_at_its_own_distribution(x64, tau2, kind, expected):
     r = Normal(jnp.ones(1), jnp.full(1, tau2))
     factor = guidance.annealed(r, STEPS) if kind == "annealed" else lambda s: r
     np.testing.assert_allclose(end_of(published(), factor), expected, atol=2e-4)
 
 
-def test_and_not_at_the_posterior_but_near_that_of_the_square(x64):
+def test_that_is_not_the_posterior_but_near_that_of_the_square(x64):
     """p r is N(0.5, 0.5) here, p r^2 is N(2/3, 1/3)."""
     mean, variance = end_of(published(), lambda s: Normal(jnp.ones(1), jnp.ones(1)))
     assert abs(mean - 2 / 3) < 1e-3 and abs(variance - 1 / 3) < 1e-3
@@ -84,6 +84,52 @@ def test_a_weak_tilt_is_the_product(x64):
     product = guidance.multiplied(kernel, lambda s: wide)
     x = jnp.array([-1.0, 0.0, 2.0])
     np.testing.assert_allclose(tilted(x, 2, 1).mean, product(x, 2, 1).mean, atol=1e-6)
+
+
+def of(mean, variance):
+    return Normal(jnp.full(3, mean), jnp.full(3, variance))
+
+
+def test_the_product_of_gaussians_is_normalized(x64):
+    """log p + log r - log product is the same at every x."""
+    kernel = guidance.multiplied(lambda x_t, t, s: of(-0.5, 0.3), lambda s: of(2.0, 0.7))
+    product, x = kernel(jnp.zeros(3), 2, 1), jnp.array([-1.0, 0.3, 2.0])
+    constant = of(-0.5, 0.3).log_prob(x) + of(2.0, 0.7).log_prob(x) - product.log_prob(x)
+    np.testing.assert_allclose(constant, jnp.full(3, constant[0]), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "kernel, factor, expected",
+    [
+        (of(-0.5, 0.0), of(2.0, 0.7), (-0.5, 0.0)),
+        (of(-0.5, 0.3), of(2.0, np.inf), (-0.5, 0.3)),
+        (of(-0.5, 0.3), of(2.0, 0.0), (2.0, 0.0)),
+        (of(-0.5, 0.0), of(2.0, np.inf), (-0.5, 0.0)),
+        (of(-0.5, 1e-30), of(2.0, 1e30), (-0.5, 1e-30)),
+    ],
+    ids=["kernel at a point", "flat factor", "factor at a point", "both", "far apart"],
+)
+def test_products_with_points_and_with_flat_factors(kernel, factor, expected):
+    product = guidance.multiplied(lambda x_t, t, s: kernel, lambda s: factor)(jnp.zeros(3), 2, 1)
+    for found, number in zip(product, expected, strict=True):
+        np.testing.assert_allclose(found, np.full(3, number, np.float32), rtol=1e-6)
+
+
+def test_a_deterministic_chain_is_not_moved_by_a_factor():
+    """DDIM without noise, T = 5, in every step and at the end."""
+    process = gaussian.process(schedules.linear(5, 0.05, 0.5), gaussian.density)
+    eps, network = parameterizations.eps(process), lambda x_t, t, condition: 0.1 * x_t
+
+    def bridge(x_t, t, s):
+        return process.posterior(x_t, eps.x_0(network(x_t, t, None), x_t, t), t, s, 0.0)
+
+    moved = samplers.ancestral(guidance.multiplied(bridge, lambda s: Normal(jnp.ones((4, 2)), jnp.ones((4, 2)))))
+    keys, x_T = jax.random.split(jax.random.key(0), 4), jax.random.normal(jax.random.key(1), (4, 2))
+    found, plain = (
+        jax.jit(lambda x_T, kind=kind: samplers.sample(keys, kind, x_T, samplers.times(5, 5)))(x_T)
+        for kind in (moved, samplers.ddim(process, eps, network))
+    )
+    np.testing.assert_allclose(found, plain, rtol=1e-6)
 
 
 def test_bits_are_multiplied_exactly(x64):

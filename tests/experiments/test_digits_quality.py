@@ -1,6 +1,6 @@
-"""The samples of the embedded default look like digits: trains it (minutes), or takes --run DIR; prints three figures.
+"""The samples of the experiment `digits` resemble digits. Trains a run (minutes); as a script, measures a finished one.
 
-python tests/test_digits_quality.py --run runs/digits
+python tests/experiments/test_digits_quality.py --run runs/digits
 """
 
 import argparse
@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 import pytest
 
@@ -19,14 +18,14 @@ from ddpm_jax.metrics import frechet_distance
 
 
 class Quality(NamedTuple):
-    """Samples beside held-out real digits, as a classifier of the training digits and as pixel statistics see them."""
+    """Comparison of samples with test digits, by a classifier of the training digits and by pixel statistics."""
 
     top_probability: tuple[float, float]
-    """The classifier's mean confidence: on 512 samples, on the test digits."""
+    """The mean confidence of the classifier on 512 samples, and on the test digits."""
     class_share: tuple[float, float]
-    """Of the rarest and of the commonest class among 512 samples."""
+    """The shares of the rarest and the most frequent class among 512 samples."""
     frechet_ratio: float
-    """Distance of 1,024 samples from the training digits, over that of the test digits from them."""
+    """The Frechet distance of 1,024 samples from the training digits, divided by that of the test digits."""
 
 
 def measure(run: ddpm_jax.Run) -> Quality:
@@ -35,19 +34,22 @@ def measure(run: ddpm_jax.Run) -> Quality:
     train, test = (load(run.experiment.data.open(split)) for split in ("train", "test"))
     real, held_out = (split["image"].reshape(len(split["image"]), -1) / 16 for split in (train, test))
     drawn = samples(run, 1024).reshape(1024, -1) / 255
-    judge = LogisticRegression(max_iter=2000).fit(real, train["label"])
-    votes = judge.predict_proba(drawn[:512])
-    shares = np.bincount(votes.argmax(axis=1), minlength=10) / 512
+    classifier = LogisticRegression(max_iter=2000).fit(real, train["label"])
+    probabilities = classifier.predict_proba(drawn[:512])
+    shares = np.bincount(probabilities.argmax(axis=1), minlength=10) / 512
     return Quality(
-        top_probability=(float(votes.max(axis=1).mean()), float(judge.predict_proba(held_out).max(axis=1).mean())),
+        top_probability=(
+            float(probabilities.max(axis=1).mean()),
+            float(classifier.predict_proba(held_out).max(axis=1).mean()),
+        ),
         class_share=(float(shares.min()), float(shares.max())),
         frechet_ratio=frechet_distance(drawn, real) / frechet_distance(held_out, real),
     )
 
 
 def samples(run: ddpm_jax.Run, num: int) -> np.ndarray:
-    """By the experiment's own sampler over all T steps."""
-    draw = jax.jit(run.sampler())
+    """Samples of the experiment's own sampler with all T steps."""
+    draw = run.sampler()
     return np.concatenate([np.asarray(draw(ddpm_jax.keys(1, 64, start))) for start in range(0, num, 64)])
 
 

@@ -1,6 +1,7 @@
-"""Every shipped experiment is the paper's run at full size: built on shapes alone, and held to the paper's figures."""
+"""The shipped experiments: built at full size by shapes only, and compared with the figures of the papers."""
 
 import dataclasses
+import re
 from typing import Any
 
 import jax
@@ -9,11 +10,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from ddpm_jax.experiment import Experiment, init_fn, loss_fn
+from ddpm_jax.experiment import Experiment, init_fn, loss_fn, shapes
 from ddpm_jax.runs import experiment_files
-from ddpm_jax.runs.step_program import abstract_state
+from ddpm_jax.runs.checks import check_network
 from ddpm_jax.runs.verify import learning_rates
-from ddpm_jax.training import sharding
 
 
 def build(name: str, **knobs: Any) -> Experiment:
@@ -21,16 +21,40 @@ def build(name: str, **knobs: Any) -> Experiment:
 
 
 def parameters(experiment: Experiment) -> int:
-    state = abstract_state(experiment, sharding.make_mesh())
-    return sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes(experiment)))
 
 
 @pytest.mark.parametrize("name", experiment_files.shipped())
-def test_it_builds_at_full_size_and_says_what_it_is(name):
+def test_it_builds_at_full_size_and_describes_itself(name):
     experiment = build(name)
+    check_network(experiment)
     assert parameters(experiment) > 1000
     assert experiment_files.headline(experiment_files.find(name)).endswith((".", ")"))
     assert "ddpm-jax train" in experiment_files.read(experiment_files.find(name)).__globals__["__doc__"]
+
+
+@pytest.mark.parametrize("name", experiment_files.shipped())
+def test_the_help_of_each_knob_is_a_sentence(name):
+    function = experiment_files.read(experiment_files.find(name))
+    entries = re.findall(r"^        (\w+): (.)", function.__doc__ or "", re.MULTILINE)
+    assert [knob for knob, _ in entries] == list(experiment_files.defaults(function))
+    assert all(first.isupper() for _, first in entries)
+
+
+@pytest.mark.parametrize("name", experiment_files.shipped())
+def test_the_learning_rate_rises_only_over_the_warm_up(name):
+    """Without one it has its full value at the first step: a rate of zero would never change."""
+    knobs = experiment_files.defaults(experiment_files.read(experiment_files.find(name)))
+    if "warmup" not in knobs:
+        assert learning_rates(build(name), 1)[1] > 0
+        return
+    highest = knobs["learning_rate"]
+    np.testing.assert_allclose(learning_rates(build(name, warmup=0), 2), highest, rtol=1e-4)
+    np.testing.assert_allclose(
+        learning_rates(build(name, warmup=4), 5), highest * np.minimum(np.arange(6) / 4, 1), rtol=1e-4
+    )
+    with pytest.raises(ValueError, match="warmup must be at least 0 steps, got -1"):
+        build(name, warmup=-1)
 
 
 CIFAR, LSUN = "ho_2020/cifar10", "ho_2020/lsun"
@@ -74,7 +98,7 @@ ROWS = [
 
 
 class Convolution(nn.Module):
-    """In the place of the U-Net, which has its own tests."""
+    """Replaces the U-Net, which has its own tests."""
 
     features: int
 
@@ -84,9 +108,10 @@ class Convolution(nn.Module):
 
 
 @pytest.mark.parametrize("knobs", ROWS, ids=str)
-def test_the_rows_of_table_2_have_finite_losses_and_gradients(knobs):
+def test_the_rows_of_table_2_fit_their_data_and_have_finite_losses_and_gradients(knobs):
     experiment = build(CIFAR, **knobs)
     experiment = dataclasses.replace(experiment, network=Convolution(experiment.network.out_channels))
+    check_network(experiment)
     params = init_fn(experiment)(jax.random.key(0))
     batch = {"image": jnp.arange(64 * 3072, dtype=jnp.uint8).reshape(64, 32, 32, 3)}
     loss, grads = jax.jit(jax.value_and_grad(loss_fn(experiment)))(params, jax.random.key(1), batch)
@@ -94,7 +119,7 @@ def test_the_rows_of_table_2_have_finite_losses_and_gradients(knobs):
     assert all(np.isfinite(leaf).all() and np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
 
 
-def test_where_the_released_code_differs_is_a_knob():
+def test_differences_from_the_released_code_are_knobs():
     plain, released = build(CIFAR), build(CIFAR, replicas=8, truncate=True)
     assert plain.gradient is jax.value_and_grad and released.gradient is not jax.value_and_grad
     x_0 = jnp.array([0.999])
@@ -108,6 +133,6 @@ def test_zero_is_not_the_default(knob):
         init_fn(experiment)(jax.random.key(0))
 
 
-def test_the_simple_loss_does_not_see_a_variance():
-    with pytest.raises(ValueError, match="--loss bound"):
+def test_a_learned_variance_requires_the_bound():
+    with pytest.raises(ValueError, match="--variance learned requires --loss bound"):
         build(CIFAR, variance="learned")

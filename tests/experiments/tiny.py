@@ -1,4 +1,4 @@
-"""Twelve steps on the digits with the smallest U-Net: the whole path of a run, in seconds."""
+"""Twelve training steps on the digits with a small U-Net: a complete run, in seconds."""
 
 import optax
 
@@ -22,7 +22,7 @@ def experiment(
 
     Args:
         width: channels of the U-Net.
-        seed: of everything.
+        seed: Seed of all randomness.
     """
     data = digits()
     process = gaussian.process(schedules.linear(timesteps, 0.002, 0.2), gaussian.discretized(data.levels))

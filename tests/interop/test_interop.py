@@ -186,28 +186,27 @@ MISTAKES = {
     "missing tensor mid_block.resnets.0.conv1.weight": lambda f: without(f, "mid_block.resnets.0.conv1.weight"),
     "unexpected tensor extra.weight": lambda f: with_(f, "extra.weight", np.zeros(3, np.float32)),
     "the tensor conv_in.bias of shape (3,)": lambda f: with_(f, "conv_in.bias", np.zeros(3, np.float32)),
-    "conv_in.bias holds numbers that are not finite": lambda f: with_(
-        f, "conv_in.bias", np.full(8, np.nan, np.float32)
-    ),
+    "conv_in.bias has values that are not finite": lambda f: with_(f, "conv_in.bias", np.full(8, np.nan, np.float32)),
     "safetensors cannot be read": lambda f: (f / MODEL).write_bytes(b"not a safetensors file at all"),
     "a .bin is a pickle": pickled,
-    "holds no scheduler_config.json": lambda f: (f / "scheduler_config.json").unlink(),
-    "holds no config.json": lambda f: (f / "config.json").unlink(),
+    "has no scheduler_config.json": lambda f: (f / "scheduler_config.json").unlink(),
+    "has neither config.json": lambda f: (f / "config.json").unlink(),
     "cannot be read as JSON": lambda f: (f / "config.json").write_text("{"),
     "entries that ddpm_jax does not know: warp": lambda f: configured(f, warp=9),
     "act_fn 'gelu' is not supported": lambda f: configured(f, act_fn="gelu"),
     "is of a UNet2DConditionModel": lambda f: configured(f, _class_name="UNet2DConditionModel"),
     "blocks of type SkipDownBlock2D": lambda f: configured(f, down_block_types=["SkipDownBlock2D", "DownBlock2D"]),
     "do not match": lambda f: configured(f, up_block_types=["UpBlock2D", "AttnUpBlock2D"]),
-    "sample_size None should be the size": lambda f: configured(f, sample_size=None),
-    "sample_size (12,) should be": lambda f: configured(f, sample_size=[12]),
-    "block_out_channels ('8',) should be a list": lambda f: configured(f, block_out_channels=["8"]),
-    "attention_head_dim 0 should be": lambda f: configured(f, attention_head_dim=0),
-    "freq_shift 0.5 should be 0 or 1": lambda f: configured(f, freq_shift=0.5),
-    "out_channels 2 are not in_channels 1": lambda f: configured(f, out_channels=2),
-    "num_train_timesteps '9' should be": lambda f: configured(f, "scheduler_config.json", num_train_timesteps="9"),
-    "clip_sample_range -1 should be": lambda f: configured(f, "scheduler_config.json", clip_sample_range=-1),
-    "under their old names and their new ones": lambda f: with_(
+    "block_out_channels do not match": lambda f: configured(f, down_block_types=["UpBlock2D", "AttnDownBlock2D"]),
+    "sample_size None must be the size": lambda f: configured(f, sample_size=None),
+    "sample_size (12,) must be": lambda f: configured(f, sample_size=[12]),
+    "block_out_channels ('8',) must be a list": lambda f: configured(f, block_out_channels=["8"]),
+    "attention_head_dim 0 must be": lambda f: configured(f, attention_head_dim=0),
+    "freq_shift 0.5 must be 0 or 1": lambda f: configured(f, freq_shift=0.5),
+    "out_channels 2 differs from in_channels 1": lambda f: configured(f, out_channels=2),
+    "num_train_timesteps '9' must be": lambda f: configured(f, "scheduler_config.json", num_train_timesteps="9"),
+    "clip_sample_range -1 must be": lambda f: configured(f, "scheduler_config.json", clip_sample_range=-1),
+    "under their old and their current names": lambda f: with_(
         f, "mid_block.attentions.0.query.weight", np.zeros((16, 16), np.float32)
     ),
     "but shards of it": lambda f: (f / MODEL).rename(f / f"{MODEL}.index.json"),
@@ -233,7 +232,7 @@ def test_questions_that_only_the_user_can_answer(finished, tmp_path, capsys):
     for arguments, message in [
         ((folder, tmp_path / "run"), "pass --weights ema or --weights raw"),
         ((folder, folder, "--weights", "raw"), "exists: choose another name"),
-        ((tmp_path / "nowhere", tmp_path / "run"), "holds no config.json"),
+        ((tmp_path / "nowhere", tmp_path / "run"), "has neither config.json"),
         ((finished, tmp_path / "out", "--weights", "raw"), "--weights: only for a diffusers folder"),
     ]:
         assert main(["convert", *map(str, arguments)]) == 2
@@ -245,8 +244,8 @@ def test_questions_that_only_the_user_can_answer(finished, tmp_path, capsys):
     "network, message",
     [
         (MLP(), "is a MLP: diffusers has a model for UNet only"),
-        (UNet(multipliers=(2, 2)), "begins with a multiplier of 1"),
-        (UNet(heads=4), "has one head, or heads of a head_dim"),
+        (UNet(multipliers=(2, 2)), "the first multiplier of a UNet2DModel must be 1"),
+        (UNet(heads=4), "has one head, or heads of a given head_dim"),
     ],
     ids=["MLP", "multipliers", "heads"],
 )

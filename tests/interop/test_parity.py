@@ -24,7 +24,7 @@ import ddpm_jax  # noqa: E402
 from ddpm_jax.commands import main  # noqa: E402
 from ddpm_jax.diffusion import samplers  # noqa: E402
 from ddpm_jax.diffusion.distributions import fold  # noqa: E402
-from ddpm_jax.experiment import network_fn, start  # noqa: E402
+from ddpm_jax.experiment import network_fn, prior_sample  # noqa: E402
 from ddpm_jax.interop import tensors  # noqa: E402
 
 CASES = {
@@ -103,7 +103,7 @@ def test_outputs_and_gradients(case):
 
 
 def test_there_and_back(case):
-    """A run written out is what diffusers loads, and computes the same."""
+    """diffusers loads a run that we wrote, and computes the same."""
     config, made, folder, run = case
     assert main(["convert", str(folder / "run"), str(folder / "back")]) == 0
     again = diffusers.DDPMPipeline.from_pretrained(folder / "back")
@@ -131,34 +131,35 @@ SCHEDULERS = {
 
 @pytest.fixture(scope="module", params=SCHEDULERS)
 def walk(request, tmp_path_factory):
-    """(a run of the grey model, its scheduler's options, its keys and x_T, the times of ten of its steps)."""
+    """(a run of the grey model, the options of its scheduler, keys, x_T)."""
     folder, options = tmp_path_factory.mktemp(request.param), SCHEDULERS[request.param]
     options = options | {"num_train_timesteps": len(options.get("trained_betas", range(1000)))}
     diffusers.DDPMPipeline(model(SMALL["grey"]), diffusers.DDPMScheduler(**options)).save_pretrained(folder / "theirs")
     assert main(["convert", str(folder / "theirs"), str(folder / "run"), "--weights", "ema"]) == 0
     run, keys = ddpm_jax.load(folder / "run"), ddpm_jax.keys(0, 2)
-    return run, options, keys, start(run.experiment, keys)
+    return run, options, keys, prior_sample(run.experiment, keys)
 
 
 def times_of(scheduler) -> np.ndarray:
-    """t of the states that ten of its steps pass, in our count: 1 .. T, and 0 for the data."""
+    """The times of ten steps of their scheduler in our numbering: 1 .. T, and 0 for the data."""
     scheduler.set_timesteps(10)
     return np.append(scheduler.timesteps.numpy() + 1, 0).astype(np.int32)
 
 
-def noise(keys, t: int, shape):
-    """What our sampler draws on its way from t, as PyTorch has images."""
-    drawn = jax.vmap(lambda key: jax.random.normal(key, shape[1:]))(fold(keys, t))
+def noise(keys, number: int, shape):
+    """The noise of our sampler in its step of this number, from 1, in PyTorch's layout of images."""
+    drawn = jax.vmap(lambda key: jax.random.normal(key, shape[1:]))(fold(keys, number))
     return torch.tensor(np.asarray(drawn).transpose(0, 3, 1, 2))
 
 
 def trajectory(run, scheduler, keys, x_T, step) -> tuple[np.ndarray, np.ndarray]:
-    """Their states at ten steps, the network ours: what differs is the scheduler."""
+    """The result of ten steps of their scheduler with our network."""
     network = jax.jit(network_fn(run.experiment, run.params))
     x = torch.tensor(np.asarray(x_T).transpose(0, 3, 1, 2))
-    for t in times_of(scheduler)[:-1]:
-        output = network(x.numpy().transpose(0, 2, 3, 1), int(t), None)
-        x = step(torch.tensor(np.asarray(output).transpose(0, 3, 1, 2)), int(t) - 1, x, noise(keys, int(t), x_T.shape))
+    for number, t in enumerate(times_of(scheduler)[:-1].tolist(), start=1):
+        output = network(x.numpy().transpose(0, 2, 3, 1), t, None)
+        drawn = noise(keys, number, x_T.shape)
+        x = step(torch.tensor(np.asarray(output).transpose(0, 3, 1, 2)), t - 1, x, drawn)
     return x.numpy().transpose(0, 2, 3, 1)
 
 

@@ -10,12 +10,12 @@ from PIL import Image
 
 from ddpm_jax.commands import main
 from ddpm_jax.diffusion import gaussian, samplers, schedules
-from ddpm_jax.experiment import keys
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.studies.requests import TourRequest
 from ddpm_jax.studies.tour.forward import T, bit_matrix, states
 from ddpm_jax.studies.tour.page import LESSONS, tour
 from ddpm_jax.studies.tour.subject import optimal_network, subject_of
+from ddpm_jax.training.keys import keys
 
 PROCESS = gaussian.process(schedules.linear(T))
 

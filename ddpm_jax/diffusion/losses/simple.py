@@ -21,7 +21,7 @@ def simple(
         loss = mean over elements of (target - network(x_t, t))^2
 
     The target is that of the parameterization, such as the noise for `parameterizations.eps`. Returns the mean over the
-    elements of each example, without a unit.
+    elements of each example, without a unit. For bits x_t ~ q(x_t | x_0), and the loss is the cross-entropy in nats.
     """
     t, noise, x_t = diffuse(key, process, x_0)
     return per_example(jnp.mean, parameterization.error(network(x_t, t, condition), x_0, noise, t))

@@ -79,7 +79,7 @@ def states(
     process: Process, x_0: Float[Array, "num *shape"], times: Sequence[int], seed: int, shrink: bool = True
 ) -> Iterator[Array]:
     """x_t of one forward chain at each of these rising times, computed step by step; T is 1000."""
-    nameless = dataclasses.replace(process.schedule, name="", numbers=())  # one compilation for all schedules
+    nameless = dataclasses.replace(process.schedule, name="", numbers={})  # one compilation for all schedules
     process, batch_keys = dataclasses.replace(process, schedule=nameless), keys(seed, len(x_0), purpose=EVALUATE)
     x, reached = x_0, 0
     for t in times:

@@ -1,5 +1,7 @@
 """Walks that also rise: the forward transition, without the network, and right moments down, up and down again."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,7 +59,7 @@ def test_the_network_is_not_evaluated_in_a_rising_step():
     sampler = samplers.rising(process, samplers.ddim(process, parameterizations.eps(process), network))
     x = jax.jit(lambda keys, x: samplers.sample(keys, sampler, x, np.array(UP_AND_DOWN)))(keys(3), jnp.ones((3, 2)))
     jax.effects_barrier()
-    falling = [t for t, s in zip(UP_AND_DOWN, UP_AND_DOWN[1:], strict=False) if s < t]
+    falling = [t for t, s in pairwise(UP_AND_DOWN) if s < t]
     assert sorted(evaluated) == sorted(falling) and np.isfinite(x).all()
 
 
