@@ -17,7 +17,8 @@ import pytest
 
 import ddpm_jax
 from ddpm_jax.data import flip
-from ddpm_jax.diffusion import gaussian, losses, schedules
+from ddpm_jax.diffusion import gaussian, schedules
+from ddpm_jax.diffusion.losses.reductions import diffuse
 from ddpm_jax.training import checkpoints, create, sharding
 
 TINY = Path(__file__).parents[1] / "experiments" / "tiny.py"
@@ -86,7 +87,7 @@ def test_draws_do_not_know_the_mesh():
 
     def draws(key, images):
         key_flip, key_loss = jax.random.split(key)
-        return flip(key_flip, images), losses._diffuse(key_loss, process, images)
+        return flip(key_flip, images), diffuse(key_loss, process, images)
 
     images = jnp.arange(16 * 8 * 8, dtype=jnp.float32).reshape(16, 8, 8, 1)
     alone = jax.jit(draws)(jax.random.key(0), images)
