@@ -18,9 +18,19 @@ def schedule():
     return schedules.from_betas([0.1, 0.3, 0.05, 0.6], np.float64)
 
 
+@jax.jit
+def posterior(process, x_t, x_0, t, s):
+    return process.posterior(x_t, x_0, t, s)
+
+
+@jax.jit
+def transition(process, x_s, s, t):
+    return process.transition(x_s, s, t)
+
+
 def matrix(process, s, t):
     """[from, to]: the transition matrix of one bit."""
-    one = np.asarray(process.transition(jnp.asarray(BITS), s, t).one)
+    one = np.asarray(transition(process, jnp.asarray(BITS), s, t).one)
     return np.stack([1 - one, one], axis=1)
 
 
@@ -41,10 +51,10 @@ def test_the_posterior_is_bayes_by_counting(x64, rate, s, t):
     """q(x_s | x_t, x_0) = q(x_t | x_s) q(x_s | x_0) / q(x_t | x_0)."""
     process = binomial.process(schedule(), rate)
     to_s = np.eye(2) if s == 0 else matrix(process, 0, s)
-    for x_0, x_t in product((0, 1), (0, 1)):
-        joint = to_s[x_0] * matrix(process, s, t)[:, x_t]
-        got = process.posterior(jnp.float64(x_t), jnp.float64(x_0), t, s)
-        np.testing.assert_allclose([got.zero, got.one], joint / joint.sum(), rtol=1e-12, atol=1e-15)
+    x_0, x_t = np.array(list(product((0, 1), (0, 1)))).T
+    joint = to_s[x_0] * matrix(process, s, t)[:, x_t].T
+    found = jnp.stack(posterior(process, jnp.asarray(x_t, float), jnp.asarray(x_0, float), t, s)[::-1], axis=1)
+    np.testing.assert_allclose(found, joint / joint.sum(axis=1, keepdims=True), rtol=1e-12, atol=1e-15)
 
 
 def test_the_posterior_of_a_belief_is_that_of_the_chain(x64):
@@ -80,7 +90,7 @@ PUBLISHED = [
 @pytest.mark.parametrize("rate, t, x_t, x_0, expected", PUBLISHED)
 def test_the_posterior_at_the_paper_s_length_in_float32(rate, t, x_t, x_0, expected):
     process = binomial.process(schedules.steady(2000), rate)
-    got = process.posterior(jnp.float32(x_t), jnp.float32(x_0), t, t - 1)
+    got = posterior(process, jnp.float32(x_t), jnp.float32(x_0), t, t - 1)
     np.testing.assert_allclose(got.one, expected, rtol=2e-4)
     np.testing.assert_allclose(got.one + got.zero, 1, rtol=1e-6)
 
