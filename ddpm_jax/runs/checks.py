@@ -22,9 +22,10 @@ def check_network(experiment: Experiment) -> None:
         return output, parameterization.error(output, single, single, t), parameterization.x_0(output, single, t)
 
     x, t = jax.ShapeDtypeStruct(expected, jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
+    params = shapes(experiment)  # here, since a network that cannot be built has an error of its own
     try:
-        output, *predicted = jax.eval_shape(predictions, shapes(experiment), x, t)
-    except TypeError as error:
+        output, *predicted = jax.eval_shape(predictions, params, x, t)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"the network's output does not fit the data, of shape {data.image_shape}: {error}") from None
     if any(each.shape != expected for each in predicted):
         raise ValueError(

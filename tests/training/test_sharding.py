@@ -50,10 +50,10 @@ def test_a_state_split_over_fsdp_takes_a_quarter_and_trains_alike():
     batch = {"x": jax.random.normal(keys[2], (16, 32))}
     optimizer, mesh = optax.adam(0.01), sharding.make_mesh({"fsdp": 4})
     step, whole = make_train_step(loss_fn, optimizer, {EMA: 0.9}, jax.random.key(1)), create(params, optimizer)
-    places = sharding.shardings(sharding.with_shardings(whole, mesh, small=16))
-    split = jax.device_put(whole, places)
+    shardings = sharding.shardings(sharding.with_shardings(whole, mesh, small=16))
+    split = jax.device_put(whole, shardings)
     assert split.params["in"].addressable_shards[0].data.shape == (32, 16)
-    stepped = jax.jit(step, out_shardings=(places, None))
+    stepped = jax.jit(step, out_shardings=(shardings, None))
     for _ in range(3):
         whole, _ = jax.jit(step)(whole, batch)
         split, _ = stepped(split, sharding.to_devices(batch, sharding.batch_sharding(mesh)))
@@ -63,11 +63,11 @@ def test_a_state_split_over_fsdp_takes_a_quarter_and_trains_alike():
 
 def test_rows_of_a_process_are_put_where_they_belong():
     mesh = sharding.make_mesh()
-    place = sharding.batch_sharding(mesh)
-    rows = sharding.local_rows(16, place)
+    spread = sharding.batch_sharding(mesh)
+    rows = sharding.local_rows(16, spread)
     np.testing.assert_array_equal(rows, np.arange(16))  # one process has all devices
     batch = np.arange(48).reshape(16, 3)
-    np.testing.assert_array_equal(sharding.rows_to_devices(batch, rows, 16, place), batch)
+    np.testing.assert_array_equal(sharding.rows_to_devices(batch, rows, 16, spread), batch)
 
 
 def test_a_batch_in_parts_has_the_gradient_of_the_whole():

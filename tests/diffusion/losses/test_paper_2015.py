@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax.diffusion import binomial, losses, parameterizations, schedules
+from ddpm_jax.diffusion import binomial, gaussian, losses, parameterizations, samplers, schedules
 from ddpm_jax.diffusion.distributions import Bernoulli
 
 BITS = np.array([0.0, 1.0])
@@ -81,6 +81,17 @@ def test_importance_sampling_nears_the_likelihood_of_the_chain(x64):
     one = losses.log_likelihood(jax.random.key(1), process, kernel, x_0, 1)
     np.testing.assert_allclose(many.mean(), np.log(chance), atol=5e-3)
     assert one.mean() < np.log(chance) - 0.05
+
+
+def test_importance_sampling_gives_pixels_a_probability(x64):
+    """The probabilities of all values of a pixel, each from its own chains, sum to one; densities would not."""
+    levels = 4
+    process = gaussian.process(schedules.from_betas([0.2, 0.4, 0.6], np.float64), gaussian.discretized(levels))
+    parameterization = parameterizations.x0(process, parameterizations.fixed_large)
+    kernel = samplers.reverse(parameterization, lambda x_t, t, condition: 0.5 * x_t)
+    x_0 = jnp.linspace(-1, 1, levels)[:, None]
+    found = losses.log_likelihood(jax.random.key(0), process, kernel, x_0, 40_000)
+    np.testing.assert_allclose(np.exp(found).sum(), 1, atol=0.02)
 
 
 def entropy(*probabilities):
