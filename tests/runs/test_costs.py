@@ -85,7 +85,8 @@ def test_a_sampler_stays_on_the_device_and_compiles_once(run):
 def test_a_sampler_takes_no_more_memory_for_more_steps(run):
     samplers = [run.sampler(steps) for steps in (5, 20)]
     few, many = (one.func.lower(*one.args, keys(0, 4)).compile().memory_analysis() for one in samplers)
-    assert many.temp_size_in_bytes <= few.temp_size_in_bytes + 4 * 20
+    scanned = 3 * 4 * (20 - 5)  # the number, t and s of each step; an image has 256 bytes
+    assert many.temp_size_in_bytes <= few.temp_size_in_bytes + scanned + 64
 
 
 def test_a_train_step_costs_three_forward_passes(lowered):

@@ -13,7 +13,7 @@ from ddpm_jax.runs.costs import collectives
 from ddpm_jax.runs.plan import Plan, forecast, plan
 from ddpm_jax.runs.requests import Placement
 from ddpm_jax.runs.train import initial_state
-from ddpm_jax.training import sharding
+from ddpm_jax.training import EMA, sharding
 
 TINY = experiment_files.read(Path(__file__).parents[1] / "experiments" / "tiny.py")
 

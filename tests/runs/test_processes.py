@@ -21,7 +21,7 @@ TINY = Path(__file__).parents[1] / "experiments" / "tiny.py"
 
 def free_port() -> int:
     with socket.socket() as server:
-        server.network_fn(("localhost", 0))
+        server.bind(("localhost", 0))
         return server.getsockname()[1]
 
 
@@ -33,9 +33,9 @@ def start(workdir: Path, count: int, *options: str) -> list[subprocess.Popen]:
     started = []
     for process in range(count):
         with output_of(workdir, process).open("w") as out:
-            printed = [*command, *cluster, "--process-id", str(process)]
+            arguments = [*command, *cluster, "--process-id", str(process)]
             environment = os.environ | {"XLA_FLAGS": flags, "PYTHONUNBUFFERED": "1"}
-            started.append(subprocess.Popen(printed, env=environment, stdout=out, stderr=subprocess.STDOUT))
+            started.append(subprocess.Popen(arguments, env=environment, stdout=out, stderr=subprocess.STDOUT))
     return started
 
 

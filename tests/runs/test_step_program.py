@@ -21,7 +21,7 @@ class Calls:
     """Stands for the compiled steps: counts them and remembers where each call ended."""
 
     def __init__(self):
-        self.ends, self.speed = [], None
+        self.ends, self.speed = [], lambda rate: {}
 
     def __call__(self, state, data, index):
         self.ends.append(int(state.step) + len(index))
@@ -30,11 +30,11 @@ class Calls:
 
 @pytest.mark.parametrize("start", [0, 3, 4])
 def test_wherever_it_is_resumed_no_period_is_missed(monkeypatch, start):
-    """A run stopped on a CPU, between periods, goes on where a call is of many steps."""
+    """A run stopped on a CPU, between periods, is resumed on a device where a call has many steps."""
     experiment = TINY(num_steps=20, save_every=8)
     calls, saved = Calls(), []
     monkeypatch.setattr(step_program, "steps_a_call", lambda experiment, backend: 4)
-    monkeypatch.setattr(step_program, "Program", lambda *_: calls)
+    monkeypatch.setattr(step_program, "Compiled", lambda *_: calls)
     advance = step_program.make_program(experiment, sharding.make_mesh(), experiment.data.open("train")).advance
     state = TrainState(jnp.int32(start), None, None, None)
     fit(state, advance, 20, [Action(8, lambda step, *_: saved.append(step))], StopRequest())
