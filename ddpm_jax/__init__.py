@@ -1,4 +1,4 @@
-"""Diffusion probabilistic models in JAX and Flax: training, sampling and measurement, from Sohl-Dickstein 2015 on."""
+"""Diffusion models in JAX and Flax (Sohl-Dickstein et al. 2015, DDPM, DDIM): training, sampling and evaluation."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ __all__ = ["Claim", "Every", "Experiment", "Run", "__version__", "keys", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used, so that a room alone, or --help, does not import the rest."""
+    """Imports a public name when it is first used, so that --help, or the import of one subpackage, stays fast."""
     if name not in __all__:
         raise AttributeError(f"module 'ddpm_jax' has no attribute {name!r}")
     from ddpm_jax import experiment

@@ -1,4 +1,4 @@
-"""``python -m ddpm_jax`` is ``ddpm-jax``: the command line in a process of its own."""
+"""The entry point of the command line: ``ddpm-jax`` and ``python -m ddpm_jax`` do the same."""
 
 import sys
 
@@ -6,7 +6,7 @@ from ddpm_jax.commands import main
 
 
 def start() -> int:
-    """Configures the process, runs the command that it was started with, and returns the exit status."""
+    """Configures the process, runs the command in ``sys.argv``, and returns the exit status."""
     if sys.argv[1:2] not in ([], ["-h"], ["--help"], ["--version"]):
         from ddpm_jax.commands import quiet
         from ddpm_jax.system import cpu

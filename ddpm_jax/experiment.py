@@ -1,4 +1,4 @@
-"""The hall, where the rooms meet: an Experiment, and the pure functions made from one."""
+"""An Experiment, which combines data, process, network and training, and the pure functions made from one."""
 
 import dataclasses
 import inspect
@@ -29,7 +29,7 @@ Batch = dict[str, Array]
 
 @dataclass(frozen=True)
 class Every:
-    """The number of steps between two actions of each kind; 0 is never. Samples and checkpoints also end a run."""
+    """Steps between two log rows, sample grids and checkpoints; 0 is never. Each in use also follows the last step."""
 
     log: int = 50
     sample: int = 1000
@@ -37,13 +37,13 @@ class Every:
 
 
 class Claim(NamedTuple):
-    """A figure that a paper states for a run. `ddpm-jax verify` compares the run with it."""
+    """A number that a paper states for an experiment. `ddpm-jax verify` compares the experiment with it."""
 
     what: str
-    """One of ``verify.FIGURES``, or a result of training: "bits/dim", "FID", "IS", "K"."""
+    """A key of ``runs.verify.FIGURES``, such as "parameters", or of ``runs.verify.MEASURED``, such as "bits/dim"."""
     value: float
     source: str
-    """Where it is stated, such as "Table 2"."""
+    """Where the paper states it, such as "Table 2"."""
 
 
 class TrainableSchedule(NamedTuple):
@@ -57,9 +57,9 @@ class TrainableSchedule(NamedTuple):
 
 @dataclass(frozen=True, eq=False)  # parts are functions and arrays: an experiment is equal to itself only
 class Experiment:
-    """One run, as composed objects: what the function `experiment` of an experiment file returns.
+    """The settings of a run, as composed objects: what the function `experiment` of an experiment file returns.
 
-    Raises ValueError for numbers that no run can have.
+    Raises ValueError for values that are out of range or do not fit together.
     """
 
     data: Data
@@ -68,18 +68,19 @@ class Experiment:
     network: nn.Module
     optimizer: optax.GradientTransformation
     batch_size: int
-    """Examples in a step, over all devices."""
+    """Number of examples per training step, over all devices."""
     num_steps: int
-    """Training steps."""
+    """Number of training steps."""
     ema_decay: optax.ScalarOrSchedule
-    """Decay of the exponential moving average of the parameters: a number, or a function of the step (`ema_ramp`)."""
+    """Decay of the moving average of the parameters: a number, or a function of the step (`training.ema_ramp`)."""
     loss: Callable[..., Float[Array, " batch"]] = losses.simple
+    """``(key, process, parameterization, network, x_0, condition)`` -> the loss of each example."""
     sampler: Callable[..., Sampler] = samplers.ddpm
     """``(process, parameterization, network, condition)`` -> Sampler, by default used with all T steps."""
     augment: Callable[[Array, Array], Array] | None = None
     """``(key, images)`` -> images, for training only, such as ``data.flip``."""
     gradient: Callable[[LossFn], ValueAndGrad] = jax.value_and_grad
-    """Makes value and gradient of the loss: plain, or ``training.clip_in_parts(8)``."""
+    """Makes the function for value and gradient of a loss: `jax.value_and_grad`, or ``training.clip_in_parts(8)``."""
     encoding: Encoding = None  # type: ignore[assignment]  # set below, where the data are known
     """Maps stored data to x_0 and back. Default: the levels evenly spaced over the range of the process."""
     trainable: TrainableSchedule | None = None
@@ -87,7 +88,7 @@ class Experiment:
     label_dropout: float = 0.0
     """Probability that a training example has no label, for networks that also sample without one."""
     preview_eta: float | None = 0.0
-    """eta of the DDIM that draws the pictures during training; None: the experiment's sampler, with all T steps."""
+    """eta of the DDIM sampler for the sample grids of training; None: the experiment's sampler, with all T steps."""
     metrics: tuple[str, ...] = ("bpd",)
     """What `evaluate` measures by default: "bpd", "K" (the bound of 2015), "parzen", ..."""
     seed: int = 0
@@ -108,7 +109,7 @@ class Experiment:
             raise ValueError(f"the data has {self.data.levels} levels, the likelihood of the process {levels}")
         if self.encoding is None:
             if self.data.levels is None:
-                raise ValueError(f"the data {self.data.name} are floats (levels=None): give an encoding")
+                raise ValueError(f"the data {self.data.name} are floats (levels=None): give an encoding like points()")
             object.__setattr__(self, "encoding", evenly(self.data.levels, self.process.family.low))
 
     @property
@@ -118,13 +119,13 @@ class Experiment:
 
 
 def labels(experiment: Experiment, num: int) -> np.ndarray | None:
-    """int32 [num], the classes in turn; None for an unconditional network."""
+    """Labels for `num` samples, the classes in turn: int32 [num]; None for an unconditional network."""
     classes = experiment.num_classes
     return None if classes is None else np.arange(num, dtype=np.int32) % classes
 
 
 def init_fn(experiment: Experiment) -> Callable[[Array], Params]:
-    """``key`` -> the initial parameters, float32."""
+    """Returns ``init(key)`` -> the initial parameters, float32."""
 
     def init(key: Key[Array, ""]) -> Params:
         x = jnp.zeros((1, *experiment.data.image_shape))
@@ -141,30 +142,30 @@ def shapes(experiment: Experiment) -> Params:
 
 
 def with_schedule(experiment: Experiment, schedule: Schedule) -> Experiment:
-    """The experiment with another schedule in its process and parameterization."""
+    """The experiment with this schedule, no longer trained, in its process and parameterization."""
     process = dataclasses.replace(experiment.process, schedule=schedule)
     parameterization = dataclasses.replace(experiment.parameterization, process=process)
     return dataclasses.replace(experiment, process=process, parameterization=parameterization, trainable=None)
 
 
 def unpack(experiment: Experiment, params: Params) -> tuple[Experiment, Params]:
-    """The experiment with its trained schedule, if it has one, and the parameters of the network."""
+    """(experiment, parameters of the network); the experiment has the schedule that it trained, if it trains one."""
     if experiment.trainable is None:
         return experiment, params
     return with_schedule(experiment, experiment.trainable.schedule(params["process"])), params["network"]
 
 
 def network_fn(experiment: Experiment, params: Params, dropout_key: Array | None = None) -> Network:
-    """The network as a function of (x_t, t, condition), for t in [1, T]; with dropout if there is a key for it.
+    """The network as a function of (x_t, t, condition), for t in [1, T]; with dropout if `dropout_key` is given.
 
-    The one place where t becomes the index t - 1 that the Linen modules and published weights use. A condition of None
-    is the "no label" row of the label embedding; ValueError where that was not trained (``label_dropout`` is 0).
+    The only place where t becomes the index t - 1 that the Linen modules and published weights use. For a network with
+    classes, a condition of None is "no label": a call raises ValueError if that was not trained (``label_dropout`` 0).
     """
     rngs = None if dropout_key is None else {"dropout": dropout_key}
 
     def network(x_t: Array, t: Any, condition: Array | None) -> Array:
         if experiment.num_classes is not None and condition is None and experiment.label_dropout == 0:
-            raise ValueError("this network was trained with labels only (label_dropout 0): it needs a label")
+            raise ValueError("this network was trained with labels only (label_dropout 0): give a label")
         index = jnp.broadcast_to(jnp.asarray(t) - 1, x_t.shape[:1])
         label = condition if experiment.num_classes else None
         output: Any = experiment.network.apply({"params": params}, x_t, index, label, train=rngs is not None, rngs=rngs)
@@ -174,7 +175,7 @@ def network_fn(experiment: Experiment, params: Params, dropout_key: Array | None
 
 
 def loss_fn(experiment: Experiment) -> LossFn:
-    """``(params, key, batch)`` -> the mean of the experiment's loss; the batch has stored images and labels."""
+    """Returns ``loss(params, key, batch)`` -> mean loss; the batch has stored images, "image", and perhaps "label"."""
 
     def loss(params: Params, key: Array, batch: Batch) -> Float[Array, ""]:
         made, weights = unpack(experiment, params)
@@ -189,7 +190,7 @@ def loss_fn(experiment: Experiment) -> LossFn:
 
 
 def _with_dropout(experiment: Experiment, key: Array, label: Array | None) -> Array | None:
-    """The labels, each replaced by the row for "no label" with the experiment's probability."""
+    """The labels, each replaced by "no label" with probability ``label_dropout``."""
     if label is None or not experiment.num_classes or not experiment.label_dropout:
         return label
     dropped = jax.random.bernoulli(key, experiment.label_dropout, label.shape)
@@ -199,7 +200,7 @@ def _with_dropout(experiment: Experiment, key: Array, label: Array | None) -> Ar
 def sampler_fn(
     experiment: Experiment, kind: Callable[..., Sampler] | None = None, **numbers: Any
 ) -> Callable[[Params, Array | None], Sampler]:
-    """``(params, condition)`` -> the sampler `kind`, by default the experiment's, with these numbers, such as eta."""
+    """Returns ``make(params, condition)`` -> Sampler `kind`, by default the experiment's, with numbers such as eta."""
     kind = kind or experiment.sampler
 
     def make(params: Params, condition: Array | None) -> Sampler:
@@ -216,13 +217,13 @@ def sample_fn(
     eta: float | None = None,
     spacing: samplers.Spacing = samplers.even,
 ) -> Callable[..., Array]:
-    """``(params, keys, condition=None)`` -> images, one per key: uint8, or what the experiment's encoding decodes to.
+    """Returns ``sample(params, keys, condition=None)`` -> images, one per key, decoded: uint8, or floats for points.
 
     The sampler is the experiment's by default, or DDIM where `eta` is given. `steps` is the number of steps, by default
-    T. Returns a jitted function with the tables of the schedule, the times and eta as arguments of the program: calls
-    that differ in numbers only do not compile again.
+    T. The result is jitted, with the tables of the schedule, the times and eta as arguments of the compiled program:
+    samplers that differ only in these numbers share one compilation.
 
-    Raises ValueError where steps is not in 1..T, eta not in [0, 1], or the sampler has no eta.
+    Raises ValueError if steps is not in 1..T, eta is not in [0, 1], or the sampler has no eta.
     """
     return Partial(*_sampling(experiment, sampler, steps, eta, spacing))
 
@@ -254,12 +255,12 @@ def _sample_program(experiment: Experiment, kind: Callable[..., Sampler]) -> Cal
 
 
 def prior_sample(experiment: Experiment, keys: Key[Array, " batch"]) -> Array:
-    """x_T of each key. The steps of a walk fold 1, 2, .. into the keys; 0 is for this."""
+    """Draws x_T from the prior, one for each key. Folds 0 into the keys; the steps of a sampler fold in 1, 2, .."""
     return experiment.process.prior((len(keys), *experiment.data.image_shape)).sample(fold(keys, 0))
 
 
 def bound_fn(experiment: Experiment) -> Callable[..., Bound]:
-    """``(params, keys, batch, times=None, weights=None)`` -> the terms of the bound, in nats; see `losses.bound`."""
+    """Returns ``bound(params, keys, batch, times=None, weights=None)`` -> the terms of `losses.bound`, in nats."""
 
     def bound(
         params: Params,
@@ -269,7 +270,7 @@ def bound_fn(experiment: Experiment) -> Callable[..., Bound]:
         weights: Float[Array, "..."] | None = None,
     ) -> Bound:
         made, network_params = unpack(experiment, params)
-        # bound folds 1 .. T into the keys, and T + 1 is for the times
+        # `losses.bound` folds 1..T into the keys, and `runs.likelihood` T + 1 to draw the times
         x_0 = made.encoding.encode(fold(keys, made.process.schedule.num_steps + 2), batch["image"])
         network = network_fn(made, network_params)
         return losses.bound(keys, made.process, made.parameterization, network, x_0, batch.get("label"), times, weights)
@@ -289,11 +290,11 @@ class Run(NamedTuple):
     def sampler(
         self, steps: int | None = None, eta: float | None = None, sampler: str | None = None, spacing: str = "even"
     ) -> Callable[..., Array]:
-        """``(keys, condition=None)`` -> images, uint8 [num, height, width, channels], or points or bits.
+        """Returns ``sample(keys, condition=None)`` -> images, uint8 [num, height, width, channels], or points or bits.
 
-        A jitted function and its weights as one pytree (`jax.tree_util.Partial`): pass it to jitted functions of your
-        own as an argument. `sampler` and `spacing` are names in ``samplers.SAMPLERS`` and ``samplers.SPACINGS``; the
-        rest, and the errors, are those of `sample_fn`.
+        The result is a jitted function with its weights as one pytree (`jax.tree_util.Partial`), so it can be an
+        argument of your own jitted functions. `sampler` and `spacing` are keys of ``samplers.SAMPLERS`` and
+        ``samplers.SPACINGS``; the other arguments, and the errors, are those of `sample_fn`.
         """
         kind = None if sampler is None else samplers.SAMPLERS[sampler]
         return Partial(*_sampling(self.experiment, kind, steps, eta, samplers.SPACINGS[spacing]), self.params)

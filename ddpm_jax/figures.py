@@ -1,4 +1,4 @@
-"""Pictures: grids of images, points, the rate-distortion curve; written as PNG or npz with their provenance."""
+"""Pictures of samples and of the rate-distortion curve; PNG and npz files that record how they were made."""
 
 import json
 import math
@@ -15,10 +15,10 @@ GAP, GAP_LEVEL = 2, 48
 
 
 def grid(images: np.ndarray, columns: int | None = None, min_height: int = 48) -> np.ndarray:
-    """Images, uint8 [num, height, width, channels], in rows with gaps between them: uint8 [height, width, channels].
+    """Arranges images, uint8 [num, height, width, channels], in one grid, uint8 [height, width, channels], with gaps.
 
-    Without `columns` the grid is nearly square. Images of less than `min_height` pixels are enlarged by a whole factor,
-    each pixel repeated.
+    Without `columns` the grid is nearly square. Images with fewer than `min_height` rows of pixels are enlarged by a
+    whole factor: each pixel is repeated.
     """
     count, height, _, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count))
@@ -65,7 +65,7 @@ def scatter(points: np.ndarray, arrows: np.ndarray | None = None, limit: float =
 
 
 def save_png(path: Path, picture: np.ndarray, provenance: dict[str, Any] | None = None) -> None:
-    """Writes a picture, uint8 [height, width, channels] with 1, 3 or 4 channels, as a whole or not at all.
+    """Writes a picture, uint8 [height, width, channels] with 1, 3 or 4 channels, as a PNG, completely or not at all.
 
     The provenance is stored in the file as text; `provenance_of` reads it.
     """
@@ -80,7 +80,7 @@ def save_png(path: Path, picture: np.ndarray, provenance: dict[str, Any] | None 
 
 
 def save_npz(path: Path, images: np.ndarray, labels: np.ndarray | None, provenance: dict[str, Any]) -> None:
-    """Writes ``arr_0`` (images), ``arr_1`` (labels, if any) and ``provenance``, as a whole or not at all.
+    """Writes an npz of ``arr_0`` (images), ``arr_1`` (labels, if any) and ``provenance``, completely or not at all.
 
     Images are uint8 [num, height, width, channels], points float32 [num, 2], sequences of bits uint8 [num, length] with
     values 0 and 255.
@@ -91,7 +91,7 @@ def save_npz(path: Path, images: np.ndarray, labels: np.ndarray | None, provenan
 
 
 def provenance_of(path: Path) -> dict[str, Any] | None:
-    """The provenance of a PNG, an npz file or a folder of PNGs (that of its first); None if it has none."""
+    """The provenance recorded in a PNG, an npz file or a folder of PNGs (that of its first); None if there is none."""
     if path.is_dir():
         first = min(path.glob("*.png"), default=None)
         return first and provenance_of(first)
@@ -112,8 +112,8 @@ def _png_text(path: Path) -> str:
 def rate_distortion(rate: np.ndarray, distortion: np.ndarray, path: Path) -> None:
     """Writes the curves of progressive coding as a PNG (Ho et al. 2020, Figure 5).
 
-    `rate` [T]: bits/dim received when t has fallen to T, .., 1. `distortion` [T]: root mean squared error of the
-    estimate of x_0 at that t, on the scale 0..255.
+    `rate` [T]: bits/dim received in total when t has fallen to T, .., 1. `distortion` [T]: root mean squared error of
+    the estimate of x_0 at that t, on the scale 0..255.
     """
     from matplotlib.figure import Figure
 

@@ -3,7 +3,7 @@
     ddpm-jax prepare fashion_mnist
     ddpm-jax train fashion_mnist --workdir runs/fashion_mnist
 
-Not a run of a paper. Not measured to the end.
+The run is not from a paper. It has not been trained to the end here.
 """
 
 from typing import Literal

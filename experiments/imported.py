@@ -3,9 +3,9 @@
     ddpm-jax convert google/ddpm-cifar10-32 runs/cifar10 --weights raw --data cifar10
     ddpm-jax sample runs/cifar10
 
-The first argument is the folder of the checkpoint, which must be downloaded before. Its configs determine the options.
-The defaults are the configuration of this checkpoint, the CIFAR-10 model of Ho et al. 2020. The experiment can also be
-trained: ddpm-jax train imported --workdir DIR --data cifar10.
+The first argument of `convert` is the folder of the checkpoint on this machine: download it first. Its config files
+determine the knobs. The defaults of the knobs are those of this checkpoint, the CIFAR-10 model of Ho et al. 2020. The
+experiment can also be trained from the start: ddpm-jax train imported --workdir DIR --data cifar10.
 """
 
 from typing import Literal
@@ -76,7 +76,7 @@ def experiment(
         width: Channels of the U-Net at full resolution.
         multipliers: Channels of each level divided by width. Each level has half the resolution of the one before.
         num_blocks: Number of residual blocks per level on the way down.
-        attention: Heights in pixels at which the U-Net has attention.
+        attention: Heights in pixels of the resolutions at which the U-Net has attention.
         head_dim: Channels per attention head. Default: one head.
         dropout: Dropout rate in the residual blocks.
         out_channels: Channels of the output. Default: those of the images.
@@ -85,20 +85,21 @@ def experiment(
         norm_eps: Epsilon of the group normalization.
         down_padding: Number of zeros before the first row and column where the resolution is halved.
         cos_first: Place the cosines before the sines in the timestep embedding.
-        frequency_shift: Shift of the frequencies in the timestep embedding.
-        timesteps: Number of diffusion steps T.
+        frequency_shift: The shift in the frequencies 10000^(-k / (half - shift)) of the timestep embedding, where half
+            is half the width of the embedding.
+        timesteps: Number of diffusion steps T. With --betas, T is the number of betas instead.
         schedule: Schedule of the betas.
-        beta_1: First beta.
-        beta_T: Last beta.
-        betas: All betas, for --schedule betas.
-        prediction: Target of the network: the noise (eps), the image (x0), or v.
-        variance: Variance of the reverse process.
+        beta_1: First beta. The schedules cosine and betas do not use it.
+        beta_T: Last beta. The schedules cosine and betas do not use it.
+        betas: All betas, from beta_1 to beta_T, for --schedule betas.
+        prediction: Target of the network: the noise (eps), the image (x0), or v (Salimans & Ho 2022).
+        variance: Variance of the reverse process: beta tilde (fixed_small) or beta (fixed_large).
         clip: Clip estimates of x_0 to [-clip, clip]; None to leave them unclipped.
-        sampler: Sampler, used with all T steps unless others are given.
-        data: TFDS data set for training and evaluation.
+        sampler: The sampler of the run. `ddpm-jax sample` can choose another, and fewer than T steps.
+        data: TFDS data set for training and evaluation. Without it or --folder-of-images a run can only be sampled.
         test_split: Name of its test split.
         folder_of_images: Folder or zip of images, instead of a TFDS data set.
-        test_percent: Percentage of these images that forms the test split.
+        test_percent: Percentage of the images in the folder that forms the test split.
         label_dropout: Probability that a training example has no label, for classifier-free guidance.
         num_steps: Number of training steps.
         batch_size: Number of images per step, over all devices.
@@ -158,7 +159,7 @@ def choose_data(
     folder_of_images: str | None,
     test_percent: int,
 ) -> Data:
-    """The data set of the options. Without one, a run can be sampled from; opening a split raises FileNotFoundError."""
+    """The data set that these knobs choose. If they choose none, opening a split raises FileNotFoundError."""
     if folder_of_images is not None:
         return folder(folder_of_images, image_shape, test_percent)
     if name is not None:

@@ -24,7 +24,7 @@ COMMANDS = (
     "prepare",
 )
 TRACEBACK = "DDPM_JAX_TRACEBACK"
-"""The environment variable that lets errors through with their traceback."""
+"""The environment variable that, if it is set, shows errors with their traceback."""
 
 
 def main(argv: list[str] | None = None, own_process: bool = False) -> int:
@@ -74,7 +74,7 @@ def _module(name: str):
 
 
 def _expanded(arg: str) -> str:
-    """The argument with ~ as the home folder, also after the = of an option, where shells leave it."""
+    """The argument with ~ replaced by the home folder, also after the = of an option, where shells leave it."""
     option, equals, value = arg.partition("=") if arg.startswith("--") else ("", "", arg)
     return option + equals + os.path.expanduser(value)
 

@@ -1,4 +1,4 @@
-"""Command lines as dataclasses, by tyro: the options of a command, and the knobs of an experiment."""
+"""Parsing of command lines by tyro: the options of a command as a dataclass, and the knobs of an experiment."""
 
 import functools
 import inspect
@@ -20,12 +20,12 @@ class Usage(ValueError):
 
 
 def parse(request: type[Request], args: list[str], command: str) -> Request:
-    """The request from the arguments; fields without a default are positional. Raises Usage with one line."""
+    """The request that the arguments describe; fields without a default are positional. Raises Usage with one line."""
     return _cli(request, args, f"ddpm-jax {command}", tyro.conf.PositionalRequiredArgs)
 
 
 def parse_optional_first(request: type[Request], args: list[str], command: str) -> Request:
-    """Like `parse`, for a request whose first field has a default: the first argument may give it without its name."""
+    """Like `parse`, but the first argument may be the value of the request's first field, without the option's name."""
     if args and not args[0].startswith("-"):
         first = next(iter(request.__dataclass_fields__))  # type: ignore[attr-defined]
         args = [f"--{first}", *args]
@@ -46,7 +46,7 @@ class Parsed(NamedTuple):
 def parse_with_experiment(request: type, args: list[str], command: str, summary: str) -> Parsed:
     """The experiment named by the first argument, its knobs, and the request. Raises Usage with one line."""
     if args[:1] in (["-h"], ["--help"]):
-        print(f"{summary}\n\nThe knobs are those of the experiment: ddpm-jax {command} EXPERIMENT --help shows them.")
+        print(f"{summary}\n\nEach experiment has its own options: ddpm-jax {command} EXPERIMENT --help lists them.")
         print("ddpm-jax experiments lists the experiments that come with the library.")
         raise SystemExit(0)
     if not args or args[0].startswith("-"):
@@ -90,7 +90,7 @@ def _cli(target: Any, args: list[str], prog: str, *config: Any) -> Any:
 
 
 def _message(printed: str) -> str:
-    """The error that tyro printed, and the nearest option. Rules separate the title, the error, and similar options."""
+    """The error that tyro printed, and the nearest option. Rules separate its title, the error and similar options."""
     sections: list[list[str]] = [[]]
     for line in printed.splitlines():
         text = line.strip()

@@ -11,9 +11,9 @@ class PrepareRequest:
     name: str
     """Name of the data set in TFDS."""
     source: Path | None = None
-    """Folder with the files of the data set, instead of a download."""
+    """Folder with the files of the data set, instead of a download. Supported for fashion_mnist only."""
     data_dir: Path | None = None
-    """Folder for data sets. Default: TFDS's own, ~/tensorflow_datasets."""
+    """Folder in which TFDS keeps data sets. Default: TFDS's own, ~/tensorflow_datasets."""
 
 
 def run(args: list[str], own_process: bool) -> int:

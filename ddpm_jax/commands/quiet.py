@@ -7,11 +7,11 @@ import sys
 import threading
 
 AFTERMATH = ("Event loop is closed", "handle is closed", "No space left on device")
-"""Messages of background threads after a failed write, which is raised as an error as well."""
+"""Parts of the errors in background threads that follow a failed write; the failed write itself raises an error."""
 
 
 def be_quiet() -> None:
-    """Hides Orbax's log of its work, and what background threads print about an error that is raised anyway."""
+    """Hides Orbax's log, and what background threads print about a failed write, which raises an error anyway."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     for module, name in ((sys, "unraisablehook"), (threading, "excepthook")):
@@ -24,7 +24,7 @@ def _is_aftermath(error: BaseException | None) -> bool:
 
 
 def keep_programs() -> None:
-    """Has JAX keep compiled programs in the user's cache folder, unless its own environment variable says otherwise."""
+    """Makes JAX keep compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR is set already."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
     # a program for one CPU may use instructions that another machine with the same home lacks
     os.environ.setdefault(

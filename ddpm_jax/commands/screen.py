@@ -22,7 +22,7 @@ class Screen(Reporter):
             self._bar.write(text)
 
     def track(self, items: Sequence[T], unit: str, size: int = 1) -> Iterator[T]:
-        """The items with a bar."""
+        """Yields the items and shows a bar."""
         yield from tqdm(items, unit=unit, unit_scale=size if size > 1 else False, disable=None, leave=False)
 
     def start_training(self, first: int, num_steps: int) -> None:
@@ -31,7 +31,7 @@ class Screen(Reporter):
         self._bar = tqdm(total=num_steps, initial=first, unit="step", dynamic_ncols=True, disable=None)
 
     def trained(self, step: int, metrics: dict[str, float]) -> None:
-        """Updates the bar; without one, and where updates were skipped, prints a line."""
+        """Updates the bar; prints a line if there is no terminal for a bar, or if updates were skipped."""
         bar, images = self._bar, metrics["images_per_second"]
         if bar is None:
             return

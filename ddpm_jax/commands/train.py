@@ -40,7 +40,7 @@ def run(args: list[str], own_process: bool) -> int:
 
 
 def _finish(folder: Path, step: int, reporter) -> None:
-    """Says that the run is finished and, with one process, measures it quickly."""
+    """Reports that the run is finished and, if it has one process, estimates its bits/dim."""
     from ddpm_jax.runs import report
     from ddpm_jax.training import distributed
 

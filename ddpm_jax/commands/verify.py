@@ -1,4 +1,4 @@
-"""Compares an experiment with the figures of its paper: verify EXPERIMENT [--workdir DIR --json FILE --knob value]"""
+"""Compares an experiment with the numbers of its paper: verify EXPERIMENT [--workdir DIR --json FILE --knob value]"""
 
 
 def run(args: list[str], own_process: bool) -> int:

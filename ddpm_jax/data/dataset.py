@@ -35,7 +35,7 @@ class Data:
 
 
 def load(source: Sequence[Example], rows: Sequence[int] | None = None) -> dict[str, np.ndarray]:
-    """The given rows of a source, by default all, as one array per feature, [rows, ...]."""
+    """Reads these rows of a source, by default all, and returns one array per feature, [rows, ...]."""
     # array_record reads many rows at once ten times faster than one by one
     read_many = getattr(source, "__getitems__", lambda rows: [source[row] for row in rows])
     examples = read_many(range(len(source)) if rows is None else rows)
@@ -57,10 +57,10 @@ def check_example(data: Data, example: Example) -> None:
 
 
 def indices(size: int, batch_size: int, seed: int) -> Callable[[int, int], np.ndarray]:
-    """``at(step, count)`` -> int32 [count, batch_size]: the examples of steps `step` .. `step + count - 1`.
+    """Returns ``at(step, count)`` -> int32 [count, batch_size], the examples of steps `step` .. `step + count - 1`.
 
-    `size` is the number of examples in the data set. Each epoch is a permutation of its own, drawn from (seed, epoch).
-    A batch at the end of an epoch continues with the next one.
+    `size` is the number of examples in the data set. Each epoch has its own permutation, drawn from (seed, epoch). A
+    batch at the end of an epoch continues with the next epoch.
     """
     permutation = lru_cache(2)(lambda epoch: np.random.default_rng((seed, epoch)).permutation(size))
 

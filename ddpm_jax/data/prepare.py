@@ -57,7 +57,7 @@ def prepare(name: str, source: Path | None = None, data_dir: Path | None = None)
     if is_prepared(builder):
         return Prepared(folder, new=False)
     if folder.exists():
-        raise FileExistsError(f"{folder} exists but holds no array_record files: move it, or choose another data_dir")
+        raise FileExistsError(f"{folder} exists but holds no array_record files: move it, or choose another --data-dir")
     files = {} if source is None else _verified(builder.name, source.expanduser())
     _check_installed()
     with _download_dir(builder, files) as downloads:
@@ -66,7 +66,7 @@ def prepare(name: str, source: Path | None = None, data_dir: Path | None = None)
 
 
 def _verified(name: str, source: Path) -> dict[str, bytes]:
-    """The compressed files of `name` in `source`. Raises unless each has the expected content."""
+    """The compressed files of `name` in `source`, by name. Raises unless each has the expected content."""
     if name not in CONTENTS:
         raise ValueError(f"{name} cannot be prepared from a folder, only {', '.join(CONTENTS)}: leave out --source")
     if missing := [filename for filename in CONTENTS[name] if not (source / filename).is_file()]:

@@ -140,7 +140,7 @@ def _check_image(name: str, builder: Builder, image_shape: tuple[int, int, int],
     # None is a size that varies between images: each is then checked as it is read
     shape: Any = image.shape
     if len(shape) != 3 or any(size not in (None, given) for size, given in zip(shape, image_shape, strict=True)):
-        raise ValueError(f"the images of {name} have shape {shape}, not {image_shape}")
+        raise ValueError(f"the images of {name} have shape {shape}, not {image_shape}: match it, or set fit=True")
 
 
 def _check_label(name: str, builder: Builder, num_classes: int | None) -> None:
@@ -149,4 +149,4 @@ def _check_label(name: str, builder: Builder, num_classes: int | None) -> None:
     label = dict(builder.info.features.items()).get("label")
     found = getattr(label, "num_classes", None)
     if found != num_classes:
-        raise ValueError(f"{name} has {found or 'no'} classes in its label, not {num_classes}")
+        raise ValueError(f"{name} has {found or 'no'} classes in its label, not {num_classes}: set num_classes={found}")

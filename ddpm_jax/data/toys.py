@@ -12,10 +12,10 @@ BINS, PERIOD = 20, 5
 
 
 def heartbeat(copies: int = 2000) -> Data:
-    """Bit sequences of 20 bins with a pulse in every fifth, the first in one of the first five (2015: Figure 2).
+    """Bit sequences of 20 bins with a pulse in every fifth bin, from one of the first five on (2015: Figure 2).
 
-    Five sequences, equally likely: the log-likelihood is log2(1/5) = -2.321928 bits per sequence, the mean of the bits
-    0.2. Each split contains each sequence `copies` times, in turn.
+    The five sequences are equally likely, so the log-likelihood is log2(1/5) = -2.321928 bits per sequence. The mean of
+    the bits is 0.2. Each split contains each sequence `copies` times, in turn.
     """
     return Data(name="heartbeat", image_shape=(BINS,), open=partial(_heartbeat, copies), levels=2)
 
@@ -96,7 +96,7 @@ def _leaves(random: np.random.RandomState, size: int, smallest: float, largest: 
 
 
 def _radii(uniform: np.ndarray, smallest: float, largest: float) -> np.ndarray:
-    """Radii of density proportional to r^-3 between the two ends: its inverse distribution function."""
+    """Maps uniform numbers in [0, 1) to radii of density proportional to r^-3, by the inverse distribution function."""
     return (smallest**-2 - uniform * (smallest**-2 - largest**-2)) ** -0.5
 
 

@@ -1,6 +1,7 @@
-"""Binomial diffusion: each step replaces some bits by random ones (2015: Table App. 1).
+"""Binomial diffusion: each step replaces randomly chosen bits by random bits (2015, Table App. 1).
 
-Bits are floats, 0.0 or 1.0. alpha_bar_t is the probability that a bit has not been replaced up to t.
+2015 is Sohl-Dickstein et al. 2015. Bits are floats, 0.0 or 1.0. alpha_bar_t is the probability that a bit of x_0 has
+not been replaced in steps 1..t. `rate` is the probability that a random bit is 1.
 """
 
 from functools import lru_cache, partial
@@ -41,11 +42,12 @@ def posterior(
 
         q(x_s | x_t, x_0) = q(x_t | x_s) q(x_s | x_0) / q(x_t | x_0)
 
-    It is linear in x_0, so x_0 may be a probability: with E[x_0 | x_t] for x_0 the result is q(x_s | x_t). A Bernoulli
-    for x_0 has both probabilities exact. Raises ValueError for any `eta` but 1: DDIM is not defined for bits here.
+    The posterior is linear in x_0, so x_0 may be a probability of ones: with E[x_0 | x_t] for x_0 the result is
+    q(x_s | x_t). Pass a Bernoulli for x_0 where 1 - x_0 would lose precision. Raises ValueError unless `eta` is 1,
+    since DDIM is not implemented for bits.
     """
     if not (isinstance(eta, float | int) and eta == 1):
-        raise ValueError("a binomial process has no DDIM: leave out eta, and the sampler ddim")
+        raise ValueError("a binomial process has no DDIM: use the sampler ancestral, without eta")
     belief = x_0 if isinstance(x_0, Bernoulli) else Bernoulli(x_0, 1 - x_0)
     given_one = _posterior_of_bit(schedule, x_t, jnp.ones_like(x_t), t, s, rate)
     given_zero = _posterior_of_bit(schedule, x_t, jnp.zeros_like(x_t), t, s, rate)
@@ -63,17 +65,17 @@ def _posterior_of_bit(schedule: Schedule, x_t: Array, x_0: Array, t: ArrayLike, 
 
 
 def prior(shape: tuple[int, ...], rate: float = 0.5) -> Bernoulli:
-    """pi(x_T): each bit is 1 with probability `rate`."""
+    """The prior pi(x_T): each bit is 1 with probability `rate`, independently."""
     return Bernoulli(jnp.full(shape, rate), jnp.full(shape, 1 - rate))
 
 
 def log_likelihood(dist: Any, x_0: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """log p(x_0), in nats, bit by bit."""
+    """log p(x_0 | x_1) under `dist` = p(x_0 | x_1), in nats, bit by bit."""
     return dist.log_prob(x_0)
 
 
 def process(schedule: Schedule, rate: float = 0.5) -> Process:
-    """The binomial process with this schedule, whose prior has ones with probability `rate`.
+    """The binomial process with this schedule, in which random bits are 1 with probability `rate`.
 
     Raises ValueError for a rate outside (0, 1).
     """

@@ -10,13 +10,13 @@ from jaxtyping import Array, Float, Int, Key
 
 
 class Normal(NamedTuple):
-    """A Gaussian with diagonal covariance. `variance` broadcasts against `mean` and may be zero."""
+    """A Gaussian with diagonal covariance. `variance` broadcasts to the shape of `mean`, and may be zero."""
 
     mean: Float[Array, "..."]
     variance: Float[Array, "..."]
 
     def noise(self, key: Key[Array, "*batch"]) -> Float[Array, "..."]:
-        """Standard normal noise of the mean's shape. With a batch of keys each example has its own noise."""
+        """Standard normal noise of the mean's shape. With one key per example, each example uses its own key."""
         draw = _standard_normal(self.mean.shape[key.ndim :], self.mean.dtype)
         return jax.vmap(draw)(key) if key.ndim else draw(key)
 
@@ -51,13 +51,13 @@ class Normal(NamedTuple):
 
 
 class Bernoulli(NamedTuple):
-    """Independent bits, 0.0 or 1.0. Both probabilities are stored, so that each is exact where it is small."""
+    """Independent bits, 0.0 or 1.0. The probabilities of 1 and 0 are both stored, so that each is precise near 0."""
 
     one: Float[Array, "..."]
     zero: Float[Array, "..."]
 
     def noise(self, key: Key[Array, "*batch"]) -> Float[Array, "..."]:
-        """Uniform noise in [0, 1), of the probabilities' shape. With a batch of keys each example has its own noise."""
+        """Uniform noise in [0, 1), of the shape of `one`. With one key per example, each example uses its own key."""
         draw = _uniform(self.one.shape[key.ndim :], self.one.dtype)
         return jax.vmap(draw)(key) if key.ndim else draw(key)
 
@@ -98,7 +98,7 @@ def _weighted_log_ratio(p: Array, q: Array) -> Array:
 
 
 def expectation(dist: Normal | Bernoulli) -> Float[Array, "..."]:
-    """The mean, element by element."""
+    """The expectation of the distribution, element by element."""
     return dist.one if isinstance(dist, Bernoulli) else dist.mean
 
 

@@ -14,17 +14,17 @@ from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.diffusion.types import Family, Process
 
 LogLikelihood = Callable[[Any, Array], Array]
-"""``(p(x_0 | x_1), x_0)`` -> nats, element by element; the distribution is a Normal."""
+"""``log_likelihood(dist, x_0)`` -> log p(x_0 | x_1) in nats, element by element; `dist` is p(x_0 | x_1), a Normal."""
 
 
 def q_sample(
     schedule: Schedule, x_0: Float[Array, "*shape"], t: ArrayLike, noise: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """A sample of q(x_t | x_0), given its standard normal `noise` (Ho et al. 2020, Eq. 4).
+    """The sample of q(x_t | x_0) that the given standard normal `noise` produces (Ho et al. 2020, Eq. 4).
 
         x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise
 
-    t is 0 or in [1, T]: a scalar, or one per example.
+    t is 0 or in [1, T]: a scalar, or one per example, [batch].
     """
     return transition(schedule, x_0, 0, t).push(noise)
 
@@ -74,21 +74,21 @@ def posterior_variance(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int
 
 
 def prior(shape: tuple[int, ...]) -> Normal:
-    """pi(x_T), the standard normal."""
+    """The prior pi(x_T): the standard normal distribution, for arrays of this shape."""
     return Normal(jnp.zeros(shape), jnp.ones((1,) * len(shape)))
 
 
 def density(dist: Normal, x_0: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """log p(x_0), in nats per element, for continuous data."""
+    """The log density log p(x_0 | x_1) of continuous data under `dist` = p(x_0 | x_1), in nats, element by element."""
     return dist.log_prob(x_0)
 
 
 def erf_interval(lower: Float[Array, "*shape"], upper: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """log(Phi(upper) - Phi(lower)) for lower < upper, Phi the standard normal distribution function.
+    """log(Phi(upper) - Phi(lower)) for lower < upper, where Phi is the cumulative standard normal distribution.
 
-    Exact in both tails.
+    Accurate in both tails.
     """
-    # both ends are mirrored into the left tail, where Phi is small and its logarithm exact
+    # an interval above 0 is mirrored into the left tail, where Phi is small and its logarithm accurate
     flip = lower > 0
     low, high = jnp.where(flip, -upper, lower), jnp.where(flip, -lower, upper)
     endless = jnp.isneginf(low)  # where the slope of log_ndtr is NaN, which forward differentiation would keep
@@ -97,9 +97,9 @@ def erf_interval(lower: Float[Array, "*shape"], upper: Float[Array, "*shape"]) -
 
 
 def tanh_interval(lower: Float[Array, "*shape"], upper: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """`erf_interval` as the released code of Ho et al. 2020 approximates it, for comparison with its numbers.
+    """`erf_interval` with the approximations of the released code of Ho et al. 2020, for comparison with its numbers.
 
-    Phi is replaced by a tanh, with an error of up to 1.8e-4, and a mass below 1e-12 by 1e-12.
+    Phi is approximated by a tanh, with an error of up to 1.8e-4. A probability below 1e-12 is replaced by 1e-12.
     """
     return jnp.log(jnp.maximum(_tanh_cdf(upper) - _tanh_cdf(lower), 1e-12))
 
@@ -109,15 +109,17 @@ def _tanh_cdf(x: Array) -> Array:
 
 
 class Discretized(NamedTuple):
-    """log p(x_0) of data on `levels` evenly spaced values in [-1, 1], in nats per element (Ho et al. 2020, Eq. 13).
+    """The log-likelihood of data that take `levels` evenly spaced values in [-1, 1] (Ho et al. 2020, Eq. 13).
 
-    The probability of a value is the Gaussian's mass between the midpoints to its neighbours. The outermost bins extend
-    to infinity, so the probabilities of all levels sum to one.
+        log p(x_0 | x_1) = log(Phi((x_0 + h - mean) / std) - Phi((x_0 - h - mean) / std)),    h = 1 / (levels - 1)
+
+    A function of `dist` = p(x_0 | x_1) and x_0; nats, element by element. The outermost bins extend to infinity, so the
+    probabilities of all levels sum to one.
     """
 
     levels: int
     interval: Callable[[Array, Array], Array]
-    """Computes the logarithm of the normal mass of an interval: `erf_interval` or `tanh_interval`."""
+    """``interval(lower, upper)`` -> log(Phi(upper) - Phi(lower)): `erf_interval` or `tanh_interval`."""
 
     def __call__(self, dist: Normal, x_0: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         scale, half = jax.lax.rsqrt(dist.variance), 1 / (self.levels - 1)
@@ -127,10 +129,14 @@ class Discretized(NamedTuple):
 
 
 def discretized(levels: int = 256, interval: Callable[[Array, Array], Array] = erf_interval) -> Discretized:
-    """The likelihood of data with this number of levels; 256 for bytes."""
+    """The log-likelihood of data that take `levels` values, such as 256 for uint8 images: see `Discretized`."""
     return Discretized(levels, interval)
 
 
 def process(schedule: Schedule, log_likelihood: LogLikelihood | None = None) -> Process:
-    """The Gaussian process with this schedule. The default likelihood is that of bytes: ``discretized(256)``."""
+    """The Gaussian diffusion process with this schedule.
+
+    `log_likelihood` evaluates the decoder log p(x_0 | x_1): by default ``discretized(256)``, for uint8 images scaled to
+    [-1, 1]; use `density` for continuous data.
+    """
     return Process(schedule, Family("gaussian", prior, transition, posterior, log_likelihood or discretized()))

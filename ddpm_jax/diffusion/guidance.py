@@ -15,14 +15,15 @@ LogGradient = Callable[[Array, ArrayLike], Array]
 
 
 def tilted(kernel: Kernel, log_gradient: LogGradient) -> Kernel:
-    """The kernel multiplied by r_s in each step (2015, Eq. 22, Eq. 61 and Appendix C).
+    """The kernel p(x_s | x_t) multiplied by r_s(x_s) and normalized (2015, Eq. 22, Eq. 61 and Appendix C).
 
-    Warning: does not sample from p(x_0) r(x_0) if r_s is the same r at every s, as in the paper. Each step multiplies
-    by r once more, and for small steps the result approaches p(x_0) r(x_0)^2. Exact is r_s(x_s) = E[r(x_0) | x_s].
+        p(x_s | x_t) r_s(x_s) / Z,    for a Gaussian: new mean = mean + variance * gradient of log r_s at the mean
 
-        p(x_s | x_t) r_s(x_s) / Z,    for a Gaussian: mean + variance * gradient of log r_s at the mean
+    Exact for bits. For a Gaussian, log r_s is linearized around the mean; for a Gaussian r see `multiplied`.
 
-    Exact for bits. For a Gaussian, log r_s is taken as linear around the mean; for a Gaussian r see `multiplied`.
+    Warning: if r_s is the same r at every s, as in the paper, the samples do not follow p(x_0) r(x_0). Each step
+    multiplies by r once more, and for small steps the result approaches p(x_0) r(x_0)^2. The samples follow
+    p(x_0) r(x_0) if r_s(x_s) = E[r(x_0) | x_s].
     """
 
     def product(x_t, t, s):
@@ -52,7 +53,10 @@ def multiplied(kernel: Kernel, factor: Callable[[ArrayLike], Normal]) -> Kernel:
 
 
 def annealed(r: Normal, num_steps: int) -> Callable[[ArrayLike], Normal]:
-    """r^((T - s) / T): constant at s = T, r itself at s = 0 (2015, Section 2.5.2)."""
+    """The factor r_s = r^((T - s) / T), up to normalization: 1 at s = T, r at s = 0 (2015, Section 2.5.2).
+
+    `num_steps` is T. Multiplies the variance of `r` by T / (T - s). The result is the `factor` of `multiplied`.
+    """
     return lambda s: r._replace(variance=r.variance * num_steps / (num_steps - jnp.asarray(s, jnp.float32)))
 
 
@@ -63,10 +67,12 @@ def inpaint(
     mask: Bool[Array, "*shape"],
     noised: bool = False,
 ) -> Sampler:
-    """The sampler with the pixels where `mask` is true replaced by `known` after each step.
+    """A sampler that replaces the elements where `mask` is true by those of `known` after each step.
 
-    The paper replaces them by the clean values at every t (2015, Section 2.5 and Figure 5). With `noised` they are
-    samples of q(x_s | known), the noise level that the network was trained with.
+        x_s = known where mask else step(x_t),    or with `noised`:    x_s ~ q(x_s | known) where mask else step(x_t)
+
+    The paper inserts the clean values at every s (2015, Section 2.5 and Figure 5). With `noised` they have the noise
+    level of the network's training data.
     """
 
     def known_at(s: Array, keys: Array) -> Array:

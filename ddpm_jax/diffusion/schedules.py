@@ -1,7 +1,7 @@
-"""Noise schedules: how much of the data is left after t steps, from t = 0 (the data) to t = T.
+"""Noise schedules: the signal share alpha_bar_t and the noise share 1 - alpha_bar_t, from t = 0 (the data) to t = T.
 
-Every table is computed in float64 on the host and rounded once at the end. Neither ``alpha_bar`` nor
-``1 - alpha_bar`` has the rounding errors of a long product in float32.
+The tables are computed in float64 on the host and rounded once at the end, except by `from_traced_betas`. So neither
+``alpha_bar`` nor ``1 - alpha_bar`` has the rounding errors of a long product in float32.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,21 +25,21 @@ class Schedule:
 
     Any pair s < t is a step, so a sampler that skips steps needs no schedule of its own. A Schedule is a pytree: it can
     be an argument of a jitted function, which is compiled once for all schedules of the same name and length. Make one
-    with `linear`, `cosine`, `from_betas` and the other functions of this module.
+    with `linear`, `cosine`, `from_betas` or another function of this module.
     """
 
     alpha_bar: Any
-    """[T + 1], float."""
+    """[T + 1], float, in [0, 1]."""
     one_minus_alpha_bar: Any
-    """[T + 1], float: exact where alpha_bar is close to 1."""
+    """[T + 1], float: 1 - alpha_bar, accurate also where alpha_bar is close to 1."""
     log_alpha_bar: Any
-    """[T + 1], float: the logarithm of alpha_bar ..."""
+    """[T + 1], float: log(alpha_bar), rounded."""
     log_alpha_bar_rest: Any
-    """[T + 1], float: ... and what rounding took from it. With both, the difference of two close entries is exact."""
+    """[T + 1], float: the rounding error, log(alpha_bar) - log_alpha_bar. It keeps small differences accurate."""
     name: str = field(default="betas", metadata={"static": True})
-    """The function that made it, such as "linear"; "betas" for a schedule of given betas."""
+    """The name of the function that made the schedule, such as "linear"; "betas" for a schedule of given betas."""
     numbers: Mapping[str, Any] = field(default_factory=dict)
-    """The arguments of that function by name, such as beta_1 and beta_T. Leaves of the pytree, like the tables."""
+    """The arguments of that function by name, such as beta_1 and beta_T. They are leaves of the pytree."""
 
     @property
     def num_steps(self) -> int:
@@ -49,8 +49,8 @@ class Schedule:
     def at(self, t: ArrayLike, ndim: int) -> tuple[Array, Array]:
         """``(alpha_bar_t, 1 - alpha_bar_t)``, with trailing axes of size one up to `ndim`.
 
-        t is 0 or in [1, T], integer or real, a scalar or one per example. The values at integers are those of the
-        tables; between integers the log signal-to-noise ratio log(alpha_bar / (1 - alpha_bar)) is linear in t. Any
+        t is 0 or in [1, T], integer or real, a scalar or one per example, [batch]. The values at integers are those of
+        the tables; between integers the log signal-to-noise ratio log(alpha_bar / (1 - alpha_bar)) is linear in t. Any
         other t gives NaN.
         """
         alpha_bar, one_minus, _, _ = _look_up(self, t)
@@ -61,8 +61,8 @@ class Schedule:
 
             alpha = alpha_bar_t / alpha_bar_s,    beta = 1 - alpha
 
-        For s = t - 1 the second number is beta_t of the papers; its relative error in float32 is below 1e-6 up to
-        T = 100,000. Where nothing is left of the data at s, alpha is 1 and beta 0.
+        For s = t - 1, beta is the beta_t of the papers; its relative error in float32 is below 1e-6 up to T = 100,000.
+        Where alpha_bar_s = 0, alpha is 1 and beta is 0.
         """
         alpha_bar_s, _, log_s, rest_s = (_with_axes(value, ndim) for value in _look_up(self, s))
         alpha_bar_t, one_minus_t, log_t, rest_t = (_with_axes(value, ndim) for value in _look_up(self, t))
@@ -103,7 +103,7 @@ def _interpolate(start: Entries, stop: Entries, share: Array) -> Entries:
 
 
 def _entries(schedule: Schedule, t: ArrayLike) -> Entries:
-    """The entries of the tables at whole t; NaN outside them, also where t is negative."""
+    """The entries of the tables at integer t; NaN where t is outside 0..T."""
     index = jnp.asarray(t).astype(jnp.int32)
     index = jnp.where(index < 0, schedule.num_steps + 1, index)
 
@@ -125,7 +125,7 @@ def _tables(
     numbers: Mapping[str, float],
     exact: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Schedule:
-    """The schedule of this float64 logarithm; `exact` has alpha_bar and one minus it where they are known better."""
+    """The schedule with this float64 log(alpha_bar); `exact` is (alpha_bar, 1 - alpha_bar) where known exactly."""
     # abs, since -expm1(0.0) is -0.0 and one over it would be -inf
     alpha_bar, lost = exact or (np.exp(log_alpha_bar), np.abs(np.expm1(log_alpha_bar)))
     rounded = log_alpha_bar.astype(dtype)
@@ -139,8 +139,8 @@ def from_betas(
 ) -> Schedule:
     """The schedule of the forward variances ``beta_1 .. beta_T``, each in (0, 1] (Ho et al. 2020, Eq. 2).
 
-    `name` and `numbers` are recorded in the schedule. Raises ValueError if a beta lies outside (0, 1], or if alpha_bar
-    underflows in `dtype` before the last step.
+    `name` and `numbers` are stored in the schedule. Raises ValueError if `betas` is not a non-empty vector, if a beta
+    lies outside (0, 1], or if alpha_bar underflows in `dtype` before the last step.
     """
     values = np.asarray(betas, np.float64)
     if values.ndim != 1 or values.size == 0:
@@ -155,9 +155,9 @@ def from_betas(
 
 
 def from_traced_betas(betas: Float[Array, " T"]) -> Schedule:
-    """The schedule of betas in (0, 1) that are traced by JAX: differentiable, computed in float32 on the device.
+    """The schedule of betas that are JAX arrays in (0, 1): differentiable, and computed in float32 on the device.
 
-    For betas that are trained. `from_betas` is more accurate where the betas are known beforehand.
+    Use it for trained betas, and `from_betas`, which is more accurate, for constant ones. The betas are not checked.
     """
     log_alpha_bar = jnp.concatenate([jnp.zeros(1), jnp.cumsum(jnp.log1p(-betas))])
     lost = jnp.abs(jnp.expm1(log_alpha_bar))
@@ -167,16 +167,16 @@ def from_traced_betas(betas: Float[Array, " T"]) -> Schedule:
 def linear(num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02, dtype: DTypeLike = np.float32) -> Schedule:
     """Betas evenly spaced from beta_1 to beta_T (Ho et al. 2020, Section 4, with T = 1000).
 
-    The two betas are for T = 1000; for another T see `linear_scaled`.
+    `num_steps` is T. The default betas are for T = 1000; for another T see `linear_scaled`.
     """
     return from_betas(np.linspace(beta_1, beta_T, num_steps), dtype, "linear", beta_1=beta_1, beta_T=beta_T)
 
 
 def linear_scaled(num_steps: int, dtype: DTypeLike = np.float32) -> Schedule:
-    """`linear` with both betas of Ho et al. 2020 multiplied by 1000 / T, so that alpha_bar_T is about the same.
+    """`linear` with both betas of Ho et al. 2020 multiplied by 1000 / T, so that alpha_bar_T hardly depends on T.
 
-    Nichol & Dhariwal 2021, released code. Raises ValueError for T < 21, where beta_T would be 1 or more: x_0 cannot be
-    computed from eps there.
+    Nichol & Dhariwal 2021, released code. Raises ValueError for T < 21, where beta_T would be 1 or more, and x_0 could
+    not be computed from x_T and eps.
     """
     if num_steps < 21:
         raise ValueError(f"timesteps must be at least 21, got {num_steps}: the last beta is 20 / timesteps")
@@ -197,7 +197,10 @@ def constant(num_steps: int, beta: float = 0.02, dtype: DTypeLike = np.float32) 
 def warmup(
     num_steps: int, fraction: float = 0.1, beta_1: float = 1e-4, beta_T: float = 0.02, dtype: DTypeLike = np.float32
 ) -> Schedule:
-    """Betas evenly spaced over the first `fraction` of the steps, then beta_T (Ho et al. 2020, released code)."""
+    """Betas that rise evenly from beta_1 to beta_T over the first `fraction` of the steps, and stay at beta_T.
+
+    Ho et al. 2020, released code.
+    """
     betas = np.full(num_steps, beta_T)
     rising = int(num_steps * fraction)
     betas[:rising] = np.linspace(beta_1, beta_T, rising)
@@ -207,7 +210,7 @@ def warmup(
 def steady(num_steps: int, dtype: DTypeLike = np.float32) -> Schedule:
     """``beta_t = 1 / (T - t + 1)``, so that ``alpha_bar_t = 1 - t / T`` exactly (2015, Section 2.4.1, binomial).
 
-    The released code of Ho et al. 2020 calls it "jsd". alpha_bar_T is 0: x_0 cannot be computed from eps at t = T.
+    The released code of Ho et al. 2020 calls it "jsd". alpha_bar_T is 0, so x_0 cannot be computed from x_T and eps.
     Raises ValueError for T < 1.
     """
     if num_steps < 1:
@@ -218,7 +221,7 @@ def steady(num_steps: int, dtype: DTypeLike = np.float32) -> Schedule:
 
 
 def cosine(num_steps: int, offset: float = 0.008, max_beta: float = 0.999, dtype: DTypeLike = np.float32) -> Schedule:
-    """alpha_bar follows a squared cosine, each beta at most `max_beta` (Nichol & Dhariwal 2021, Eq. 17).
+    """The schedule with alpha_bar a squared cosine, and betas of at most `max_beta` (Nichol & Dhariwal 2021, Eq. 17).
 
     alpha_bar_t = f(t) / f(0),    f(t) = cos^2((t / T + offset) / (1 + offset) * pi / 2)
     """
@@ -229,12 +232,15 @@ def cosine(num_steps: int, offset: float = 0.008, max_beta: float = 0.999, dtype
 
 
 def sigmoid(num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02, dtype: DTypeLike = np.float32) -> Schedule:
-    """Betas between the two along a logistic curve over -6..6 (``beta_schedule="sigmoid"`` of diffusers)."""
+    """Betas that rise from about beta_1 to about beta_T along a sigmoid (``beta_schedule="sigmoid"`` of diffusers).
+
+    beta_t = beta_1 + (beta_T - beta_1) sigmoid(z_t),    z_t evenly spaced from -6 to 6
+    """
     betas = beta_1 + (beta_T - beta_1) / (1 + np.exp(-np.linspace(-6, 6, num_steps)))
     return from_betas(betas, dtype, "sigmoid", beta_1=beta_1, beta_T=beta_T)
 
 
 def signal_to_noise(schedule: Schedule, t: ArrayLike) -> Float[Array, "..."]:
-    """``alpha_bar_t / (1 - alpha_bar_t)``; infinite at t = 0."""
+    """The signal-to-noise ratio ``alpha_bar_t / (1 - alpha_bar_t)``, of the shape of `t`; infinite at t = 0."""
     alpha_bar, one_minus = schedule.at(t, jnp.ndim(t))
     return alpha_bar / one_minus

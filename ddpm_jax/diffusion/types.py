@@ -1,4 +1,4 @@
-"""The types that the room is written in: network, distribution, process, parameterization, kernel and sampler."""
+"""The types of the diffusion package: network, distribution, process, parameterization, kernel and sampler."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from ddpm_jax.diffusion.schedules import Schedule
 
 Network = Callable[[Array, ArrayLike, Array | None], Array]
-"""``network(x_t, t, condition)`` -> output. t is in [1, T], integer or real, a scalar or one per example [batch]."""
+"""``network(x_t, t, condition)`` -> output. t is in [1, T], integer or real, a scalar or one per example, [batch]."""
 
 
 @runtime_checkable
@@ -20,11 +20,11 @@ class Distribution(Protocol):
     """A distribution of independent elements, such as q(x_t | x_s): `distributions.Normal` or `.Bernoulli`."""
 
     def noise(self, key: Array) -> Array:
-        """The noise that `push` transforms into a sample. With a batch of keys each example has its own noise."""
+        """The noise that `push` transforms into a sample. With one key per example, each example uses its own key."""
         ...
 
     def push(self, noise: Array) -> Array:
-        """The sample that this noise gives."""
+        """The sample that `push` computes from this noise."""
         ...
 
     def sample(self, key: Array) -> Array:
@@ -59,10 +59,10 @@ Variance = Callable[[Schedule, ArrayLike, ArrayLike, int], Array]
 
 
 class Family(NamedTuple):
-    """The functions of a forward process. Those that depend on the schedule have it as their first argument."""
+    """The functions that define a kind of forward process, such as the Gaussian one, for any schedule."""
 
     name: str
-    """ "gaussian" or "binomial"; a process of your own has a name of your own."""
+    """ "gaussian", "binomial", or another name for a process defined elsewhere."""
     prior: Callable[[tuple[int, ...]], Any]
     """``prior(shape)`` -> pi(x_T), the stationary distribution."""
     transition: Callable[..., Any]
@@ -70,20 +70,21 @@ class Family(NamedTuple):
     posterior: Callable[..., Any]
     """``posterior(schedule, x_t, x_0, t, s, eta)`` -> q(x_s | x_t, x_0), for s < t."""
     log_likelihood: Callable[[Any, Array], Array]
-    """``log_likelihood(p(x_0 | x_1), x_0)`` -> nats, element by element."""
+    """``log_likelihood(dist, x_0)`` -> log p(x_0 | x_1) under `dist`, in nats, element by element."""
     low: float = -1.0
     """The lower end of the range of the data; the upper end is 1."""
     rate: float | None = None
-    """The base rate of a binomial process: the probability of a one under the prior."""
+    """The base rate of a binomial process: the probability of a one under the prior. None for other processes."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Process:
-    """A forward process: a family of distributions with a schedule. Made by `gaussian.process`, `binomial.process`.
+    """A forward process: a family of distributions with a schedule.
 
-    A pytree, whose leaves are those of the schedule. A jitted function with a process as argument is compiled once for
-    all processes of the same family whose schedules have the same name and length.
+    Make one with `gaussian.process` or `binomial.process`. A Process is a pytree, whose leaves are those of the
+    schedule. A jitted function with a process as argument is compiled once for all processes of the same family whose
+    schedules have the same name and length.
     """
 
     schedule: Schedule
@@ -94,59 +95,63 @@ class Process:
         return self.family.prior(shape)
 
     def transition(self, x_s: Array, s: ArrayLike, t: ArrayLike) -> Any:
-        """q(x_t | x_s), for s < t."""
+        """The forward transition q(x_t | x_s), for s < t."""
         return self.family.transition(self.schedule, x_s, s, t)
 
     def posterior(self, x_t: Array, x_0: Any, t: ArrayLike, s: ArrayLike, eta: ArrayLike = 1.0) -> Any:
-        """q(x_s | x_t, x_0), for s < t; with eta < 1 the less random bridges of Song et al. 2021, Eq. 7.
+        """The posterior q(x_s | x_t, x_0), for s < t; with eta < 1 that of Song et al. 2021, Eq. 7, with less variance.
 
-        x_0 is an array; for a binomial process also a Bernoulli, whose two probabilities are used as they are.
+        x_0 is an array; for a binomial process also a Bernoulli. A binomial process raises ValueError unless eta is 1.
         """
         return self.family.posterior(self.schedule, x_t, x_0, t, s, eta)
 
     def log_likelihood(self, dist: Any, x_0: Array) -> Array:
-        """log p(x_0) under ``dist`` = p(x_0 | x_1), in nats, element by element."""
+        """log p(x_0 | x_1) under ``dist`` = p(x_0 | x_1), in nats, element by element."""
         return self.family.log_likelihood(dist, x_0)
 
     def marginal(self, x_0: Float[Array, "..."], t: ArrayLike) -> Distribution:
-        """q(x_t | x_0) (Ho et al. 2020, Eq. 4)."""
+        """The marginal q(x_t | x_0), for t > 0 (Ho et al. 2020, Eq. 4)."""
         return self.transition(x_0, 0, t)
 
 
 class Rules(NamedTuple):
-    """What a network's output means, as functions whose first argument is the process."""
+    """The functions of a parameterization, for any process, which is their first argument."""
 
     error: Callable[..., Array]
-    """``error(process, output, x_0, noise, t)``: the training error, element by element."""
+    """``error(process, output, x_0, noise, t)`` -> the training error, element by element."""
     x_0: Callable[..., Array]
-    """``x_0(process, output, x_t, t)``: the estimate of E[x_0 | x_t]."""
+    """``x_0(process, output, x_t, t)`` -> the estimate of E[x_0 | x_t]."""
     kernel: Callable[..., Any]
-    """``kernel(process, output, x_t, t, s)``: p(x_s | x_t), for s < t."""
+    """``kernel(process, output, x_t, t, s)`` -> p(x_s | x_t), for s < t."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Parameterization:
-    """What the output of a network means, for t in [1, T]: the rules, with the process they refer to.
+    """What the output of a network means, for t in [1, T]: a process, and the rules that interpret the output.
 
-    Made by `parameterizations.eps` and the other functions of that module. A pytree, whose leaves are those of the
-    schedule. Not the schedule but the rules are part of what a jitted function is compiled for, see `Process`.
+    Make one with `parameterizations.eps` or another function of that module. A Parameterization is a pytree, whose
+    leaves are those of the schedule. A jitted function with one as argument is compiled anew for other rules, but not
+    for other values of the schedule: see `Process`.
     """
 
     process: Process
     rules: Rules = field(metadata={"static": True})
     name: str = field(default="custom", metadata={"static": True})
-    """The function that made it, such as "eps"."""
+    """The name of the function that made the parameterization, such as "eps"."""
     variance: Variance | None = field(default=None, metadata={"static": True})
-    """The rule for the variance of the kernel, such as `parameterizations.fixed_small`. None where the network computes
-    it, and for bits."""
+    """The fixed variance of the kernel, such as `parameterizations.fixed_small`. None if the network outputs the
+    variance, and for bits."""
     clip: tuple[float, float] | None = field(default=None, metadata={"static": True})
-    """The range that estimates of x_0 are clipped to; None where they are not."""
+    """(low, high), the range that estimates of x_0 are clipped to; None if they are not clipped."""
     unclipped_rules: Rules | None = field(default=None, metadata={"static": True})
-    """The rules before clipping; None where nothing is clipped."""
+    """The rules without clipping; None if `rules` do not clip."""
 
     def error(self, output: Array, x_0: Array, noise: Array, t: ArrayLike) -> Array:
-        """The squared distance to the target, element by element (Ho et al. 2020, Eq. 14); for bits, nats."""
+        """The training error, element by element: (output - target)^2; for bits, the cross-entropy in nats.
+
+        Ho et al. 2020, Eq. 14, where the target is the noise.
+        """
         return self.rules.error(self.process, output, x_0, noise, t)
 
     def x_0(self, output: Array, x_t: Array, t: ArrayLike) -> Array:
@@ -154,7 +159,7 @@ class Parameterization:
         return self.rules.x_0(self.process, output, x_t, t)
 
     def kernel(self, output: Array, x_t: Array, t: ArrayLike, s: ArrayLike) -> Any:
-        """p(x_s | x_t), for s < t (Ho et al. 2020, Eq. 11, where s = t - 1)."""
+        """The kernel p(x_s | x_t), for s < t (Ho et al. 2020, Eq. 11, where s = t - 1)."""
         return self.rules.kernel(self.process, output, x_t, t, s)
 
     def unclipped(self) -> "Parameterization":
@@ -165,9 +170,9 @@ class Parameterization:
 
 
 class Sampler(NamedTuple):
-    """A rule for one step of sampling, with a memory of the steps before."""
+    """A rule for one step of sampling, from x_t to x_s. Its memory passes values from step to step."""
 
     init: Callable[[Array], Any]
     """``init(x_T)`` -> memory: any pytree of arrays, or None."""
     step: Callable[[Array, Array, Any, Array, Array], tuple[Array, Any]]
-    """``step(keys, x_t, memory, t, s)`` -> (x_s, memory)."""
+    """``step(keys, x_t, memory, t, s)`` -> (x_s, memory), with one key per example, [batch], and scalars t and s."""

@@ -1,4 +1,4 @@
-"""Validation of diffusers' config files: an entry that is misunderstood would change the images without an error."""
+"""Validation of diffusers' config files, since an entry read wrongly would change the images without an error."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any

@@ -35,7 +35,7 @@ INSIDE = {
 }
 """Layers of residual and attention blocks: our name, and diffusers'."""
 OLD = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-"""The layers of attention in checkpoints of 2022, and their current names."""
+"""The names of attention layers in checkpoints of 2022, and their current names."""
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 """Our name of an array in a layer, and diffusers'."""
 
@@ -46,13 +46,15 @@ def from_params(params: Params, levels: int) -> Tensors:
 
 
 def to_params(tensors: Tensors, like: Params, levels: int) -> dict[str, Any]:
-    """The parameters, float32, with the structure and shapes of `like`, whose leaves have a ``shape``.
+    """The parameters of our U-Net, float32, with the structure and shapes of `like`, whose leaves have a ``shape``.
 
     Raises ValueError naming the first tensor that is missing, unexpected, of another shape, or not finite.
     """
     renamed = {_current_name(name): tensor for name, tensor in tensors.items()}
     if len(renamed) < len(tensors):
-        raise ValueError("the layers of attention exist twice, under their old and their current names")
+        raise ValueError(
+            "the tensors hold the layers of attention twice, under their old and their current names: remove one set"
+        )
     paths = {_name(path, levels): path for path, _ in _flat(like)}
     _check_names(paths.keys(), renamed.keys())
     params: dict[str, Any] = {}

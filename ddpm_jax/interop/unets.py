@@ -53,7 +53,7 @@ UP = {"UpBlock2D": False, "AttnUpBlock2D": True}
 
 
 def to_fields(config: dict[str, Any]) -> dict[str, Any]:
-    """The fields of our U-Net, and ``image_shape`` (height, width, channels), as plain numbers and tuples.
+    """The fields of our U-Net for this config, and ``image_shape`` (height, width, channels), as numbers and tuples.
 
     Raises ValueError naming the first entry that is not supported.
     """

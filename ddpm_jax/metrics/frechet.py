@@ -9,8 +9,8 @@ def frechet_distance(a: Float[np.ndarray, "m features"], b: Float[np.ndarray, "n
 
         |mean_a - mean_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2),    A, B: the covariances
 
-    Heusel et al. 2017, Eq. 6, where the features are those of an Inception network. Computed in float64, and exact for
-    singular covariances too. Biased upwards for small samples.
+    Heusel et al. 2017, Eq. 6: the FID, if the features are those of their Inception network. Computed in float64, and
+    accurate for singular covariances too. Small samples bias it upwards. Each set needs at least two vectors.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     cov_a, cov_b = np.atleast_2d(np.cov(a, rowvar=False)), np.atleast_2d(np.cov(b, rowvar=False))

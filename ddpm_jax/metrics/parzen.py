@@ -1,4 +1,4 @@
-"""The Parzen-window estimate of the log-likelihood, which the papers of 2014 and 2015 report for MNIST."""
+"""The Parzen-window estimate of the log-likelihood (Goodfellow et al. 2014; Sohl-Dickstein et al. 2015, for MNIST)."""
 
 from functools import partial
 
@@ -8,17 +8,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 WIDTHS = tuple(np.logspace(-1, 0, 10).tolist())
-"""The widths among which the best one is chosen on held-out data."""
+"""The standard deviations from which `parzen` chooses the best one on held-out data."""
 
 
 def log_density(
     x: Float[Array, "num dims"], centres: Float[Array, "count dims"], width: float, batch_size: int = 100
 ) -> Float[np.ndarray, " num"]:
-    """The log density, in nats at each x, of an equal mixture of Gaussians around the centres.
+    """The log density at each x, in nats, of a uniform mixture of Gaussians around the centres.
 
-    `width` is their standard deviation in every dimension.
+    log(1 / count sum_j N(x; centre_j, width^2 I))
     """
-    # accelerators round the factors of a product by default, which would change the estimate
+    # by default accelerators round the factors of a matrix product, which would change the estimate
     dot = partial(jnp.matmul, precision="highest")
 
     @jax.jit
@@ -41,8 +41,8 @@ def parzen(
 
     Pixels are in [0, 1]. The width is the one of `widths` with the highest likelihood on `held_out`. The standard error
     is None for a single test example. The protocol of Goodfellow et al. 2014 has 10,000 samples, 1,000 held-out images
-    and 10,000 test images; other numbers give other results. The estimate says little about the quality of images
-    (Theis et al. 2016).
+    and 10,000 test images; the estimate depends on these numbers. It is a poor measure of the quality of images (Theis
+    et al. 2016).
     """
     width = max(widths, key=lambda width: log_density(held_out, samples, width).mean())
     values = log_density(test, samples, width)

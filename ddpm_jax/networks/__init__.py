@@ -1,6 +1,6 @@
-"""Networks in Flax Linen: ``(x, index, label, train)`` -> output.
+"""Networks in Flax Linen: ``network(x, index, label, train)`` -> output.
 
-The index is t - 1, from 0 to T - 1, as published weights count; real where t is real.
+The timestep index is t - 1, in [0, T - 1], as in published weights; it is real where t is real.
 """
 
 from ddpm_jax.networks.mlp import MLP

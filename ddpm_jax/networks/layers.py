@@ -7,24 +7,24 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
 TINY = 1e-10
-"""The initial scale of layers that Ho et al. 2020 initialize "to zero": each block starts as the identity."""
+"""The `scale` of layers that Ho et al. 2020 initialize almost to zero, so that each block starts as the identity."""
 
 
 def initializer(scale: float = 1.0):
-    """Uniform weights of variance `scale` / mean(fan-in, fan-out) (Glorot & Bengio 2010; Ho et al. 2020, code)."""
+    """Initializer: uniform weights of variance scale / mean(fan-in, fan-out) (Glorot & Bengio 2010; Ho et al. 2020)."""
     return nn.initializers.variance_scaling(scale, "fan_avg", "uniform")
 
 
 def timestep_embedding(
     index: Num[Array, " batch"], width: int, cos_first: bool = False, frequency_shift: int = 1
 ) -> Float[Array, "batch width"]:
-    """``[sin(index f), cos(index f)]``, f falling geometrically from 1 to 1/10000; an odd width ends in a zero.
+    """``[sin(index f), cos(index f)]`` for `width // 2` frequencies f, falling geometrically from 1 to 1/10000.
 
         f_k = 10000^(-k / (half - frequency_shift)),    k = 0 .. half - 1,    half = width // 2
 
     Vaswani et al. 2017; Ho et al. 2020, Section 4 and released code. The index is in [0, T - 1], integer or real, and
-    not rescaled. Checkpoints of other libraries may have the cosines first (`cos_first`), or a `frequency_shift` of 0,
-    with which the last f is one ratio above 1/10000.
+    not rescaled. An odd width ends in a zero. Checkpoints of other libraries may have the cosines first (`cos_first`),
+    or a `frequency_shift` of 0, with which f stops one factor above 1/10000.
     """
     half = width // 2
     frequencies = jnp.exp(-jnp.log(10000.0) * jnp.arange(half) / max(half - frequency_shift, 1))
@@ -34,9 +34,10 @@ def timestep_embedding(
 
 
 class TimeEmbedding(nn.Module):
-    """`timestep_embedding` through two dense layers, plus an embedding of the class label where there are classes.
+    """`timestep_embedding` followed by two dense layers, plus an embedding of the class label if there are classes.
 
-    The output is [batch, 4 width]. Label `num_classes`, or None, is the row "no label", for classifier-free guidance.
+    The output is [batch, 4 width]. A label of `num_classes`, or None, selects the embedding for "no label", as used in
+    classifier-free guidance.
     """
 
     width: int
@@ -67,7 +68,7 @@ def conv3x3(features: int, dtype: DTypeLike, name: str, scale: float = 1.0) -> n
 
 
 def downsample(features: int, dtype: DTypeLike, name: str, padding: int = 0) -> nn.Conv:
-    """A 3x3 convolution of stride 2, padded by one zero at the end of each axis, and `padding` zeros at its start."""
+    """A 3x3 convolution of stride 2, with one zero after the end of each axis and `padding` zeros before its start."""
     pads = (padding, 1)
     return nn.Conv(features, (3, 3), (2, 2), (pads, pads), dtype=dtype, kernel_init=initializer(), name=name)
 
@@ -93,13 +94,13 @@ def group_norm(
     groups: int,
     epsilon: float,
 ) -> Float[Array, "batch height width channels"]:
-    """Group normalization (Wu & He 2018): each group of neighbouring channels to mean 0 and variance 1 over the image.
+    """Group normalization (Wu & He 2018): normalizes each group of channels to mean 0 and variance 1 over the image.
 
         y = (x - mean) / sqrt(variance + epsilon) * scale + bias
 
-    Computed as one multiplication and one addition per channel, with factors from sums over the pixels: two passes over
-    x, and two in the gradient, where means over groups of channels take several. The variance is a difference of
-    moments in the precision of x: give float32.
+    The groups are consecutive channels; `groups` must divide their number. Computed as x * factor + offset per channel,
+    from sums over the pixels: this reads x twice, and twice in the gradient, fewer times than means over groups of
+    channels would. The variance is E[x^2] - E[x]^2 in the precision of x, so x should be float32.
     """
     area = x.shape[1] * x.shape[2]
     sums = jnp.stack([x.sum(axis=(1, 2)), jnp.square(x).sum(axis=(1, 2))])
@@ -112,7 +113,10 @@ def group_norm(
 
 
 class ResBlock(nn.Module):
-    """Twice normalization, swish and convolution, with the time embedding added in between; plus the input."""
+    """Residual block: the input plus twice (normalization, swish, convolution), with the time embedding added between.
+
+    Where the number of channels changes, a 1x1 convolution is applied to the input first.
+    """
 
     features: int
     groups: int
@@ -134,7 +138,7 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all pixels of the image, with `heads` heads; plus the input."""
+    """Residual self-attention block: the input plus attention over all pixels of the image, with `heads` heads."""
 
     heads: int
     groups: int

@@ -9,7 +9,7 @@ from ddpm_jax.networks.layers import TINY, TimeEmbedding, dense
 
 
 class MLP(nn.Module):
-    """Residual dense layers, with the time embedding added in each. The initial output is almost zero."""
+    """An MLP of `depth` residual layers, with the time embedding added in each. The initial output is almost zero."""
 
     width: int = 128
     depth: int = 4

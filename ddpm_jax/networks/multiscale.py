@@ -11,12 +11,13 @@ from jaxtyping import Array, Float, Num
 def temporal_basis(
     index: Num[Array, " batch"], num_steps: int, count: int, width: float = 1.0
 ) -> Float[Array, "batch count"]:
-    """Gaussian bumps in time, normalized to sum to one at each index (2015, Eqs. 62-63).
+    """The values at `index` of `count` Gaussian bumps over the timesteps, normalized to sum to one (2015, Eqs. 62-63).
 
         bump_j(index) ~ exp(-(index / spacing - j)^2 / (2 width^2)),    spacing = (num_steps - 1) / (count - 1)
 
-    The centres are evenly spaced from index 0 to T - 1; the index may be real. `width` is the standard deviation in
-    units of the spacing: 1 in the paper, 1/2 in the released code.
+    `num_steps` is T; both it and `count` must be at least 2. The centres are evenly spaced from index 0 to T - 1; the
+    index may be real. `width` is the standard deviation in units of the spacing: 1 in the paper, 1/2 in the released
+    code.
     """
     spacing = (num_steps - 1) / (count - 1)
     distance = index[:, None] / spacing - jnp.arange(count)[None]
@@ -24,7 +25,7 @@ def temporal_basis(
 
 
 class MultiScaleConv(nn.Module):
-    """Convolutions of the input averaged over squares of 1, 2, 4, .. pixels, summed at full resolution.
+    """The sum of convolutions at several scales: the input is averaged over squares of side 1, 2, 4, .. pixels.
 
         paper            activation(sum over scales of upsampled conv(averaged x))
         average_scales   mean over scales of upsampled activation(conv(averaged x))
@@ -46,21 +47,22 @@ class MultiScaleConv(nn.Module):
         return self.activation(sum(scaled, jnp.zeros(())))
 
     def _at_scale(self, x: Array, size: int) -> Array:
-        """The convolution of x averaged over squares of `size` pixels, at full resolution."""
+        """Averages x over squares of side `size`, convolves the result, and repeats it to full resolution."""
         small = nn.avg_pool(x, (size, size), (size, size))
         y = nn.Conv(self.features, (3, 3), name=f"conv_{size}")(small)
         return y.repeat(size, axis=1).repeat(size, axis=2)
 
 
 class MultiScale(nn.Module):
-    """Two pathways, convolutional and dense, whose joint features give each pixel its coefficients in a temporal basis.
+    """The network of 2015 for images: computes for each pixel the coefficients of its output in a temporal basis.
 
         output = sum over j of coefficients_j(x) bump_j(index)        (2015, Appendix D.2.1)
 
-    The output has two values per channel, z_mu and z_Sigma: see ``parameterizations.shrinking`` and ``shifted``. The
-    index enters only through the bumps, and may be real. The paper gives no widths: the defaults are those of the
-    released code, in which all activations are leaky rectifiers of slope 0.05 and the convolutions have a bias per
-    pixel.
+    The coefficients are computed from the features of two pathways, convolutional and dense. The output has twice the
+    channels of x, z_mu and then z_Sigma: see ``parameterizations.shrinking`` and ``shifted``. The index enters only
+    through the bumps, and may be real. The paper gives no layer widths: the defaults are those of the released code, in
+    which all activations are leaky rectifiers of slope 0.05 and the convolutions have a bias per pixel. Raises
+    ValueError for a convolutional pathway with `scales` below 1.
     """
 
     num_steps: int

@@ -6,9 +6,9 @@ from jaxtyping import Array, Float, Num
 
 
 class Readout(nn.Module):
-    """One linear layer per timestep, from tables of `num_steps` kernels and biases. The initial output is zero.
+    """One linear layer per timestep: `num_steps` weight matrices and biases. The initial output is zero.
 
-    Raises ValueError for a real-valued index: a table has no entry between two timesteps.
+    Raises ValueError for a real-valued index, since there is no layer between two timesteps.
     """
 
     features: int
@@ -26,7 +26,7 @@ class Readout(nn.Module):
 class RadialBasis(nn.Module):
     """Normalized radial basis functions with learned centres and widths, and one readout per timestep.
 
-    2015, Appendix D.1.1, where there are 16 functions. The output has two values per input, z_mu and z_Sigma: see
+    2015, Appendix D.1.1, where `hidden` is 16. The output has twice the features of x, z_mu and then z_Sigma: see
     ``parameterizations.shrinking`` and ``shifted``. Raises ValueError for a real-valued index.
     """
 
@@ -48,7 +48,7 @@ class RadialBasis(nn.Module):
 class SigmoidMLP(nn.Module):
     """Dense layers with sigmoids, and one readout per timestep (2015, Appendix D.1.2: three layers of 50 units).
 
-    The output has one value per bit. Raises ValueError for a real-valued index.
+    The output has one value per bit: see ``parameterizations.logits``. Raises ValueError for a real-valued index.
     """
 
     num_steps: int

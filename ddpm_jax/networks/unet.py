@@ -1,4 +1,4 @@
-"""The U-Net of DDPM (Ho et al. 2020, Appendix B), with the same parameters: 35,746,307 for CIFAR-10."""
+"""The U-Net of DDPM (Ho et al. 2020, Appendix B), with the same number of parameters: 35,746,307 for CIFAR-10."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -12,11 +12,11 @@ from ddpm_jax.networks.layers import TINY, Attention, GroupNorm, ResBlock, TimeE
 
 
 class UNet(nn.Module):
-    """Residual blocks at falling, then rising resolutions, with skip connections, and attention at some resolutions.
+    """The U-Net: residual blocks at falling, then rising resolutions, skip connections, attention at some resolutions.
 
-    The defaults are those of the CIFAR-10 model. Images may have any number of channels; height and width must be
-    multiples of ``2 ** (len(multipliers) - 1)``, and the channels of each level multiples of `groups` and divisible
-    into heads. Raises ValueError otherwise.
+    The defaults are those of the CIFAR-10 model. Images may have any number of channels. Raises ValueError unless
+    height and width are multiples of ``2 ** (len(multipliers) - 1)``, the channels of each level are a multiple of
+    `groups`, and the channels where there is attention are a multiple of `heads` or `head_dim`.
     """
 
     width: int = 128  # channels at full resolution
@@ -30,7 +30,7 @@ class UNet(nn.Module):
     num_classes: int | None = None  # None: no labels
     groups: int = 32  # of the group normalization
     norm_eps: float = 1e-6
-    down_padding: Literal[0, 1] = 0  # zeros before the first row and column where the resolution is halved
+    down_padding: Literal[0, 1] = 0  # number of zeros before the first row and column in `layers.downsample`
     cos_first: bool = False  # see `layers.timestep_embedding`
     frequency_shift: int = 1  # see `layers.timestep_embedding`
     dtype: DTypeLike = jnp.float32  # of the computation; parameters and output are float32
@@ -46,8 +46,8 @@ class UNet(nn.Module):
     ) -> Float[Array, "batch height width out"]:
         """The output at the timestep index, integer or real, in [0, T - 1].
 
-        A `label` of None, or of `num_classes`, is the row "no label". `train` enables dropout, which needs an rng named
-        "dropout".
+        A `label` of None, or of `num_classes`, means "no label". `train` enables dropout, which needs an rng named
+        "dropout". The output is float32.
         """
         self._check(x)
         emb = self._time_embedding()(index, label)

@@ -1,1 +1,1 @@
-"""What is done to a run: training, sampling, measuring, planning, converting. Plain functions; nothing is printed."""
+"""Training, sampling, evaluation, planning and conversion of a run, as plain functions that print nothing."""

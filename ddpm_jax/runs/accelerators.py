@@ -22,7 +22,7 @@ class Accelerator(NamedTuple):
     """GB/s from one device to the others of its slice or machine."""
 
     def peak(self, dtype: DTypeLike) -> float:
-        """TFLOP/s of matrix products of this type."""
+        """Peak TFLOP/s of matrix products: `bfloat16` for that dtype, `float32` for any other."""
         return float(self.bfloat16 if jnp.dtype(dtype) == jnp.bfloat16 else self.float32)
 
 
@@ -38,7 +38,7 @@ ACCELERATORS = (
 
 
 def named(name: str) -> Accelerator:
-    """The accelerator of this name. Raises ValueError for an unknown name, with those that are known."""
+    """The accelerator of this name, in upper or lower case. Raises ValueError, which lists the names, for any other."""
     for each in ACCELERATORS:
         if each.name.lower() == name.lower():
             return each
@@ -46,6 +46,6 @@ def named(name: str) -> Accelerator:
 
 
 def of_kind(kind: str) -> Accelerator | None:
-    """The accelerator with this ``device_kind``; None if its peak is not known, as for a CPU."""
+    """The accelerator with this ``jax.Device.device_kind``; None for a device that is not listed, such as a CPU."""
     fitting = [(len(start), each) for each in ACCELERATORS for start in each.kinds if kind.startswith(start)]
     return max(fitting, key=lambda pair: pair[0])[1] if fitting else None

@@ -1,4 +1,4 @@
-"""Checks of an experiment before anything is written: network, target and data must fit together."""
+"""The check of an experiment before anything is written: network, parameterization and data must fit together."""
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +7,12 @@ from ddpm_jax.experiment import Experiment, network_fn, shapes, unpack
 
 
 def check_network(experiment: Experiment) -> None:
-    """Raises ValueError if network, target and data do not fit together. Evaluates shapes only."""
+    """Raises ValueError if network, parameterization and data do not fit together. Evaluates shapes only."""
     classes, data = experiment.num_classes, experiment.data
     if classes is not None and data.num_classes != classes:
         raise ValueError(f"the network has {classes} classes, the data {data.name} {data.num_classes or 'no labels'}")
     expected = (2, *data.image_shape)
-    # data of one pixel and channel: what the error is broadcast to is then the shape of the network's prediction
+    # data of a single element, so that the error has the shape of the network's prediction, without broadcasting to x_0
     single = jnp.zeros((2, *(1 for _ in data.image_shape)))
 
     def predictions(params, x, t):

@@ -15,7 +15,7 @@ _ARRAY = re.compile(r"\b(pred|[a-z]+\d+)\[([\d,]*)\]")
 
 
 def compute_dtype(experiment: Experiment) -> Any:
-    """The type that the network computes in."""
+    """The dtype in which the network computes: its field `dtype`, or float32 without one."""
     return getattr(experiment.network, "dtype", np.float32)
 
 
@@ -26,12 +26,12 @@ def flops(lowered: Any) -> float | None:
 
 
 def tree_bytes(tree: Any) -> int:
-    """Bytes on one device of all arrays, or shapes with shardings, of a tree."""
+    """The bytes that all arrays of a tree occupy on one device; the leaves are arrays, or shapes with shardings."""
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def collectives(program: str) -> dict[str, tuple[int, int]]:
-    """Kind -> (number, bytes) of the collectives in the text of a compiled program."""
+    """The collectives in the text of a compiled program: kind -> (number, bytes of their results on a device)."""
     found: dict[str, tuple[int, int]] = {}
     for result, kind in _RESULT.findall(program):
         count, size = found.get(kind, (0, 0))

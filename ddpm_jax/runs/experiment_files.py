@@ -1,4 +1,4 @@
-"""Experiment files: found by path or by the name of a shipped one, imported, and described."""
+"""Experiment files: functions that find one by path or shipped name, import it, and describe it."""
 
 import ast
 import importlib.util
@@ -27,7 +27,7 @@ def shipped() -> dict[str, Path]:
 def find(name: str) -> Path:
     """The experiment file at this path, or the shipped one of this name.
 
-    Raises FileNotFoundError with the names of the shipped ones.
+    Raises FileNotFoundError, which lists the names of the shipped experiments, if there is neither.
     """
     path, known = Path(name), shipped()
     if path.is_file():
@@ -39,10 +39,10 @@ def find(name: str) -> Path:
 
 
 def read(path: Path) -> ExperimentFunction:
-    """The function `experiment` of the file. Raises ValueError if it has none."""
+    """Imports the file and returns its function `experiment`. Raises ValueError if there is none."""
     spec = importlib.util.spec_from_file_location(f"ddpm_jax_experiment_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is not a Python file")
+        raise ValueError(f"{path} is not a Python file: give one that ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look up the types of their fields there
     spec.loader.exec_module(module)

@@ -24,7 +24,7 @@ Estimate = tuple[float, float | None]
 
 
 class BitsPerDim(NamedTuple):
-    """The bound on the negative log-likelihood, and its parts, in bits per dimension (Ho et al. 2020, Eq. 5)."""
+    """The upper bound on the negative log-likelihood, and its parts, in bits per dimension (Ho et al. 2020, Eq. 5)."""
 
     total: Estimate
     prior: Estimate
@@ -32,21 +32,21 @@ class BitsPerDim(NamedTuple):
     decoder: Estimate
     num_examples: int
     times: int
-    """The number of the T - 1 chain terms evaluated per example; fewer than all give an unbiased estimate."""
+    """The number of chain terms evaluated per example; fewer than all T - 1 give an unbiased estimate."""
     K: Estimate
-    """The lower bound on log p(x_0) of Sohl-Dickstein et al. 2015, with the fixed last step: bits per pixel."""
+    """The lower bound on log p(x_0) of Sohl-Dickstein et al. 2015, with the fixed last step, in bits per pixel."""
     K_over_null: Estimate
-    """K - L_null: K less the log-likelihood under the prior alone, bits per pixel."""
+    """K - L_null: K minus the log-likelihood under the prior alone, in bits per pixel."""
     pixels: int
-    """Pixels of an image, whatever its colours; 1 for points and sequences."""
+    """The number of pixels, height times width, of an image; 1 for points and sequences."""
     rate: np.ndarray | None
-    """Bits/dim received when t has fallen to T, .., 1, without the decoder [T]; None unless all times are evaluated."""
+    """[T]: total bits/dim received when t has fallen to T, .., 1, without the decoder; None unless all t are used."""
     distortion: np.ndarray | None
-    """RMSE of the estimate of x_0 at these t, on the 0-255 scale [T] (Ho et al. 2020, Figure 5 and Table 4); None also
+    """[T]: RMSE of the estimate of x_0 at these t, on the 0-255 scale (Ho et al. 2020, Figure 5 and Table 4); None also
     where x_0 are not pixels."""
 
     def record(self) -> dict[str, Any]:
-        """The numbers in a form that JSON accepts."""
+        """The fields as values that JSON can store."""
         curves = {name: None if (curve := getattr(self, name)) is None else curve.tolist() for name in _CURVES}
         return {**self._asdict(), **curves}
 
@@ -58,14 +58,14 @@ class Tally(NamedTuple):
     """Sums over the examples evaluated so far, in nats and in squared units of x_0."""
 
     parts: np.ndarray
-    """prior, chain, decoder, fixed decoder and null of each example [n, 5]."""
+    """[n, 5]: the fields prior, chain (summed), decoder, fixed and null of `losses.Bound`, for each example."""
     chain: np.ndarray
-    """The sum over the examples of each chain term, in the order of the times [T - 1]."""
+    """[times]: the sum over the examples of each chain term, in the order of the times."""
     distortion: np.ndarray
-    """The sum over the examples [T]."""
+    """[times + 1]: the sum over the examples of each squared error of x_0, in the same order and then at t = 1."""
 
     def plus(self, terms: Bound) -> "Tally":
-        """With the terms of another batch."""
+        """The tally with the terms of another batch added."""
         parts = np.stack([terms.prior, terms.chain.sum(axis=1), terms.decoder, terms.fixed, terms.null], axis=1)
         return Tally(
             np.concatenate([self.parts, parts]),
@@ -84,11 +84,11 @@ def bits_per_dim(
     reporter: Reporter | None = None,
     keep: Path | None = None,
 ) -> BitsPerDim:
-    """The bound on the first `num` examples of `source`, by default all. The noise of example i depends on (seed, i).
+    """Evaluates the bound on the first `num` examples of `source`, by default all.
 
-    `times` evaluates that number of random t per example instead of all T - 1: unbiased, and faster in proportion. The
-    sums are written to the file `keep` after each batch; where it exists, the measurement is resumed. Raises ValueError
-    for `times` out of range.
+    The noise of example i depends on (seed, i) only. With `times`, that number of random t is evaluated per example
+    instead of all T - 1: unbiased, and faster in proportion. The sums are written to the file `keep` after each batch;
+    if it exists, the measurement is resumed. Raises ValueError unless `times` is None or in 1..T-1.
     """
     reporter, num_steps = reporter or Reporter(), run.experiment.process.schedule.num_steps
     if times is not None and not 1 <= times < num_steps:
@@ -99,7 +99,7 @@ def bits_per_dim(
     count = num_steps - 1 if times is None else times
     tally = _read_tally(keep, reporter) or Tally(np.zeros((0, 5)), np.zeros(count), np.zeros(count + 1))
     for first in reporter.track(range(len(tally.parts), total, size), "batch"):
-        rows = np.arange(first, first + size) % total  # the last batch is filled up, so that all have one shape
+        rows = np.arange(first, first + size) % total  # the last batch is padded, so that all have one shape
         batch_keys = keys(seed, size, first, EVALUATE)
         drawn = (None, None) if times is None else _draw_times(batch_keys, times, num_steps)
         terms = jax.device_get(bound(run.params, batch_keys, load(source, rows.tolist()), *drawn))
@@ -127,10 +127,10 @@ def _write_tally(path: Path | None, tally: Tally) -> None:
 
 
 def _draw_times(batch_keys: jax.Array, count: int, num_steps: int) -> tuple[jax.Array, jax.Array]:
-    """For each example `count` of the t in 2..T, and the weights of their terms, both [count, batch].
+    """Draws `count` of the t in 2..T for each example; returns them and the weights of their terms, [count, batch].
 
-    The density of t is proportional to 1/t, about as the terms fall, so that the few large terms are not missed. The t
-    are stratified: one in each of `count` equal parts of the density, with one uniform shift.
+    The density of t is proportional to 1/t, roughly as the terms fall with t, so that the few large terms are not
+    missed. The t are stratified: one in each of `count` equal parts of the density, with one uniform shift per example.
     """
     t = np.arange(2, num_steps + 1)
     density = 1 / t / np.sum(1 / t)
@@ -164,14 +164,14 @@ def _summarize(experiment: Experiment, tally: Tally, whole: bool) -> BitsPerDim:
 
 
 def units(experiment: Experiment) -> tuple[float, float, int]:
-    """(bits per dimension in a nat, bits per pixel in a nat, number of pixels) of an example."""
+    """(factor from nats per example to bits/dim, factor from nats per example to bits per pixel, number of pixels)."""
     shape = experiment.data.image_shape
     pixels = math.prod(shape[:2]) if len(shape) == 3 else 1
     return 1 / (math.prod(shape) * math.log(2)), 1 / (pixels * math.log(2)), pixels
 
 
 def mean_and_error(values: Any) -> Estimate:
-    """Mean and standard error of the values."""
+    """(mean, standard error) of the values; the error is None for a single value."""
     error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
     return float(values.mean()), error
 
@@ -179,9 +179,10 @@ def mean_and_error(values: Any) -> Estimate:
 def importance_sampled(
     run: Run, source: Sequence, num: int, chains: int, batch_size: int, seed: int, reporter: Reporter
 ) -> np.ndarray:
-    """log p(x_0) by `chains` forward chains for each of the first `num` examples, in nats per example (2015, Eq. 9).
+    """Estimates log p(x_0) of each of the first `num` examples by `chains` forward chains, in nats (2015, Eq. 9).
 
-    A lower bound in expectation, which rises to log p(x_0) with the number of chains: see `losses.log_likelihood`.
+    The expectation is a lower bound, which rises to log p(x_0) with the number of chains: see `losses.log_likelihood`.
+    Returns [num].
     """
 
     def one(made, weights, key, x_0, label):
@@ -195,7 +196,7 @@ def importance_sampled(
 def entropy_bounds(
     run: Run, source: Sequence, num: int, times: Sequence[int], batch_size: int, seed: int, reporter: Reporter
 ) -> np.ndarray:
-    """Lower and upper bound on H_q(X^{t-1} | X^t) at these t, in nats per example [len(times), 2] (2015, Eq. 24)."""
+    """Lower and upper bounds on H_q(X^{t-1} | X^t) at `times`, in nats per example, [len(times), 2] (2015, Eq. 24)."""
 
     def one(made, weights, key, x_0, label):
         bounds = [losses.entropy_bounds(jax.random.fold_in(key, t), made.process, x_0[None], t) for t in times]
@@ -205,7 +206,7 @@ def entropy_bounds(
 
 
 def _by_batches(run: Run, source: Sequence, num: int, batch_size: int, seed: int, reporter: Reporter, one: Any):
-    """The results of ``one(experiment, weights, key, x_0, label)`` for each example, in batches [batch, ...]."""
+    """Yields the results of ``one(experiment, weights, key, x_0, label)`` for each example, in batches [batch, ...]."""
     size = min(batch_size, num)
 
     @jax.jit

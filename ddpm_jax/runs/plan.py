@@ -53,9 +53,10 @@ class Plan(NamedTuple):
 
 
 def plan(experiment: Experiment, placement: Placement | None = None) -> Plan:
-    """Compiles the train step for the devices of the mesh, from shapes alone.
+    """Compiles the train step for the devices of the mesh, from shapes alone, and returns its cost.
 
-    Raises ValueError for what cannot be built, or a mesh of more devices than JAX has.
+    Raises ValueError for a network that cannot be built or does not fit the data, a batch that does not divide over the
+    mesh, or a mesh of more devices than JAX has.
     """
     placement = placement or Placement()
     mesh = _mesh(placement.mesh)
@@ -91,7 +92,7 @@ def plan(experiment: Experiment, placement: Placement | None = None) -> Plan:
 
 
 def _mesh(text: str | None) -> Mesh:
-    """The mesh of an option such as data=8,fsdp=4, over the first of the devices if there are more."""
+    """The mesh that `text` describes, such as data=8,fsdp=4, over the first devices if JAX has more than it needs."""
     if text is None:
         return sharding.make_mesh()
     sizes, devices = sharding.parse(text), jax.devices()
@@ -116,7 +117,7 @@ def table(costs: Plan) -> str:
 _KINDS = ("parameter", "optimizer", "ema", "batch", "activation", "total")
 
 USABLE = 0.92
-"""Share of a device's memory for a program; the runtime uses the rest."""
+"""The share of a device's memory that a program can use; the runtime takes the rest."""
 
 
 class Forecast(NamedTuple):
@@ -126,17 +127,17 @@ class Forecast(NamedTuple):
     fits: bool
     usable_bytes: float
     step_seconds: float
-    """Time of the computation of a step, at the stated utilisation."""
+    """Time of the computation of a step, at the utilisation given to `forecast`."""
     message_seconds: float
     """Time of the collectives of a step, at the full rate of the links and without overlap."""
     hours: float
     """Time of the computation of the whole run."""
     advice: str
-    """The options that would make it fit; empty if it fits."""
+    """The options that should make the run fit; empty if it fits."""
 
 
 def forecast(costs: Plan, accelerator: str, utilisation: float) -> Forecast:
-    """Memory and time of the plan on this accelerator, at this share of its peak.
+    """Estimates memory and time of the plan on this accelerator, at this share (0 to 1) of its peak FLOP/s.
 
     Raises ValueError for an unknown accelerator or a utilisation outside (0, 1].
     """
@@ -158,16 +159,16 @@ def forecast(costs: Plan, accelerator: str, utilisation: float) -> Forecast:
 
 
 def advice(costs: Plan, usable: float) -> str:
-    """The options that would make it fit, by proportion: --accumulate divides the activations, fsdp the state."""
+    """The options that should make the run fit, if --accumulate divides the activations and fsdp divides the state."""
     state = costs.parameter_bytes + costs.optimizer_bytes + costs.ema_bytes
     gradient, room = costs.parameter_bytes, usable - costs.batch_bytes
-    images = costs.batch_size // costs.devices
+    images = costs.batch_size // costs.devices // costs.accumulate
     for parts in (n for n in range(2, images + 1) if images % n == 0):
         if state + 2 * gradient + costs.activation_bytes / parts <= room:
-            return f"--accumulate {parts * costs.accumulate} should fit; or as many times the devices"
+            return f"--accumulate {parts * costs.accumulate} should fit, as should {parts} times as many devices"
     for more in (2**n for n in range(1, 9)):
         if (state + 2 * gradient) / more + costs.activation_bytes / images <= room:
-            return f"fsdp={more * costs.mesh['fsdp']} with --accumulate {images} should fit"
+            return f"fsdp={more * costs.mesh['fsdp']} with --accumulate {images * costs.accumulate} should fit"
     return "choose a smaller network, or --remat where the experiment has it"
 
 
@@ -188,7 +189,7 @@ def forecast_table(forecast: Forecast, costs: Plan, utilisation: float) -> str:
 
 
 def with_devices(count: int) -> None:
-    """Configures JAX with this number of fake CPU devices; does nothing once JAX has initialized its devices."""
+    """Configures JAX with this number of simulated CPU devices; does nothing once JAX has initialized its devices."""
     try:
         jax.config.update("jax_num_cpu_devices", count)
         jax.config.update("jax_platforms", "cpu")

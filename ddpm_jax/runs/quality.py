@@ -14,18 +14,18 @@ from ddpm_jax.runs.requests import EvaluateRequest, SampleRequest
 from ddpm_jax.runs.sample import draw
 
 HELD_OUT = 1000
-"""Training images on which the width of the Parzen window is chosen. The protocol of Goodfellow et al. 2014 uses images
-that were held out from training; here all are trained on."""
+"""The number of training images on which the width of the Parzen window is chosen. The protocol of Goodfellow et al.
+2014 uses images that were held out from training; here the run was trained on them."""
 
 
 def parzen_window(run: Run, request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
-    """The Parzen-window log-likelihood of test images with values in 0..1, in nats per image, from samples of the run.
+    """Estimates the log-likelihood of images scaled to 0..1 by a Parzen window over samples of the run, nats per image.
 
-    Raises ValueError for data that are not images.
+    The images are those of ``request.split``. Raises ValueError for data that are not images.
     """
     data = run.experiment.data
     if len(data.image_shape) != 3:
-        raise ValueError(f"--metrics parzen is for images, the data of this run have shape {data.image_shape}")
+        raise ValueError(f"--metrics parzen is for images, not data of shape {data.image_shape}: choose another metric")
     train, test = data.open("train"), data.open(request.split)
     count = len(test) if request.num is None else min(request.num, len(test))
     stored = [load(train, range(min(HELD_OUT, len(train))))["image"], load(test, range(count))["image"]]

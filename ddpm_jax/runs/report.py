@@ -1,4 +1,4 @@
-"""Evaluation of a run: measures what was asked for, as tables and as records in ``evaluation.json``."""
+"""Evaluation of a run: computes the requested metrics, reports tables, and adds records to ``evaluation.json``."""
 
 import dataclasses
 import json
@@ -31,21 +31,21 @@ from ddpm_jax.system.files import write_json
 from ddpm_jax.training.keys import check_seed
 
 QUICK_TIMES, QUICK_EXAMPLES = 50, 500
-"""Chain terms and examples of the estimate that ends a training run."""
+"""The numbers of chain terms per example, and of examples, in the estimate at the end of training."""
 
 
 def quick(folder: Path, reporter: Reporter) -> None:
-    """A quick estimate of a finished run's bits/dim, reported and added to ``evaluation.json``."""
+    """Estimates the bits/dim of a finished run quickly; reports the result and adds it to ``evaluation.json``."""
     few = read(folder).process.schedule.num_steps - 1 <= QUICK_TIMES
     evaluate(EvaluateRequest(folder, num=QUICK_EXAMPLES, times=None if few else QUICK_TIMES), reporter)
-    reporter.line(f"a quick estimate; ddpm-jax evaluate {folder} uses all terms of all test examples")
+    reporter.line(f"this is a quick estimate: ddpm-jax evaluate {folder} uses all terms of all test examples")
 
 
 def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     """Measures the run in the workdir: reports tables, adds the record to ``evaluation.json``, and returns it.
 
-    An interrupted measurement of the bound is resumed by the same request. Raises ValueError for a request that cannot
-    be met.
+    The same request resumes an interrupted measurement of the bound. Raises ValueError for options that are out of
+    range or do not fit the run, FileNotFoundError for a folder without a run or data that are missing.
     """
     _check(request)
     run = load_run(request.workdir)
@@ -85,7 +85,7 @@ def unclipped(run: Run) -> Run:
 
 
 def _unfinished(request: EvaluateRequest, step: int) -> Path:
-    """The file for an unfinished measurement; its name depends on the protocol and the checkpoint."""
+    """The file that keeps an unfinished measurement; its name depends on the checkpoint and the protocol."""
     identity = json.dumps([step, request.protocol()], sort_keys=True)
     return request.workdir / f"evaluation_{step}_{zlib.crc32(identity.encode()):08x}.npz"
 
@@ -100,7 +100,7 @@ def _bound(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -
         reporter.line(coding_table(measured.rate, measured.distortion))
         picture = request.workdir / "rate_distortion.png"
         figures.rate_distortion(measured.rate, measured.distortion, picture)
-        reporter.line(f"the whole curve is in {picture}")
+        reporter.line(f"the whole rate-distortion curve is in {picture}")
     return measured.record()
 
 
@@ -142,7 +142,7 @@ ESTIMATES: Mapping[str, Callable[[Run, EvaluateRequest, Reporter], dict[str, Any
     "entropy": _entropy,
     "parzen": _parzen,
 }
-"""The metrics apart from the bound: each reports its result and returns its record."""
+"""The metrics that are not computed from the terms of the bound: each reports its result and returns its record."""
 
 
 def bits_table(measured: BitsPerDim) -> str:
@@ -152,10 +152,10 @@ def bits_table(measured: BitsPerDim) -> str:
 
 
 def K_table(measured: BitsPerDim) -> str:
-    """The bound of 2015, and its gain over the prior."""
+    """The lower bound K of 2015 and its gain over the log-likelihood under the prior, with their standard errors."""
     unit = "bits per pixel" if measured.pixels > 1 else "bits per example"
     heading = f"{unit}, mean +- standard error: {measured.num_examples} examples, {measured.times} chain terms each"
-    heading += "; exact cross-entropies, which hold for any data, instead of the entropies of Eq. 14"
+    heading += "; K has exact cross-entropies, valid for any data, in place of the entropies of 2015, Eq. 14"
     return _table(heading, {"K": measured.K, "K - L_null": measured.K_over_null})
 
 
@@ -170,7 +170,7 @@ def _figure(estimate: Estimate) -> str:
 
 
 BOUND_TABLES: Mapping[str, Callable[[BitsPerDim], str]] = {"bpd": bits_table, "K": K_table}
-"""The metrics that are computed from the terms of the bound, with their tables."""
+"""The metrics that are computed from the terms of the bound, and the functions that make their tables."""
 
 
 def coding_table(rate: np.ndarray, distortion: np.ndarray) -> str:
@@ -181,7 +181,7 @@ def coding_table(rate: np.ndarray, distortion: np.ndarray) -> str:
 
 
 def add_record(path: Path, record: dict[str, Any]) -> None:
-    """Adds a record to the list in `path`; it replaces one of the same step and protocol."""
+    """Adds a record to the list in the JSON file `path`, in place of one with the same step and protocol."""
     records = json.loads(path.read_text()) if path.exists() else []
     record = json.loads(json.dumps(record))  # tuples become lists, as in the file
     by_protocol = {json.dumps([other["step"], other["protocol"]]): other for other in (*records, record)}

@@ -1,4 +1,4 @@
-"""Reports of progress, from what is done to a run to whoever shows them."""
+"""The interface through which long tasks report their progress."""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -10,18 +10,21 @@ class Reporter:
     """Receives the progress of a long task. This one ignores it; `commands.screen.Screen` shows it."""
 
     def line(self, text: str) -> None:
-        """A line of text."""
+        """Receives a line of text."""
 
     def track(self, items: Sequence[T], unit: str, size: int = 1) -> Iterator[T]:
-        """The items, one by one; each counts as `size` of the unit."""
+        """Yields the items; the progress of each counts as `size` units, such as images."""
         yield from items
 
     def start_training(self, first: int, num_steps: int) -> None:
         """Training starts after step `first`."""
 
     def trained(self, step: int, metrics: dict[str, float]) -> None:
-        """Averages since the last report: "loss", "images_per_second", and "tflops_per_second", "utilisation" (share
-        of the peak) and "skipped" (updates) where there are any."""
+        """Receives the averages of the metrics since the last report.
+
+        They are "loss", "grad_norm" and "images_per_second"; where known, "tflops_per_second" and "utilisation" (share
+        of the peak); and "skipped", the number of skipped updates, if there were any.
+        """
 
     def finish_training(self) -> None:
-        """Training has ended, finished or not."""
+        """Training ends, whether all its steps are done or not."""

@@ -1,4 +1,4 @@
-"""What can be asked of a run: the options of the commands, and their help.
+"""The options of the commands that work on a run, as dataclasses; their docstrings are the help.
 
 Each class is both the command line of a command and the argument of the function that carries it out. Nothing heavy is
 imported here, so that ``--help`` answers at once.
@@ -25,7 +25,8 @@ class Placement:
     """How a train step is spread over devices."""
 
     mesh: str | None = None
-    """Number of devices on each axis, as data=4,fsdp=2. Default: all devices on data."""
+    """Number of devices on each axis of the mesh, such as data=4,fsdp=2. Both axes divide the batch; fsdp also divides
+    parameters, averages and optimizer state. Default: all devices on data."""
     accumulate: int = 1
     """Number of parts that each batch is split into, computed one after the other: less memory, more time."""
 
@@ -47,7 +48,7 @@ class TrainRequest(Execution):
     """Trains an experiment, or resumes the run in the workdir."""
 
     workdir: Path
-    """Folder of the run."""
+    """Folder of the run, which is created if it does not exist."""
     coordinator: str | None = None
     """HOST:PORT of process 0. Not needed with SLURM, Open MPI, Kubernetes or on a TPU pod."""
     num_processes: int | None = None
@@ -80,7 +81,7 @@ class SampleRequest:
     label: int | None = None
     """Class to draw, for a class-conditional run. Default: each class in turn."""
     batch_size: int | None = None
-    """Number of images drawn at a time. Changes at most the last bit of a pixel."""
+    """Number of images drawn at a time. Changes at most the last bit of a pixel. Default: 16 on a CPU, else 256."""
     overwrite: bool = False
     """Replace an existing output."""
 
@@ -93,16 +94,16 @@ class EvaluateRequest:
     """Folder of the run."""
     metrics: tuple[MetricName, ...] | None = None
     """What to measure. bpd: bound on the negative log-likelihood in bits per dimension, with its parts and the
-    progressive-coding curve. K: lower bound on the log-likelihood of 2015. importance: log-likelihood by importance
-    sampling (2015, Eq. 9). entropy: bounds on the entropy of a reverse step (2015, Eq. 24). parzen: Parzen-window
-    estimate from samples. Default: the experiment's choice."""
+    progressive-coding curve. K: lower bound on the log-likelihood (Sohl-Dickstein et al. 2015, Eq. 14). importance:
+    log-likelihood by importance sampling (2015, Eq. 9). entropy: bounds on the entropy of a reverse step (2015, Eq.
+    24). parzen: Parzen-window estimate of the log-likelihood from samples. Default: the experiment's choice."""
     split: Split = "test"
-    """Split of the data."""
+    """Split of the data to measure."""
     num: int | None = None
     """Number of examples, from the first on. Default: all."""
     times: int | None = None
-    """Number of random t per example at which bpd and K are estimated: unbiased and faster, but without the curve.
-    Default: all t."""
+    """Number of random t per example at which bpd and K are estimated: unbiased and faster, but without the
+    progressive-coding curve. Default: all t."""
     batch_size: int = 120
     """Number of examples evaluated together."""
     seed: int = 0
@@ -114,10 +115,10 @@ class EvaluateRequest:
     chains: int = 16
     """Number of forward chains per example for importance."""
     json: Path | None = None
-    """File for the results."""
+    """JSON file for the results."""
 
     def protocol(self) -> dict:
-        """What the numbers depend on, apart from the run; as it is recorded."""
+        """The options that the results of a run depend on, as they are recorded."""
         names = ("metrics", "split", "num", "times", "seed", "clip", "samples")
         protocol = {name: getattr(self, name) for name in names}
         return protocol | ({"chains": self.chains} if "importance" in (self.metrics or ()) else {})
@@ -130,19 +131,19 @@ class PlanRequest(Placement):
     accelerator: AcceleratorName | None = None
     """Accelerator for which to estimate whether the run fits and how long it takes."""
     utilisation: float = 0.4
-    """Share of the accelerator's peak that the estimate of the time assumes."""
+    """Share of the accelerator's peak FLOP/s, above 0 and up to 1, at which the time is estimated."""
     json: Path | None = None
-    """File for the numbers."""
+    """JSON file for the costs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyRequest:
-    """Compares an experiment with the figures of its paper, without training."""
+    """Compares an experiment with the numbers that its paper states, without training."""
 
     workdir: Path | None = None
-    """Folder of a run whose measurements are shown too."""
+    """Folder of a run of this experiment, whose measured results are shown too."""
     json: Path | None = None
-    """File for the comparison."""
+    """JSON file for the comparison."""
     markdown: bool = False
     """Print one row of a Markdown table instead."""
 
@@ -156,10 +157,10 @@ class ConvertRequest:
     target: Path
     """The workdir or pipeline folder to create."""
     weights: WeightsName | None = None
-    """Which weights the diffusers folder holds: ema, the average, or raw, those of the optimizer. Required unless the
-    folder says so itself."""
+    """Which weights the diffusers folder holds: ema (the moving average of the parameters) or raw (the parameters that
+    the optimizer updates). Required unless the folder records it."""
     data: str | None = None
-    """TFDS data set that evaluate, study and train use."""
+    """TFDS data set of the new run, which evaluate, study and train read."""
     test_split: str | None = None
     """Name of the test split of that data set. Default: test."""
     folder_of_images: str | None = None
@@ -168,6 +169,6 @@ class ConvertRequest:
     """Percentage of these pictures for the test split."""
 
     def data_knobs(self) -> dict:
-        """The knobs of the data that are given."""
+        """The data options that are given, which are knobs of the experiment ``imported``."""
         names = ("data", "test_split", "folder_of_images", "test_percent")
         return {name: value for name in names if (value := getattr(self, name)) is not None}

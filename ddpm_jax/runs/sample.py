@@ -1,4 +1,4 @@
-"""Sampling from a run into a file or folder; each image has its own key."""
+"""Sampling from a run into a file or folder. Each image has its own random key."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ from ddpm_jax.training.keys import check_seed, keys
 
 
 def default_batch_size() -> int:
-    """Images drawn at a time: few on a CPU, where more are no faster."""
+    """The default number of images drawn at a time: small on a CPU, where a larger batch is no faster."""
     return 16 if jax.default_backend() == "cpu" else 256
 
 
@@ -26,7 +26,7 @@ def sample_to_file(request: SampleRequest, reporter: Reporter | None = None) -> 
     """Draws the images and writes them to the output of the request. Returns a line that names it.
 
     An output that holds these images already is kept; another is replaced only with ``overwrite``. Raises ValueError
-    for a request that cannot be met.
+    for options that are out of range or do not fit the run, FileNotFoundError for a folder without a run.
     """
     check(request)
     run = workdir.load(request.workdir)
@@ -34,7 +34,7 @@ def sample_to_file(request: SampleRequest, reporter: Reporter | None = None) -> 
     provenance = workdir.provenance(request.workdir, run, **_identity(request, run))
     write = _writer(out)
     if write is _write_folder and len(run.experiment.data.image_shape) != 3:
-        raise ValueError(f"--out {out}: the samples of this run are no pictures: end it in .npz or .png")
+        raise ValueError(f"--out {out}: the samples of this run are not images: choose a name ending in .npz or .png")
     if out.exists():
         if not request.overwrite and _holds(out, provenance):
             return f"{out} holds these images already"
@@ -47,7 +47,7 @@ def sample_to_file(request: SampleRequest, reporter: Reporter | None = None) -> 
 
 
 def check(request: SampleRequest) -> None:
-    """Raises ValueError for numbers out of range and for options that exclude each other."""
+    """Raises ValueError if `num`, `batch_size` or `seed` is out of range."""
     for name, value in (("num", request.num), ("batch-size", request.batch_size)):
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
@@ -55,7 +55,7 @@ def check(request: SampleRequest) -> None:
 
 
 def sampler_name(request: SampleRequest, run: Run) -> str:
-    """The name of the sampler that the request means for this run."""
+    """The name of the sampler of this request; "own" for a sampler of the experiment that SAMPLERS does not have."""
     if request.sampler is not None:
         return request.sampler
     if request.eta is not None:
@@ -64,7 +64,7 @@ def sampler_name(request: SampleRequest, run: Run) -> str:
 
 
 def _identity(request: SampleRequest, run: Run) -> dict[str, Any]:
-    """What decides the images, apart from the run; as it is recorded. The batch size does not."""
+    """The options that determine the images of a run, as they are recorded. The batch size is not one of them."""
     names = ("num", "seed", "steps", "spacing", "eta", "label")
     return {name: getattr(request, name) for name in names} | {"sampler": sampler_name(request, run)}
 
@@ -79,7 +79,7 @@ def check_replaceable(out: Path, overwrite: bool) -> None:
     if out.is_dir() != (out.suffix == ""):
         raise ValueError(f"--out {out} is a {'folder' if out.is_dir() else 'file'}: choose another name")
     if out.is_dir() and not (_only_pictures(out) and figures.provenance_of(out)):
-        raise ValueError(f"--out {out} is a folder of other things, which stay: choose another name")
+        raise ValueError(f"--out {out} is a folder with other things, and is not replaced: choose another name")
 
 
 def _only_pictures(folder: Path) -> bool:
@@ -94,10 +94,10 @@ def _holds(out: Path, provenance: dict[str, Any]) -> bool:
 def draw(
     run: Run, request: SampleRequest, condition: np.ndarray | None, reporter: Reporter | None = None
 ) -> Iterator[np.ndarray]:
-    """The images of the request in batches, uint8 [batch, height, width, channels].
+    """Yields the samples of the request in batches, such as images uint8 [batch, height, width, channels].
 
-    The last batch is computed at full size: there is one compilation, and image i is the same to the bit whatever `num`
-    is.
+    The last batch is computed at full size, so there is one compilation, and image i is the same to the bit for every
+    `num`.
     """
     kind = None if request.sampler is None else SAMPLERS[request.sampler]
     sample = sample_fn(run.experiment, kind, request.steps, request.eta, SPACINGS[request.spacing])
@@ -113,7 +113,7 @@ def labels_of(run: Run, request: SampleRequest) -> np.ndarray | None:
     classes = run.experiment.num_classes
     if classes is None:
         if request.label is not None:
-            raise ValueError(f"--label {request.label}: this run is not class-conditional")
+            raise ValueError(f"--label {request.label}: leave it out, this run is not class-conditional")
         return None
     if request.label is not None and not 0 <= request.label < classes:
         raise ValueError(f"--label {request.label}: the classes are 0 to {classes - 1}")
@@ -123,7 +123,7 @@ def labels_of(run: Run, request: SampleRequest) -> np.ndarray | None:
 
 
 def _name(request: SampleRequest, run: Run) -> str:
-    """The name of the default output."""
+    """The file name of the default output."""
     steps = "" if request.steps is None else f"_steps{request.steps}"
     spacing = "" if request.spacing == "even" else f"_{request.spacing}"
     eta = "" if request.eta is None else f"_eta{request.eta:g}"

@@ -18,35 +18,38 @@ from ddpm_jax.training import EMA, TrainState, accumulate, create, gather_steps,
 from ddpm_jax.training.keys import TRAIN, root_key
 
 RESIDENT_BYTES = 2**30
-"""Data sets of up to this size, as bytes of pixels, are uploaded once and stay on the device."""
+"""Data sets of at most this size, at one byte per element, are uploaded once and stay on the device."""
 MAX_STEPS_A_CALL = 64
 
 
 def make_mesh(text: str | None) -> Mesh:
-    """The mesh of an option such as data=4,fsdp=2; all devices on data by default. Raises ValueError."""
+    """The mesh that `text` describes, such as data=4,fsdp=2; None: all devices on data.
+
+    Raises ValueError for text of another form, or sizes that do not fit the number of devices.
+    """
     return sharding.make_mesh(None if text is None else sharding.parse(text))
 
 
 def check_batch(experiment: Experiment, mesh: Mesh, parts: int = 1) -> None:
-    """Raises ValueError unless the batch divides into its parts and over the devices."""
+    """Raises ValueError unless the batch divides evenly into `parts` and over the devices of the mesh."""
     if parts < 1:
         raise ValueError(f"--accumulate must be at least 1, got {parts}")
     if experiment.batch_size % (parts * mesh.size):
         inside = f" in {parts} parts" if parts > 1 else ""
         raise ValueError(
             f"a batch of {experiment.batch_size} does not divide over {mesh.size} devices{inside}: "
-            f"choose a multiple of {parts * mesh.size}"
+            f"choose a batch size that is a multiple of {parts * mesh.size}"
         )
 
 
 def abstract_state(experiment: Experiment, mesh: Mesh) -> TrainState:
-    """Shapes, types and shardings of the arrays of the state."""
+    """The training state as shapes, types and shardings, without arrays."""
     state = jax.eval_shape(lambda params: create(params, experiment.optimizer), shapes(experiment))
     return sharding.with_shardings(state, mesh)
 
 
 def abstract_batch(experiment: Experiment, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes, types and shardings of the arrays of a batch."""
+    """A batch as shapes, types and shardings, without arrays."""
     spread, stored = sharding.batch_sharding(mesh), jnp.float32 if experiment.data.levels is None else jnp.uint8
     images = jax.ShapeDtypeStruct((experiment.batch_size, *experiment.data.image_shape), stored, sharding=spread)
     if experiment.data.num_classes is None:
@@ -55,7 +58,10 @@ def abstract_batch(experiment: Experiment, mesh: Mesh) -> dict[str, jax.ShapeDty
 
 
 def train_step(experiment: Experiment, mesh: Mesh, parts: int = 1, skip_nan: bool = False):
-    """``(state, batch)`` -> (state, metrics), with the batch split into `parts`."""
+    """Returns ``step(state, batch)`` -> (state, metrics), not yet jitted, which splits the batch into `parts`.
+
+    With `skip_nan` it skips updates whose loss or gradient is not finite.
+    """
     gradient, loss = experiment.gradient, loss_fn(experiment)
     return make_train_step(
         lambda params, key, batch: loss(sharding.all_gathered(params, mesh), key, batch),
@@ -79,13 +85,14 @@ class Program(NamedTuple):
     advance: Callable[[TrainState, int], tuple[TrainState, Any]]
     """``advance(state, step)`` -> (state, metrics) of one call: several steps for resident data, one for a stream."""
     speed: Callable[[float], dict[str, float]]
-    """Steps per second -> the speed in other units, once there was a call: see `Compiled.speed`."""
+    """``speed(steps_per_second)`` -> the speed in other units, empty before the first step: see `Compiled.speed`."""
 
 
 def make_program(experiment: Experiment, mesh: Mesh, source: Sequence, execution: Execution | None = None) -> Program:
-    """The program for data that fit on the device, or for a stream."""
-    resident = len(source) * math.prod(experiment.data.image_shape) <= RESIDENT_BYTES
-    return (_resident if resident else _streamed)(experiment, mesh, source, execution or Execution())
+    """The program for this data set, kept on the device up to `RESIDENT_BYTES` and streamed if it is larger."""
+    item = 4 if experiment.data.levels is None else 1  # float32, or bytes
+    size = len(source) * math.prod(experiment.data.image_shape) * item
+    return (_resident if size <= RESIDENT_BYTES else _streamed)(experiment, mesh, source, execution or Execution())
 
 
 def _resident(experiment: Experiment, mesh: Mesh, source: Sequence, execution: Execution) -> Program:
@@ -96,7 +103,7 @@ def _resident(experiment: Experiment, mesh: Mesh, source: Sequence, execution: E
     compiled = Compiled(jitted(experiment, mesh, gather_steps(step)), experiment, mesh, execution.accumulate)
 
     def advance(state: TrainState, step: int):
-        # short of a full call where the run was resumed between two multiples of `count`
+        # fewer steps than `count` after a resume between two of its multiples, and at the end of the run
         index = rows(step, min(count - step % count, experiment.num_steps - step))
         return compiled(state, data, sharding.to_devices(index, sharding.batch_sharding(mesh, axis=1)))
 
@@ -119,7 +126,7 @@ def _streamed(experiment: Experiment, mesh: Mesh, source: Sequence, execution: E
 
 
 class Compiled:
-    """A jitted step, compiled at the first call with arguments of new shapes, that knows its FLOPs."""
+    """A jitted step that is compiled once for each set of argument shapes, and whose FLOPs are counted."""
 
     def __init__(self, step: Any, experiment: Experiment, mesh: Mesh, parts: int = 1):
         self._step, self._experiment, self._parts, self._devices = step, experiment, parts, mesh.size
@@ -135,7 +142,7 @@ class Compiled:
         return self._compiled[key](state, *rest)
 
     def speed(self, steps_per_second: float) -> dict[str, float]:
-        """ "tflops_per_second" of all devices, and "utilisation", their share of the peak, where these are known."""
+        """Returns "tflops_per_second" of all devices, and "utilisation", its share of their peak, where known."""
         if self._lowered is not None:  # counted here, while the device computes
             self._flops, self._lowered = step_flops(self._experiment, self._lowered, self._parts), None
         if not self._flops:
@@ -148,9 +155,9 @@ class Compiled:
 def step_flops(experiment: Experiment, lowered: Any, parts: int = 1) -> float:
     """Floating-point operations of a step over all devices, as XLA counts them before optimization.
 
-    `lowered` is a function of one or more steps with batches in `parts`. Only the CPU's compiler counts: a step for
-    another device is lowered again for the host's CPU, and the result is 0 where JAX may not use that
-    (``JAX_PLATFORMS``).
+    `lowered` is the lowered function of one or more steps, whose batches are split into `parts`. Only XLA's CPU backend
+    counts: a step for another device is lowered again for the host's CPU, and the result is 0 where ``JAX_PLATFORMS``
+    excludes the CPU.
     """
     counted = flops(lowered)
     if counted is not None:
@@ -164,7 +171,7 @@ def step_flops(experiment: Experiment, lowered: Any, parts: int = 1) -> float:
 
 
 def span(profile: str | None) -> tuple[int, int] | None:
-    """The two steps of START:STOP. Raises ValueError for any other form."""
+    """The steps (START, STOP) of the option START:STOP. Raises ValueError unless both are integers and START < STOP."""
     if profile is None:
         return None
     first, _, last = profile.partition(":")
@@ -174,7 +181,7 @@ def span(profile: str | None) -> tuple[int, int] | None:
 
 
 def profiled(advance: Callable, folder: Path, span: tuple[int, int] | None) -> Callable:
-    """`advance`, tracing the calls that begin within the span into `folder`, for TensorBoard or XProf."""
+    """`advance` with a trace, written to `folder` for TensorBoard or XProf, of the calls that begin within the span."""
     if span is None:
         return advance
     running = False
@@ -195,7 +202,7 @@ def profiled(advance: Callable, folder: Path, span: tuple[int, int] | None) -> C
 
 
 def steps_a_call(experiment: Experiment, backend: str) -> int:
-    """The number of steps in one call, as `lax.scan`: as many as the periods of the run allow; one on CPU.
+    """The number of steps in one call, as a `lax.scan`: a divisor of all periods of the run, at most 64; 1 on a CPU.
 
     Inside a loop XLA's CPU backend computes the weight gradient of a convolution many times slower
     (github.com/jax-ml/jax/issues/12868).

@@ -43,7 +43,7 @@ def train(
 ) -> TrainState:
     """Trains to the end, or until `stop`, from the newest checkpoint in `folder` if there is one. Saves the state.
 
-    Raises ValueError for what `check` finds, and for a loss that is not finite.
+    Raises ValueError for a loss that is not finite. Call `check` first, which finds other mistakes.
     """
     execution, reporter = execution or Execution(), reporter or Reporter()
     mesh, is_leader = make_mesh(execution.mesh), distributed.is_leader()
@@ -78,7 +78,7 @@ def _after_divergence(error: Diverged, good: int | None, folder: Path) -> str:
 
 
 def placement(mesh: Mesh, state: TrainState) -> str:
-    """Devices, mesh and parameters of a run, as a line."""
+    """One line of text on the devices, the mesh and the number of parameters of a run."""
     leaves = jax.tree.leaves(state.params)
     total, sharded = (sum(x.size for x in leaves if kind(x)) for kind in (lambda x: True, _is_sharded))
     axes = ", ".join(f"{name}={size}" for name, size in mesh.shape.items())
@@ -117,12 +117,12 @@ def initial_state(experiment: Experiment, mesh: Mesh) -> TrainState:
 
 
 def _for_one_call() -> dict[str, int] | None:
-    """Compiler options for a program that runs once: on a CPU, optimizing it takes longer than it saves."""
+    """Compiler options for a program that runs once: on a CPU, XLA's optimization takes longer than it saves."""
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
 
 def report(experiment: Experiment, log: Log, reporter: Reporter, speed: Callable[[float], dict[str, float]]):
-    """The action that writes the averages to the log and reports them."""
+    """The action that writes the averages of the metrics to the log and reports them."""
 
     def do(step: int, state: TrainState, averages: dict[str, float]) -> None:
         rate = averages.pop("steps_per_second")

@@ -1,4 +1,4 @@
-"""Comparison of an experiment with the figures that its paper states, without training."""
+"""Comparison of an experiment with the numbers ("figures") that its paper states, without training."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from ddpm_jax.data import flip
 from ddpm_jax.experiment import Experiment, shapes
 
 TOLERANCE = 1e-4
-"""Relative tolerance for figures that are not measured: float32 tables against the paper's decimals."""
+"""Relative tolerance for figures that need no training: it allows for tables in float32."""
 
 
 class Row(NamedTuple):
@@ -21,21 +21,21 @@ class Row(NamedTuple):
     what: str
     expected: float
     here: float | None
-    """The figure of the experiment; None if it is not measured."""
+    """The figure of the experiment; None if it has none, or if it is not measured."""
     agrees: bool | None
-    """Whether the two agree; None for results of training, which are left to judgement."""
+    """Whether `expected` and `here` agree; None for results of training, which are not judged."""
     source: str
     protocol: str = ""
     """How the figure was measured."""
 
 
 def verify(experiment: Experiment, folder: Path | None = None) -> list[Row]:
-    """Each claim of the experiment with the figure of the experiment itself, or as measured in the workdir `folder`.
+    """Compares each claim with the figure of the experiment, or with the result measured in the workdir `folder`.
 
     Raises ValueError for an experiment without claims, or a claim on an unknown figure.
     """
     if not experiment.claims:
-        raise ValueError("this experiment has no claims of a paper: there is nothing to verify")
+        raise ValueError("this experiment has no claims of a paper to verify: choose one that sets `claims`")
     rows = []
     for claim in experiment.claims:
         if claim.what in FIGURES:
@@ -65,7 +65,7 @@ def _variance(experiment: Experiment) -> float | None:
 
 
 def learning_rates(experiment: Experiment, last: int) -> jax.Array:
-    """The learning rates of steps 0 .. `last`: Adam's updates of a parameter whose gradient is always one."""
+    """The learning rates of steps 0 .. `last` of an Adam optimizer: its updates, negated, if every gradient is 1."""
     params = jnp.zeros(())
 
     def move(state, _):
@@ -90,7 +90,7 @@ FIGURES: dict[str, Callable[[Experiment], float | None]] = {
     "learning rate at step 2500": lambda experiment: float(learning_rates(experiment, 2500)[-1]),
     "learning rate after step 5000": lambda experiment: float(learning_rates(experiment, 5001)[-1]),
 }
-"""Figures of an experiment that has not been trained; None where it has no such number."""
+"""The figures that an experiment has without training, by name; None where it has no such figure."""
 
 MEASURED: dict[str, str | None] = {
     "bits/dim": "total",
@@ -99,18 +99,18 @@ MEASURED: dict[str, str | None] = {
     "FID": None,
     "IS": None,
 }
-"""Results of training, and their names in ``evaluation.json``; None if `evaluate` does not measure them."""
+"""Results of training, and their keys under "bpd" in ``evaluation.json``; None if `evaluate` does not measure them."""
 
 
 def _measured(what: str, folder: Path | None) -> tuple[float | None, str]:
-    """The newest measurement with all terms of the whole test split in the workdir, and its protocol."""
+    """(value, protocol) of the newest measurement in the workdir that has all terms of the whole test split."""
     path = None if folder is None else folder / "evaluation.json"
     figure = MEASURED[what]
     if figure is None or path is None or not path.exists():
         return None, "not measured"
     whole = [record for record in json.loads(path.read_text()) if _is_whole(record)]
     if not whole:
-        return None, "not measured in full: ddpm-jax evaluate"
+        return None, "not measured in full: run ddpm-jax evaluate"
     newest = max(whole, key=lambda record: record["step"])
     mean, error = newest["bpd"][figure]
     protocol = (
@@ -143,7 +143,7 @@ def table(rows: list[Row]) -> str:
 
 
 def markdown(command: str, rows: list[Row]) -> str:
-    """The comparison as a row of a Markdown table: run, figures that agree, the paper's results, and ours."""
+    """The comparison as a row of a Markdown table: command, number of figures that agree, the paper's results, ours."""
     checked = [row.agrees for row in rows if row.agrees is not None]
     results = [row for row in rows if row.agrees is None]
     paper = ", ".join(f"{row.what} {_figure(row.expected)}" for row in results) or "no number"

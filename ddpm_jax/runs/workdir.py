@@ -1,4 +1,4 @@
-"""A workdir: the folder of one run, all that sampling and evaluation need.
+"""A workdir, the folder of one run, which holds all that sampling and evaluation need.
 
 It contains ``experiment.py`` (a copy), ``experiment.json`` (knobs, versions, commit), ``checkpoints/``,
 ``metrics.jsonl``, ``events/``, ``samples/``, ``studies/``, ``evaluation.json``, ``rate_distortion.png``, and
@@ -27,10 +27,10 @@ UNFINISHED = {"experiment.py", "experiment.json.part"}
 
 
 def prepare(folder: Path, source: Path, knobs: dict[str, Any], **more: Any) -> bool:
-    """Creates the workdir of this experiment with these knobs. True if it is new, False if it is there already.
+    """Creates the workdir of this experiment with these knobs. Returns True if it is new, False if it exists already.
 
-    `more` is recorded with them. Raises ValueError if the folder belongs to another experiment or other knobs, if it
-    holds something else, or if a knob cannot be stored as JSON.
+    `more` is recorded with the knobs. Raises ValueError if the folder belongs to another experiment or other knobs, if
+    it holds something else, or if a knob cannot be stored as JSON.
     """
     check_knobs(knobs)
     if (folder / "experiment.json").is_file():
@@ -64,13 +64,13 @@ def check_owner(folder: Path, source: Path, knobs: dict[str, Any]) -> None:
 
 
 def read_knobs(folder: Path) -> dict[str, Any]:
-    """The knobs of the run; JSON's lists as tuples."""
+    """The knobs of the run, as recorded in ``experiment.json``, with lists as tuples."""
     record = json.loads((folder / "experiment.json").read_text())["knobs"]
     return {name: _tuples(value) for name, value in record.items()}
 
 
 def own_knobs(folder: Path, source: Path, knobs: dict[str, Any]) -> dict[str, Any]:
-    """The knobs to resume with: those of the run, if the experiment file is its own copy and no knob is given."""
+    """The knobs to resume with: `knobs`, or those of the run if `source` is its copy and `knobs` are the defaults."""
     own = folder / "experiment.py"
     if not (folder / "experiment.json").is_file() or source.resolve() != own.resolve():
         return knobs
@@ -82,7 +82,7 @@ def _tuples(value: Any) -> Any:
 
 
 def check_knobs(knobs: dict[str, Any]) -> None:
-    """Raises ValueError for a knob that JSON would change."""
+    """Raises ValueError for a knob that JSON cannot store unchanged."""
     for name, value in knobs.items():
         kept = _tuples(json.loads(json.dumps(value, default=str)))
         if repr(kept) != repr(value):  # as text: nan equals nan, and 1 differs from 1.0 and True
@@ -126,7 +126,7 @@ def weights(folder: Path, step: int) -> str:
 
 
 def provenance(folder: Path, run: Run, **request: Any) -> dict[str, Any]:
-    """What decides a file made from the run: experiment, knobs, checkpoint, and the request."""
+    """What determines a file made from the run: experiment, knobs, checkpoint, and the request."""
     record = json.loads((folder / "experiment.json").read_text())
     return {"experiment": record["experiment"], "knobs": record["knobs"], "checkpoint": run.step, **request}
 

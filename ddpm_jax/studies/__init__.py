@@ -1,1 +1,1 @@
-"""Pictures of a trained run, one file a paper, and the tour of the mathematics."""
+"""Pictures of a trained run, with one module for each paper, and the tour of the mathematics."""

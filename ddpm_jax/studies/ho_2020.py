@@ -71,7 +71,7 @@ def shared(run: Run, num: int = 8, seed: int = 0, times: Sequence[int] | None = 
     x_T = parts.start(prior_sample(experiment, same), label)
     rows = []
     for t in times:
-        state = parts.advance(same, x_T, T, t, label)  # `num` equal walks: then the memory of the sampler fits all
+        state = parts.advance(same, x_T, T, t, label)  # `num` equal walks, so the sampler's memory fits all samples
         x_0, _ = parts.advance(keys(seed, num), state, t, 0, label)
         rows.append(experiment.encoding.decode(jnp.concatenate([state[0][:1], x_0])))
     return np.stack(rows)
@@ -88,9 +88,9 @@ def interpolate(
 
         x_t = (1 - weight) x_t of the first source + weight x_t of the second,    then sampled from t down to 0
 
-    The sources are at the ends of each row. Each source has its own noise; it and the noise of the sampler are the same
-    for all rows and weights. At t = 0 pixels are interpolated; the larger t, the coarser the features that vary. A
-    class-conditional network is evaluated without a class.
+    The sources are at the ends of each row. Each source has its own noise. This noise and the noise of the sampler are
+    the same for all rows and weights. At t = 0 the pixels are interpolated; the larger t is, the coarser are the
+    features that vary. A class-conditional network is evaluated without a class.
 
     Raises ValueError for a time outside 0..T, and for a network that was trained with classes only.
     """
@@ -137,7 +137,7 @@ def neighbours(run: Run, num: int = 8, seed: int = 0, nearest: int = 7) -> Rows:
 
 
 def _images(source: Sequence, rows: Sequence[int], levels: int | None) -> Images:
-    """These images of the source, as bytes over all 256 levels."""
+    """The images of the source at these rows, with their levels scaled to 0..255."""
     return np.asarray(as_picture(jnp.asarray(load(source, rows)["image"]), levels))
 
 

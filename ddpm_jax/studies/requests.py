@@ -22,34 +22,37 @@ class StudyRequest:
     kind: Kind
     """progressive: estimates of x_0 as t falls.
     shared: samples that share x_t.
-    interpolate: between two images at several t.
+    interpolate: interpolations between two images, at several t.
     neighbours: samples and their nearest training images.
-    chain: the forward and the reverse chain at several t, for points with the drift.
-    denoise: test examples with noise, and restored.
-    inpaint: test examples with a missing part, and filled in."""
+    chain: x_t of the forward and of the reverse chain at several t; for points also the drift of the reverse chain.
+    denoise: test examples, clean, with noise, and restored.
+    inpaint: test examples, clean, with a missing part, and filled in."""
     workdir: Path
     """Folder of the run."""
     out: Path | None = None
-    """Output, a .png. Default: in studies/ of the workdir."""
+    """Picture to write, a .png. Default: a file in studies/ of the workdir."""
     num: int | None = None
-    """Number of rows (progressive, neighbours), samples (shared), weights (interpolate) or examples (the others)."""
+    """Number of rows (progressive, neighbours), of samples per row (shared), of weights (interpolate) or of examples
+    (the others). Default: 8 images, 20 sequences or 2000 points."""
     seed: int = 0
     """Seed of the noise and of the choice of examples, 0 to 2^32 - 1."""
     times: tuple[int, ...] | None = field(default=None, metadata=_only("shared", "interpolate", "chain"))
-    """Values of t (shared, interpolate, chain)."""
+    """Values of t (shared, interpolate, chain), 0 to T; for shared 1 to T. Default: T, 3T/4, T/2, T/4 for shared; nine,
+    evenly spaced from 0 to T, for interpolate; 0, T/2, T for chain."""
     weights: tuple[float, ...] | None = field(default=None, metadata=_only("interpolate"))
-    """Weights of the second image, 0 to 1 (interpolate). Default: evenly spaced, as many as --num."""
+    """Weights of the second image, 0 to 1 (interpolate). Default: --num weights, evenly spaced from 0 to 1."""
     split: Literal["test", "train"] = field(default="test", metadata=_only("interpolate"))
-    """Split of the two images (interpolate)."""
+    """Split from which the two images are chosen (interpolate)."""
     noise: float | None = field(default=None, metadata=_only("denoise"))
-    """Standard deviation of the added noise in units of x_0, or probability that a bit is flipped (denoise).
+    """Standard deviation of the noise added to x_0, above 0; for bits, probability of a flip, in (0, 0.5) (denoise).
     Default: 1, or 0.1 for bits."""
     annealed: bool = field(default=False, metadata=_only("denoise"))
-    """Multiply each step by r^((T - s) / T) instead of r (denoise)."""
+    """Multiply the kernel of a step to s by r^((T - s) / T) instead of r, where r(x) = p(noisy example | x_0 = x)
+    (denoise)."""
     missing: Missing = field(default="centre", metadata=_only("inpaint"))
-    """Part that is filled in (inpaint)."""
+    """Part of each example that is removed and filled in (inpaint). centre is 0.3 to 0.7 of each side."""
     noised: bool = field(default=False, metadata=_only("inpaint"))
-    """Replace known pixels by samples at the noise level of each t, not by their clean values (inpaint)."""
+    """Hold the known part at samples of q(x_t | x_0) at each t, instead of its clean values (inpaint)."""
     overwrite: bool = False
     """Replace an existing output."""
 
@@ -64,7 +67,7 @@ class TourRequest:
 
     source: str = "digits"
     """Folder of a run on images, or a data set: digits, mnist_5000, dead_leaves, mnist, fashion_mnist or cifar10.
-    The option's name may be left out."""
+    The name --source may be left out."""
     out: Path = Path("tour")
     """Folder for the pictures and index.html."""
     overwrite: bool = False

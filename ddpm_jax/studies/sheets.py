@@ -1,4 +1,4 @@
-"""A study of a trained run, as one picture in a file."""
+"""Draws a study of a trained run as one picture, and writes it to a file."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -17,25 +17,25 @@ from ddpm_jax.training.keys import check_seed
 
 
 class Sheet(NamedTuple):
-    """A picture, uint8 [height, width, channels], and what it shows."""
+    """A picture, uint8 [height, width, channels], and a phrase that describes it."""
 
     picture: np.ndarray
     caption: str
 
 
 class Study(NamedTuple):
-    """A kind of study."""
+    """A kind of study: the function that draws it, and whether it needs images."""
 
     draw: Callable[[Run, StudyRequest], Sheet]
     images_only: bool = False
-    """Whether it needs a run on images; the others also draw points and sequences of bits."""
+    """Whether the data of the run must be images. Other studies also draw points and sequences of bits."""
 
 
 def study_to_file(request: StudyRequest) -> str:
     """Draws the study and writes it as a PNG, with its provenance. Returns a line that names the file.
 
     Raises ValueError for numbers out of range, options of another study, data that the study cannot draw, and an output
-    that exists or is no .png.
+    that exists or is no .png; FileNotFoundError for a folder that is no workdir.
     """
     check(request)
     run = workdir.load(request.workdir)
@@ -72,7 +72,7 @@ def check_output(out: Path, overwrite: bool) -> None:
     if out.suffix != ".png":
         raise ValueError(f"--out {out}: a study is a picture, end it in .png")
     if out.exists() and not overwrite:
-        raise ValueError(f"{out} exists: choose another name with --out, or --overwrite")
+        raise ValueError(f"{out} exists: choose another name with --out, or replace it with --overwrite")
 
 
 def _progressive(run: Run, request: StudyRequest) -> Sheet:
@@ -101,7 +101,7 @@ def _neighbours(run: Run, request: StudyRequest) -> Sheet:
 
 
 def _chain(run: Run, request: StudyRequest) -> Sheet:
-    """The forward chain above the reverse chain; for points with the drift below."""
+    """A row of the forward chain above a row of the reverse chain; for points, a third row shows the drift."""
     T = run.experiment.process.schedule.num_steps
     times = request.times or (0, T // 2, T)
     chains = sohl_dickstein_2015.chain(run, times, request.num or _default_num(run), request.seed)
@@ -116,13 +116,13 @@ def _chain(run: Run, request: StudyRequest) -> Sheet:
 def _denoise(run: Run, request: StudyRequest) -> Sheet:
     num = request.num or _default_num(run)
     restored = sohl_dickstein_2015.denoise(run, num, request.seed, request.noise, request.annealed)
-    return Sheet(_restored(restored), "test examples, with noise, restored")
+    return Sheet(_restored(restored), "test examples (clean, with noise, restored)")
 
 
 def _inpaint(run: Run, request: StudyRequest) -> Sheet:
     num = request.num or _default_num(run)
     restored = sohl_dickstein_2015.inpaint(run, num, request.seed, request.missing, request.noised)
-    return Sheet(_restored(restored), f"test examples, with the {request.missing} missing, filled in")
+    return Sheet(_restored(restored), f"test examples (clean, with the {request.missing} missing, filled in)")
 
 
 def _rows(rows: np.ndarray) -> Sheet:
@@ -131,7 +131,7 @@ def _rows(rows: np.ndarray) -> Sheet:
 
 
 def _default_num(run: Run) -> int:
-    """The default number of examples: 8 images, 20 sequences, or 2000 points, which are drawn in one square."""
+    """The default number of examples: 8 images, 20 sequences, or 2000 points, which share one scatter plot."""
     if run.experiment.data.levels is None:
         return 2000
     return 8 if len(run.experiment.data.image_shape) == 3 else 20

@@ -1,7 +1,7 @@
-"""The studies of Sohl-Dickstein et al. 2015: both chains, and the reverse chain multiplied by a second distribution.
+"""The studies of Sohl-Dickstein et al. 2015: the forward and the reverse chain, denoising, inpainting.
 
-Each is a function of a trained run. The seed chooses the test examples and their noise. Results are decoded: images as
-bytes, points as floats.
+Each is a function of a trained run. The seed chooses the test examples and their noise. Results are decoded: images and
+bits as uint8 over 0..255, points as floats.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,15 +24,15 @@ from ddpm_jax.training.keys import keys
 
 
 class Chain(NamedTuple):
-    """Both chains at some times, each [times, num, ...]."""
+    """The forward and the reverse chain at some times; each array is [times, num, ...]."""
 
     forward: np.ndarray
     """x_t of the forward chain from test examples, with the same noise at all t."""
     reverse: np.ndarray
     """x_t of the reverse chain from samples of the prior."""
     drift: np.ndarray
-    """mode of p(x_{t-1} | x_t) - x_t of the reverse chain, in units of x_0. At t = 0, and at t = 1, whose step may be
-    fixed, it is that of the kernel for t = 2."""
+    """The mode of p(x_{t-1} | x_t) minus x_t, for x_t of the reverse chain, in units of x_0 (not decoded). At t = 0,
+    which has no step, and at t = 1, whose step may be fixed, the kernel for t = 2 is used."""
 
 
 def chain(run: Run, times: Sequence[int], num: int = 8, seed: int = 0) -> Chain:
@@ -80,11 +80,11 @@ class Restored(NamedTuple):
 
 
 def denoise(run: Run, num: int = 8, seed: int = 0, noise: float | None = None, annealed: bool = False) -> Restored:
-    """Test examples with noise, and restored (2015, Section 2.5 and Figure 3).
+    """Test examples, the same with noise, and restored by the reverse chain (2015, Section 2.5 and Figure 3).
 
     `noise` is the standard deviation of the noise added to x_0, by default 1; for bits it is the probability that a bit
-    is flipped, by default 0.1. Each step of the reverse chain is multiplied by r(x) = p(corrupted | x_0 = x), or by
-    r to the power (T - s) / T if `annealed`. The result is not a sample of the posterior p(x_0 | corrupted): see
+    is flipped, by default 0.1. The kernel of each step to s is multiplied by r(x) = p(corrupted | x_0 = x), or by r to
+    the power (T - s) / T if `annealed`. The result is not a sample of the posterior p(x_0 | corrupted): see
     `guidance.tilted`.
 
     Raises ValueError for a deviation that is not positive, or a probability outside (0, 0.5).
@@ -100,11 +100,11 @@ def denoise(run: Run, num: int = 8, seed: int = 0, noise: float | None = None, a
 
 
 def inpaint(run: Run, num: int = 8, seed: int = 0, missing: Missing = "centre", noised: bool = False) -> Restored:
-    """Test examples with a missing part, and filled in (2015, Section 2.5 and Figure 5).
+    """Test examples, the same with a missing part, and filled in by the reverse chain (2015, Section 2.5 and Figure 5).
 
-    The missing part of a corrupted example is noise. The known part is held at its clean values at every t, as in the
-    paper, or at samples of the noise level of each t if `noised`. "centre" is the middle 40 % of each side; the other
-    parts are halves.
+    The missing part of a corrupted example is a sample of the prior. The known part is held at its clean values at
+    every t, as in the paper, or at samples of q(x_t | x_0) if `noised`. "centre" is the middle 40 % of each side; the
+    other parts are halves.
     """
     batch_keys = keys(seed, num)
     x_0, label = _test_examples(run, batch_keys, seed)
@@ -120,7 +120,10 @@ def inpaint(run: Run, num: int = 8, seed: int = 0, missing: Missing = "centre", 
 
 
 def hole(shape: tuple[int, ...], missing: Missing) -> Bool[np.ndarray, "*shape"]:
-    """True where an example of this shape is missing; "left" and "top" are the first half of a point or sequence."""
+    """The mask of the missing part of an example of this shape: True where it is missing.
+
+    In points and sequences "left" and "top" are the first half, "right" and "bottom" the second half.
+    """
     sides = shape[:2] if len(shape) == 3 else shape[:1]
     inside = [slice(None)] * len(sides)
     if missing == "centre":
@@ -135,7 +138,7 @@ def hole(shape: tuple[int, ...], missing: Missing) -> Bool[np.ndarray, "*shape"]
 
 
 TimesR = Callable[[Kernel], Kernel]
-"""Multiplies a kernel by r."""
+"""``times_r(kernel)`` -> the kernel multiplied by r, as in `denoise`."""
 
 
 def _with_noise(batch_keys: Array, x_0: Array, noise: float | None, anneal_over: int | None) -> tuple[Array, TimesR]:

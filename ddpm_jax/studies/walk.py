@@ -1,7 +1,7 @@
-"""Walks in parts with a run's own sampler, and the keys for noise that is not part of a walk.
+"""Sampling in parts with a run's own sampler, and keys for the noise of a study that is not noise of the sampler.
 
-A walk folds 0 into the key of an example for x_T, and 1 .. T for its steps. Studies fold T + 1 for other noise and
-T + 2 for a random encoding, so no two of them coincide.
+Sampling over all T steps is called a walk. It folds 0 into the key of an example for x_T, and 1 .. T for its steps.
+Studies fold T + 1 for the noise that they add and T + 2 for a random encoding, so no two draws share a key.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,17 +22,17 @@ State = tuple[Array, Any]
 
 
 class Walk(NamedTuple):
-    """A run's own sampler over all T steps, in parts. A walk in parts is the same walk as one in a single part."""
+    """A run's own sampler over all T steps, in parts. The result is the same as without a division into parts."""
 
     start: Callable[[Array, Label], State]
-    """``start(x, condition)`` -> the state before the first step."""
+    """``start(x, condition)`` -> the state at x before the first step. A walk may start at any t."""
     advance: Callable[[Key[Array, " batch"], State, int, int, Label], State]
     """``advance(keys, state, t, s, condition)`` -> the state at time s, from the state at time t >= s. One compilation
     serves all t and s."""
 
 
 def walk(run: Run) -> Walk:
-    """The walk of this run."""
+    """The walk with the sampler and the parameters of this run."""
     T, sampler_of = run.experiment.process.schedule.num_steps, sampler_fn(run.experiment)
 
     @jax.jit
@@ -48,12 +48,12 @@ def walk(run: Run) -> Walk:
 
 
 def noise_keys(experiment: Experiment, batch_keys: Key[Array, " batch"]) -> Key[Array, " batch"]:
-    """Keys for the noise that a study adds to its examples."""
+    """Keys for the noise that a study adds to its examples, one per key."""
     return fold(batch_keys, experiment.process.schedule.num_steps + 1)
 
 
 def encoding_keys(experiment: Experiment, batch_keys: Key[Array, " batch"]) -> Key[Array, " batch"]:
-    """Keys for the encoding of examples."""
+    """Keys for the encoding of examples, which may be random, one per key."""
     return fold(batch_keys, experiment.process.schedule.num_steps + 2)
 
 

@@ -1,1 +1,1 @@
-"""The machine: settings of a process on a CPU, and files that are written whole."""
+"""The machine: settings of a process that computes on a CPU, and files that are written completely or not at all."""

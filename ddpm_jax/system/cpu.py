@@ -53,9 +53,9 @@ def _may_have_accelerator() -> bool:
 def keep_memory() -> None:
     """Keeps freed memory in the process for the next step. Does nothing where JAX may find an accelerator.
 
-    By default the memory of a step is returned to the system and requested again page by page, a tenth of the time of
-    a step. glibc keeps large blocks for the main thread only, so JAX's asynchronous dispatch is turned off: the host
-    waits for each step.
+    By default the memory of a step is returned to the system and requested again page by page, which takes a tenth of
+    the time of a step. glibc keeps large blocks for the main thread only, so JAX's asynchronous dispatch is turned off:
+    the host waits for each step.
     """
     if _may_have_accelerator():
         return

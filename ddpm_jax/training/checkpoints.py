@@ -1,4 +1,4 @@
-"""Orbax checkpoints of a train state: written in the background, several kept, the newest readable one restored."""
+"""Orbax checkpoints of a `TrainState`: written in the background; the newest readable one is restored."""
 
 import logging
 import shutil
@@ -20,13 +20,13 @@ def manager(folder: Path, max_to_keep: int = 3) -> ocp.CheckpointManager:
 
 
 def reader(folder: Path) -> ocp.CheckpointManager:
-    """The checkpoints in `folder`, read-only; an absent folder has none."""
+    """A read-only manager of the checkpoints in `folder`; a folder that does not exist has no checkpoints."""
     options = ocp.CheckpointManagerOptions(read_only=True, create=False)
     return ocp.CheckpointManager(folder.absolute(), options=options)
 
 
 def save(checkpoints: ocp.CheckpointManager, state: TrainState) -> None:
-    """Starts to write the state in the background; does nothing if its step is saved already."""
+    """Starts to write the state in the background; does nothing if there is a checkpoint of its step already."""
     step = int(state.step)
     if step in checkpoints.all_steps():
         return
@@ -35,9 +35,10 @@ def save(checkpoints: ocp.CheckpointManager, state: TrainState) -> None:
 
 
 def _to_items(state: TrainState) -> dict[str, Any]:
-    """The state as the items of a checkpoint. `EMA` is one of its own, so that sampling reads nothing else.
+    """The items of the checkpoint of a state. `EMA` is an item of its own, so that sampling reads nothing else.
 
-    The items "ema" and "rest" are those of version 0.1; "more" is written only if there is more.
+    The items "ema" and "rest" have the format of version 0.1. "more" is written only if there are other averages or a
+    history.
     """
     averages = dict(state.averages)
     ema = averages.pop(EMA)
@@ -55,8 +56,8 @@ def _from_items(items: Any) -> TrainState:
 def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState | None:
     """The newest readable state, with the shapes and shardings of `like`; None if there is no checkpoint.
 
-    Newer checkpoints that cannot be read are moved to ``damaged/`` beside the folder, and a warning names them. If none
-    can be read nothing is moved and ValueError gives the newest one's error.
+    Newer checkpoints that cannot be read are moved to ``damaged/`` beside the folder, and a warning names them. If no
+    checkpoint can be read, none is moved, and ValueError is raised with the error of the newest one.
     """
     items = {name: ocp.args.StandardRestore(item) for name, item in _to_items(like).items()}
     found = _newest_readable(checkpoints, ocp.args.Composite(**items))
@@ -69,7 +70,7 @@ def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState 
 
 
 def restore_ema(checkpoints: ocp.CheckpointManager, like: Any) -> tuple[Any, int] | None:
-    """The averaged parameters of the newest readable checkpoint, and its step; None if there is no checkpoint.
+    """(parameters, step): the averaged parameters `EMA` of the newest readable checkpoint; None if there is none.
 
     Changes nothing in the folder. Raises ValueError if there are checkpoints but none can be read.
     """
@@ -78,14 +79,14 @@ def restore_ema(checkpoints: ocp.CheckpointManager, like: Any) -> tuple[Any, int
 
 
 def _newest_readable(checkpoints: ocp.CheckpointManager, args: ocp.args.Composite) -> tuple[Any, int, list[int]] | None:
-    """(items, step, steps of the newer ones that could not be read), or None where there are no checkpoints at all."""
+    """(items, step, steps of the newer checkpoints that cannot be read), or None if there are no checkpoints at all."""
     damaged, errors = [], []
     for step in sorted(checkpoints.all_steps(), reverse=True):
         try:
             return checkpoints.restore(step, args=args), step, damaged
-        except Exception as error:  # a damaged file surfaces as any of a dozen types
+        except Exception as error:  # a damaged file raises one of many exception types
             reason = str(error).strip().split("\n")[0]
-            logger.warning("checkpoint %d cannot be read (%.200s): trying the one before", step, reason)
+            logger.warning("checkpoint %d cannot be read (%.200s): trying the previous one", step, reason)
             damaged.append(step)
             errors.append(reason)
     if errors:

@@ -1,17 +1,18 @@
-"""Several processes as one run, by JAX's distributed runtime. Process 0 writes; all stop at the same step."""
+"""Runs of several processes, connected by JAX's distributed runtime. Process 0 writes; all stop at the same step."""
 
 import jax
 from jax.experimental import multihost_utils
 
 HEARTBEAT_SECONDS = 30
-"""Seconds without a sign of life of a process after which the others end; JAX's default is 100."""
+"""Seconds without a heartbeat from a process after which the other processes end; JAX's default is 100."""
 
 
 def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
-    """Connects this process to the others of a run, given by the arguments or detected by JAX.
+    """Connects this process to the other processes of a run, given by the arguments or detected by JAX.
 
-    JAX detects SLURM, Open MPI, Kubernetes and TPU pods. Otherwise, and in a program that has used its devices already,
-    the process stays alone. Raises ValueError if only some of the arguments are given.
+    JAX detects SLURM, Open MPI, Kubernetes and TPU pods. If it detects none of them, or has used its devices already,
+    the process stays alone. Raises ValueError if only some of the arguments are given, or for a `process_id` outside
+    0 .. num_processes - 1.
     """
     given = (coordinator, num_processes, process_id)
     if any(each is not None for each in given) and None in given:
@@ -37,14 +38,14 @@ def is_alone() -> bool:
 
 
 def wait(name: str) -> None:
-    """Waits until all processes have called it with this name."""
+    """Waits until all processes have called `wait` with this name."""
     if not is_alone():
         multihost_utils.sync_global_devices(name)
 
 
 def stop_requested(call: int) -> bool:
-    """Whether all processes stop at this call, since one of them received SIGTERM. The same result in all of them.
+    """Whether all processes must stop now, because one of them received SIGTERM. All processes get the same result.
 
-    Every process must call this once per call of the step, with the same numbers.
+    Every process must call this once per call of the train step, with the same `call` = 1, 2, ..
     """
     return multihost_utils.reached_preemption_sync_point(call)

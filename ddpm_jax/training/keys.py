@@ -1,25 +1,25 @@
-"""Random keys: one root per seed and purpose, and one key per image."""
+"""Random keys: one root key per seed and purpose, and one key per image."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 INIT, TRAIN, SAMPLE, EVALUATE = range(4)
-"""What randomness is for. No two purposes share a key."""
+"""The purposes of random keys: initialization, training, sampling, evaluation. Each has a root key of its own."""
 
 
 def check_seed(seed: int) -> None:
-    """Raises ValueError for a seed outside 0 .. 2^32 - 1, of which JAX would ignore the upper bits."""
+    """Raises ValueError for a seed outside 0 .. 2^32 - 1, whose upper bits JAX would ignore."""
     if not 0 <= seed < 2**32:
         raise ValueError(f"a seed must be between 0 and 2^32 - 1, got {seed}")
 
 
 def root_key(seed: int, purpose: int) -> Key[Array, ""]:
-    """The key that all randomness for this purpose (INIT, TRAIN, SAMPLE or EVALUATE) is derived from."""
+    """The key from which all randomness for this purpose (INIT, TRAIN, SAMPLE or EVALUATE) is derived."""
     check_seed(seed)
     return jax.random.fold_in(jax.random.key(seed), purpose)
 
 
 def keys(seed: int, num: int, start: int = 0, purpose: int = SAMPLE) -> Key[Array, " num"]:
-    """The keys of images `start` .. `start + num - 1` of `seed`. That of image i depends on (seed, i) only."""
+    """The keys of images `start` .. `start + num - 1`. The key of image i depends on (seed, purpose, i) only."""
     return jax.vmap(jax.random.fold_in, (None, 0))(root_key(seed, purpose), jnp.arange(start, start + num))

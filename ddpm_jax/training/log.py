@@ -8,9 +8,9 @@ import numpy as np
 
 
 class Log:
-    """Appends to ``metrics.jsonl`` and ``events/`` in `folder`, or does nothing for None. Use as a context manager.
+    """Appends to ``metrics.jsonl`` and ``events/`` in `folder`; does nothing if `folder` is None. A context manager.
 
-    Opened at step n, it first drops the rows beyond n of an earlier start: those steps are computed again.
+    A log that is opened at step n first drops the rows of later steps, since a resumed run computes them again.
     """
 
     def __init__(self, folder: Path | None, step: int):
@@ -33,7 +33,7 @@ class Log:
                 opened.close()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Writes one row of numbers."""
+        """Writes one row of named numbers for this step, to ``metrics.jsonl`` and to the TensorBoard events."""
         if self._lines is None or self._events is None:
             return
         self._lines.write(json.dumps({"step": step, **{name: float(value) for name, value in values.items()}}) + "\n")

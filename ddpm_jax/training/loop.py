@@ -1,4 +1,4 @@
-"""The training loop: steps, and actions at given periods. It knows neither data nor model."""
+"""The training loop: calls of the train step, and actions every so many steps. Independent of data and model."""
 
 import math
 import os
@@ -15,23 +15,23 @@ from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import Metrics
 
 Advance = Callable[[TrainState, int], tuple[TrainState, Metrics]]
-"""``advance(state, step)`` -> (the state one or more steps later, the metrics of each step stacked, [count])."""
+"""``advance(state, step)`` -> (state, metrics): the state after `count` >= 1 steps, and their metrics, each [count]."""
 
 
 class Action(NamedTuple):
-    """Something done every `every` steps and, if `at_end`, after the last one; 0 is never."""
+    """A function that `fit` calls every `every` steps and, if `at_end`, after the last step; with `every` 0, never."""
 
     every: int
     do: Callable[[int, TrainState, dict[str, float]], None]
-    """``do(step, state, averages)``; the averages are those of the metrics since the last time."""
+    """``do(step, state, averages)``, with the means of the metrics since the last call, and "steps_per_second"."""
     at_end: bool = True
 
 
 class StopRequest:
     """Turns the first Ctrl-C or SIGTERM into a request to stop after the current step; a second Ctrl-C interrupts.
 
-    Several processes all stop at the same step, whichever received the signal. Use as a context manager; `signal` is
-    the number of the signal, or None.
+    With several processes, all stop at the same step, whichever received the signal. Use as a context manager; the
+    attribute `signal` is the number of the signal, or None.
     """
 
     def __init__(self):
@@ -46,7 +46,7 @@ class StopRequest:
         return self
 
     def reached(self) -> bool:
-        """Whether to stop here. Every process must call this once per call of the step."""
+        """Whether to stop now. Every process must call this once per call of the train step."""
         if distributed.is_alone():
             return self.signal is not None
         self._calls += 1
@@ -74,10 +74,11 @@ class Diverged(ValueError):
 def fit(
     state: TrainState, advance: Advance, num_steps: int, actions: Iterable[Action], stop: StopRequest
 ) -> TrainState:
-    """Trains from the step of `state` to `num_steps`, or until `stop`, and runs the actions at their periods.
+    """Trains from the step of `state` to `num_steps`, or until `stop`; returns the last state.
 
-    Each call must end on a multiple of every action's period, or before it. The host prepares one call while the device
-    computes the one before. Raises Diverged for a loss that is not finite, before an action gets the state.
+    Calls each action at its multiples of `every`, so no call of `advance` may pass over one. The host prepares one call
+    while the device computes the previous one. Raises Diverged if a loss is not finite, skipped steps aside: when the
+    next action is due, or before returning.
     """
     step, pending = int(state.step), None
     timers = [(action, _Averages(step)) for action in actions if action.every]
@@ -89,13 +90,15 @@ def fit(
             averages.add(metrics)
             if step % action.every == 0 or (action.at_end and step == num_steps):
                 action.do(step, state, averages.take())
+    for _, averages in timers:
+        averages.check()
     return state
 
 
 class _Averages:
-    """Means of the metrics since the last `take`, and steps per second. The metrics stay on the device until then.
+    """Means of the metrics since the last `take`, and steps per second. The metrics stay on the device until `take`.
 
-    Skipped steps are counted and excluded from the means.
+    Skipped steps are counted, and excluded from the means.
     """
 
     def __init__(self, step: int):
@@ -107,15 +110,25 @@ class _Averages:
     def add(self, metrics: Metrics) -> None:
         self._metrics.append(metrics)
 
-    def take(self) -> dict[str, float]:
+    def check(self) -> None:
+        """Raises Diverged if a loss since the last `take` is not finite."""
+        if self._metrics:
+            self._checked()
+
+    def _checked(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """The metrics since the last `take`, and which steps were not skipped. Raises Diverged."""
         rows = jax.device_get(self._metrics)
         values = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-        count = len(values["loss"])
-        rate = count / (time.perf_counter() - self._start)
-        good = values.pop("skipped", np.zeros(count)) == 0
+        good = values.pop("skipped", np.zeros(len(values["loss"]))) == 0
         bad = np.flatnonzero(good & ~np.isfinite(values["loss"]))
         if bad.size:
             raise Diverged(f"the loss is {values['loss'][bad[0]]} at step {self._step + bad[0] + 1}")
+        return values, good
+
+    def take(self) -> dict[str, float]:
+        values, good = self._checked()
+        count = len(good)
+        rate = count / (time.perf_counter() - self._start)
         self._reset(self._step + count)
         means = {name: float(value[good].mean()) if good.any() else math.nan for name, value in values.items()}
         return means | {"steps_per_second": rate} | ({} if good.all() else {"skipped": float((~good).sum())})

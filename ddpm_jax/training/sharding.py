@@ -1,4 +1,4 @@
-"""Shardings: how the arrays of a run are spread over the devices of all its processes."""
+"""Shardings: how the arrays of a run are distributed over the devices of all its processes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ SMALL = 2**14
 
 
 def parse(text: str) -> dict[str, int]:
-    """``"data=4,fsdp=2"`` as a mapping. Raises ValueError for any other form."""
+    """The sizes of the mesh axes, by name, from text such as ``"data=4,fsdp=2"``. Raises ValueError for other forms."""
     sizes = {}
     for part in text.split(","):
         name, _, size = part.partition("=")
@@ -26,10 +26,10 @@ def parse(text: str) -> dict[str, int]:
 
 
 def make_mesh(sizes: Mapping[str, int] | None = None, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh with the axes `AXES` over these devices, by default all.
+    """The mesh with the axes `AXES` over these devices, by default all devices of all processes.
 
-    A missing size of "fsdp" is 1; a missing size of "data" uses up the devices. Raises ValueError if data times fsdp is
-    not the number of devices.
+    If the size of "fsdp" is missing, it is 1; if the size of "data" is missing, it is the number of devices divided by
+    fsdp. Raises ValueError if data times fsdp is not the number of devices.
     """
     sizes, count = dict(sizes or {}), jax.device_count() if devices is None else len(devices)
     fsdp = sizes.get("fsdp", 1)
@@ -41,19 +41,19 @@ def make_mesh(sizes: Mapping[str, int] | None = None, devices: Sequence[Any] | N
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of an array that each device has whole."""
+    """The sharding of an array of which each device has a full copy."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """The sharding of a batch along `axis` over all devices; its size must be a multiple of their number."""
+    """The sharding of a batch along `axis` over all devices; the batch size must be a multiple of their number."""
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXES))
 
 
 def parameter_sharding(shape: tuple[int, ...], mesh: Mesh, small: int = SMALL) -> NamedSharding:
-    """The sharding of a parameter: over "fsdp" along its largest axis that divides, the last one among equals.
+    """The sharding of a parameter over "fsdp": along its largest axis that fsdp divides, the last one among equals.
 
-    Small arrays, and those without such an axis, are replicated.
+    Arrays of fewer than `small` elements, and those without such an axis, are replicated.
     """
     parts = mesh.shape["fsdp"]
     axes = [axis for axis, size in enumerate(shape) if size % parts == 0]
@@ -64,7 +64,7 @@ def parameter_sharding(shape: tuple[int, ...], mesh: Mesh, small: int = SMALL) -
 
 
 def with_shardings(tree: Any, mesh: Mesh, small: int = SMALL) -> Any:
-    """The shapes of the tree, each with its `parameter_sharding`."""
+    """The shapes and dtypes of the arrays of the tree, each with its `parameter_sharding`."""
 
     def one(x: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parameter_sharding(x.shape, mesh, small))
@@ -78,10 +78,11 @@ def shardings(tree: Any) -> Any:
 
 
 def all_gathered(tree: Any, mesh: Mesh) -> Any:
-    """All-gathers the fsdp-sharded parameters, inside a jitted function; otherwise XLA shards activations like them.
+    """All-gathers the fsdp-sharded parameters, for use inside a jitted function.
 
-    All parameters are gathered at once, before they are used: this saves memory for state (averages, optimizer), not
-    for the parameters during the step. It is not ZeRO-3.
+    Without it XLA would shard the activations like the parameters. All parameters are gathered at once, before they are
+    used, so fsdp saves memory for the averages and the optimizer state, but not for the parameters during a step: this
+    is not ZeRO-3.
     """
     if mesh.shape["fsdp"] == 1:
         return tree
@@ -89,21 +90,21 @@ def all_gathered(tree: Any, mesh: Mesh) -> Any:
 
 
 def to_devices(tree: Any, sharding: NamedSharding) -> Any:
-    """Uploads host arrays, of which every process has the whole."""
+    """Uploads host arrays to the devices with this sharding; every process must have the full arrays."""
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
-    # device_put would send the processes' copies around to compare them
+    # device_put would exchange the processes' copies to compare them
     return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, sharding, lambda index: x[index]), tree)
 
 
 def local_rows(batch_size: int, sharding: NamedSharding) -> np.ndarray:
-    """The rows of a batch that are on the devices of this process, in increasing order."""
+    """The indices of the rows of a batch that are on the devices of this process, in increasing order."""
     spans = sharding.addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[span] for span in spans if span is not None]))
 
 
 def rows_to_devices(tree: Any, rows: np.ndarray, batch_size: int, sharding: NamedSharding) -> Any:
-    """Uploads batches of which this process has the rows `rows` only."""
+    """Uploads batches of which this process has only the rows with the indices `rows`: see `local_rows`."""
 
     def one(x: np.ndarray) -> jax.Array:
         def piece(index: Any) -> np.ndarray:

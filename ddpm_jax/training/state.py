@@ -1,4 +1,4 @@
-"""The state of a run after a step: arrays only, which is all that a checkpoint holds."""
+"""The state of a training run after a step: the arrays that a checkpoint contains."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -8,24 +8,24 @@ import optax
 from jaxtyping import Array, Int
 
 EMA = "ema"
-"""The name of the average that is sampled from and evaluated."""
+"""The name of the averaged parameters that are used for sampling and evaluation."""
 
 
 class TrainState(NamedTuple):
-    """Holds no random state and no position in the data: both follow from the seed and the step."""
+    """The state of a training run. The random keys and the position in the data follow from the seed and the step."""
 
     step: Int[Array, ""]
     params: Any
     averages: dict[str, Any]
-    """Averages of the parameters by name; `EMA` is always there."""
+    """Averages of the parameters over the steps, by name; `EMA` is always one of them."""
     opt_state: Any
     history: Any = None
-    """What the loss keeps from step to step, such as the losses by t for importance sampling; None if nothing."""
+    """Arrays that a train step keeps for later steps, such as the losses by t for importance sampling of t, or None."""
 
 
 def create(
     params: Any, optimizer: optax.GradientTransformation, averages: Iterable[str] = (EMA,), history: Any = None
 ) -> TrainState:
-    """The state at step 0. Averages start at the parameters, as in the released code of Ho et al. 2020."""
+    """The state at step 0. Each average starts as `params`, as in the released code of Ho et al. 2020."""
     started = dict.fromkeys(averages, params)
     return TrainState(jnp.zeros((), jnp.int32), params, started, optimizer.init(params), history)

@@ -1,4 +1,4 @@
-"""One optimization step, and several of them in one call over data that stay on the device."""
+"""The train step, and several train steps in one call with data that stay on the device."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,10 +20,10 @@ Step = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 
 def ema_ramp(decay: float) -> optax.Schedule:
-    """An EMA decay that forgets the initial parameters: ``min(decay, (1 + step) / (10 + step))``.
+    """An EMA decay that starts small and rises to `decay`: ``min(decay, (1 + step) / (10 + step))``.
 
-    For runs that are shorter than a few times ``1 / (1 - decay)`` steps, in which a constant decay would keep much of
-    the initial parameters. Ho et al. 2020 use a constant decay.
+    For runs that are shorter than a few times ``1 / (1 - decay)`` steps, in which the average with a constant decay
+    would keep much of the initial parameters. Ho et al. 2020 use a constant decay.
     """
     return lambda step: jnp.minimum(decay, (1 + step) / (10 + step))
 
@@ -31,9 +31,9 @@ def ema_ramp(decay: float) -> optax.Schedule:
 def clip_in_parts(parts: int, max_norm: float = 1.0) -> Callable[[LossFn], ValueAndGrad]:
     """Like `jax.value_and_grad`, but splits the batch into parts, clips each part's gradient, and averages them.
 
-    This is what the released code of Ho et al. 2020 does, where a part is the share of one replica. Parts are
-    contiguous, as the devices' shares of the batch are; a device with several parts holds as many gradients. Raises
-    ValueError for a batch that is not a multiple of `parts`.
+    The released code of Ho et al. 2020 does so: a part is the share of one replica. Each gradient is clipped to the
+    global norm `max_norm`. Parts are contiguous, like the devices' shares of the batch; a device stores one gradient
+    for each of its parts. Raises ValueError for a batch size that is not a multiple of `parts`.
     """
     clip = optax.clip_by_global_norm(max_norm)
 
@@ -60,10 +60,10 @@ def _part_size(x: Array, parts: int) -> int:
 
 
 def accumulate(parts: int, gradient: Callable[[LossFn], ValueAndGrad]) -> Callable[[LossFn], ValueAndGrad]:
-    """Computes `gradient` on parts of the batch, one after the other, and averages: less memory, more time.
+    """Gradient accumulation: computes `gradient` on parts of the batch, one after the other, and averages the results.
 
-    Each part has its own noise, so results differ from the unsplit batch. Parts are strided, so no data moves between
-    devices. Raises ValueError for a batch that is not a multiple of `parts`.
+    Takes less memory and more time. Each part has its own key, so results differ from those of the unsplit batch. Parts
+    are strided, so no data moves between devices. Raises ValueError for a batch size that is not a multiple of `parts`.
     """
 
     def value_and_grad(loss_fn: LossFn) -> ValueAndGrad:
@@ -92,12 +92,13 @@ def make_train_step(
     gradient: Callable[[LossFn], ValueAndGrad] = jax.value_and_grad,
     skip_nan: bool = False,
 ) -> Step:
-    """``(state, batch)`` -> (state, metrics). The step's key is ``fold_in(root_key, step)``, so runs can be resumed.
+    """The train step ``step(state, batch)`` -> (state, metrics), which can be jitted.
 
-    `decays` has the decay of each average of the state: a number, or a function of the step such as `ema_ramp`. The
-    metrics are "loss" and "grad_norm", the global norm of the gradient before the optimizer, which may clip it. With
-    `skip_nan` a step whose loss or gradient is not finite changes nothing but the step number, and the metric "skipped"
-    is 1 there.
+    The random key of a step is ``fold_in(root_key, state.step)``, so runs can be resumed. `decays` has the decay of
+    each average of the state: a number, or a function of the step, such as the result of `ema_ramp`. The metrics are
+    "loss" and "grad_norm", the global norm of the gradient before the optimizer, which may clip it. With `skip_nan` a
+    step whose loss or gradient is not finite changes only the step number; the metric "skipped" is 1 in such a step,
+    else 0.
     """
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
@@ -123,9 +124,10 @@ def _average(params: Any, average: Any, decay: optax.ScalarOrSchedule, step: Arr
 
 
 def gather_steps(step: Step) -> Callable[[TrainState, Any, Int[Array, "count batch"]], tuple[TrainState, Metrics]]:
-    """``(state, data, index)`` -> (state, metrics): one step per row of `index`, in one `lax.scan`.
+    """The function ``steps(state, data, index)`` -> (state, metrics): one `step` per row of `index`, in one `lax.scan`.
 
-    Each batch is gathered from `data` on the device. The metrics are stacked, [count].
+    The batch of a step is gathered from `data` on the device: the rows of its arrays with the indices in that row of
+    `index`. The metrics are stacked, [count].
     """
 
     def steps(state: TrainState, data: Any, index: Int[Array, "count batch"]) -> tuple[TrainState, Metrics]:

@@ -2,15 +2,15 @@
 
     ddpm-jax train ho_2020/celeba_hq --workdir runs/celeba_hq --folder-of-images CELEBA_HQ
 
-CELEBA_HQ is a folder or zip of the 30,000 images. Without --folder-of-images they are read from TFDS, whose celeb_a_hq
-needs images that are prepared by hand: see https://www.tensorflow.org/datasets/catalog/celeb_a_hq.
+CELEBA_HQ is a folder or zip of the 30,000 images. Without --folder-of-images the images are read from TFDS, whose data
+set celeb_a_hq must be prepared by hand: see https://www.tensorflow.org/datasets/catalog/celeb_a_hq.
 
 Paper: TPU v3-8, 500k steps at 2.2 steps per second, 63 hours. Here: not measured.
 
-Two details differ from the released code by default, so that results do not depend on the number of devices or on
-rounding: the gradient of the whole batch is clipped by its norm (released code: those of 8 replicas with 8 images each
-are clipped, then averaged; --replicas 8), and samples are rounded to bytes (released code: truncated, which makes them
-half a level darker; --truncate).
+Two defaults differ from the released code. The gradient of the whole batch is clipped by its norm, so that results do
+not depend on the number of devices; the released code clips the gradients of 8 replicas with 8 images each, then
+averages them (--replicas 8). Samples are rounded to bytes; the released code truncates them, which makes them half a
+level darker (--truncate).
 """
 
 from typing import Literal

@@ -12,17 +12,17 @@ The rows of Table 2 (IS / FID), and the options that reproduce them:
                      L, fixed isotropic    7.67 / 13.51   --loss bound        (<= 3.70 bits/dim)
                      L_simple              9.46 / 3.17    the defaults        (<= 3.75 bits/dim)
 
-Paper: TPU v3-8, 800k steps at 21 steps per second, 10.6 hours; 50k samples of the averaged parameters, 1000 steps.
-Here: not measured. The data are 170 MB to download.
+Paper: TPU v3-8, 800k training steps at 21 steps per second, 10.6 hours; IS and FID of 50k samples in 1000 steps with
+the averaged parameters. Here: not measured. The data are 170 MB to download.
 
 The decoder term of the bound is exact; the released code approximates the normal distribution function by a tanh, with
 an error of up to 1.8e-4 (`gaussian.tanh_interval`). TensorFlow's Adam adds its epsilon of 1e-8 before the bias
 correction, optax's after it.
 
-Two details differ from the released code by default, so that results do not depend on the number of devices or on
-rounding: the gradient of the whole batch is clipped by its norm (released code: those of 8 replicas with 16 images each
-are clipped, then averaged; --replicas 8), and samples are rounded to bytes (released code: truncated, which makes them
-half a level darker; --truncate).
+Two defaults differ from the released code. The gradient of the whole batch is clipped by its norm, so that results do
+not depend on the number of devices; the released code clips the gradients of 8 replicas with 16 images each, then
+averages them (--replicas 8). Samples are rounded to bytes; the released code truncates them, which makes them half a
+level darker (--truncate).
 """
 
 from typing import Literal
@@ -70,7 +70,7 @@ def claims(prediction: str, loss: str, variance: str) -> tuple[Claim, ...]:
     if variance in VARIANCES:
         stated.append(Claim("variance at t = 2", VARIANCES[variance], f"released code: {variance}"))
     if row in TABLE_2:
-        scores = zip(("IS", "FID"), TABLE_2[row], ("Table 2", "Table 2, against train"), strict=True)
+        scores = zip(("IS", "FID"), TABLE_2[row], ("Table 2", "Table 2, against the training set"), strict=True)
         stated.extend(Claim(*score) for score in scores)
     if row in BITS:
         stated.append(Claim("bits/dim", BITS[row], "Table 1, at most"))
@@ -103,9 +103,10 @@ def experiment(
     """CIFAR-10 (Ho et al. 2020, Tables 1 and 2).
 
     Args:
-        prediction: Target of the network: the noise (eps), or the mean of the posterior.
-        loss: Squared error of the prediction (simple), or a term of the variational bound.
-        variance: Variance of the reverse process. learned requires --loss bound.
+        prediction: Target of the network: the noise (eps), or the mean of the posterior q(x_{t-1} | x_t, x_0) (mean).
+        loss: Squared error of the prediction (simple), or a term of the variational bound at a random t (bound).
+        variance: Variance of the reverse process: beta (fixed_large), beta tilde (fixed_small), or an output of the
+            network (learned), which requires --loss bound.
         timesteps: Number of diffusion steps T, at least 21. The betas are those for T = 1000 times 1000 / T.
         width: Channels of the U-Net at full resolution, a multiple of 32.
         dropout: Dropout rate in the residual blocks.

@@ -5,21 +5,21 @@
     ddpm-jax train ho_2020/lsun --workdir runs/church --category church_outdoor --folder-of-images CHURCH
     ddpm-jax train ho_2020/lsun --workdir runs/cat --category cat --folder-of-images CAT
 
-BEDROOM is a folder or zip of the images of the category, of any size. Without --folder-of-images they are read from
-TFDS, after `ddpm-jax prepare lsun/bedroom`: bedroom is 46 GB to download, church_outdoor 2.5 GB, cat 45 GB; the
-preparation needs about three times that on disk.
+BEDROOM, CHURCH and CAT are folders or zips with the images of one category, of any size. Without --folder-of-images the
+images are read from TFDS, after `ddpm-jax prepare lsun/bedroom`: bedroom is 46 GB to download, church_outdoor 2.5 GB,
+cat 45 GB; the preparation needs about three times that on disk.
 
 Paper: TPU v3-8. At 2.2 steps per second the 2.4M steps of bedroom take 303 hours, the 1.2M of church 152 hours, the
 1.8M of cat 227 hours; the large model has 1.15M steps, of unknown speed. Here: not measured.
 
-In the paper images are flipped at random except for bedroom, in the instructions of the released code except for cat:
-the default of --flips is the paper's. The paper gives no width for the large model, only "approximately 256 million"
+The paper flips images at random for all categories but bedroom, the instructions of the released code for all but cat.
+The default of --flips is the paper's. The paper gives no width for the large model, only "approximately 256 million"
 parameters: width 192 gives 255,677,955.
 
-Two details differ from the released code by default, so that results do not depend on the number of devices or on
-rounding: the gradient of the whole batch is clipped by its norm (released code: those of 8 replicas with 8 images each
-are clipped, then averaged; --replicas 8), and samples are rounded to bytes (released code: truncated, which makes them
-half a level darker; --truncate).
+Two defaults differ from the released code. The gradient of the whole batch is clipped by its norm, so that results do
+not depend on the number of devices; the released code clips the gradients of 8 replicas with 8 images each, then
+averages them (--replicas 8). Samples are rounded to bytes; the released code truncates them, which makes them half a
+level darker (--truncate).
 """
 
 from typing import Literal

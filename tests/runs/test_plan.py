@@ -95,6 +95,7 @@ def test_time_is_work_over_rate():
         ({}, "--accumulate 16"),
         ({"activation_bytes": 30 * 2**30, "total_bytes": 46 * 2**30}, "--accumulate 16"),
         ({"parameter_bytes": 20 * 2**30, "total_bytes": 72 * 2**30}, "fsdp="),
+        ({"accumulate": 4}, "fsdp=2 with --accumulate 32 should fit"),
     ],
 )
 def test_what_does_not_fit_is_told_what_would(other, advice):

@@ -1,5 +1,7 @@
 """Meshes, what lies where on them, parts of a batch, and updates that are left out."""
 
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,19 +98,21 @@ def sometimes(params, key, batch):
     return jnp.where(batch > 0, jnp.square(params).sum(), jnp.nan)
 
 
-def walk(losses, skip_nan):
+def walk(losses, skip_nan, stop_after=None):
     """`fit` over steps whose losses are numbers or not, an action each two steps; the steps that were saved."""
+    stop = StopRequest()
     step = jax.jit(make_train_step(sometimes, optax.sgd(0.1), {EMA: 0.9}, jax.random.key(0), skip_nan=skip_nan))
     seen = []
 
     def advance(state, number):
         state, metrics = step(state, jnp.float32(losses[number]))
+        stop.signal = signal.SIGTERM if number + 1 == stop_after else None
         return state, jax.tree.map(lambda x: x[None], metrics)
 
     state = create(jnp.ones(3), optax.sgd(0.1))
     action = Action(2, lambda number, _, averages: seen.append((number, averages.get("skipped"), averages["loss"])))
     try:
-        return fit(state, advance, len(losses), [action], StopRequest()), seen
+        return fit(state, advance, len(losses), [action], stop), seen
     except Diverged as error:
         return str(error), seen
 
@@ -117,6 +121,15 @@ def test_a_loss_that_is_no_number_stops_before_anything_is_saved():
     printed, seen = walk([1, 1, 1, 0, 1, 1], skip_nan=False)
     assert printed == "the loss is nan at step 4"
     assert [number for number, *_ in seen] == [2]
+
+
+def test_a_run_stopped_after_a_loss_that_is_no_number_returns_no_state():
+    """Between two actions too: the state of a run that is stopped early is saved."""
+    printed, seen = walk([1, 1, 0, 1, 1], skip_nan=False, stop_after=3)
+    assert printed == "the loss is nan at step 3"
+    assert [number for number, *_ in seen] == [2]
+    state, _ = walk([1, 1, 1, 1, 1], skip_nan=False, stop_after=3)
+    assert int(state.step) == 3
 
 
 def test_or_is_left_out_and_counted():

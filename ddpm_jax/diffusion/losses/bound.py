@@ -21,12 +21,13 @@ def variational(
     x_0: Float[Array, "batch *shape"],
     condition: Array | None = None,
 ) -> Float[Array, " batch"]:
-    """One term of the variational bound L, at one uniform t, in bits per dimension (Ho et al. 2020, Eq. 5, Table 2).
+    """The term of the variational bound at one uniform t per example, in bits per dimension (Ho et al. 2020, Eq. 5).
 
         t > 1:  D_KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))        t = 1:  -log p(x_0 | x_1)
 
-    T times its mean is the bound without the prior term. Not multiplied by T, as in the released code of Ho et al. 2020
-    (this matters with gradient clipping). Uses the unclipped x_0: clipping has zero gradient outside the data range.
+    T times its mean over t is the bound without the prior term. Like the released code of Ho et al. 2020, the loss
+    omits this factor T, which matters with gradient clipping. The kernel uses the unclipped estimate of x_0, since
+    clipping has zero gradient outside the data range.
     """
     parameterization = parameterization.unclipped()
     t, _, x_t = diffuse(key, process, x_0)
@@ -35,17 +36,17 @@ def variational(
     if process.schedule.num_steps > 1:
         first, above = at_data(t - 1, x_0.ndim), jnp.maximum(t, 2)
         posterior = process.posterior(x_t, x_0, above, above - 1)
-        # at t = 1 the divergence is not used, but an infinite one would make the gradient of `where` NaN
+        # at t = 1 the KL divergence is not used, but an infinite one would make the gradient of `where` NaN
         kernel = jax.tree.map(lambda q, p: jnp.where(first, q, p), posterior, kernel)
         term = jnp.where(first, term, posterior.kl(kernel))
     return per_example(jnp.mean, term) / jnp.log(2.0)
 
 
 class Bound(NamedTuple):
-    """The terms of the variational bound, in nats per example (Ho et al. 2020, Eq. 5), and the error of x_0.
+    """The terms of the variational bound, in nats per example (Ho et al. 2020, Eq. 5), and the squared error of x_0.
 
-    `chain` and `distortion` are in the order of the times: from T down if all are evaluated. The chain terms are
-    weighted so that their sum is an unbiased estimate of the sum over all t in 2..T; with all times each weight is 1.
+    `chain` and `distortion` are in the order of the times: from T down by default. The chain terms include their
+    weights: their sum is the sum over all t in 2..T, or an unbiased estimate of it from random times.
     """
 
     prior: Float[Array, " batch"]
@@ -55,11 +56,11 @@ class Bound(NamedTuple):
     decoder: Float[Array, " batch"]
     """L_0 = -log p(x_0 | x_1)."""
     distortion: Float[Array, "batch times+1"]
-    """Mean squared error of the estimate of x_0 at each of these t and then at t = 1, in squared units of x_0."""
+    """Mean squared error per element of the estimate of x_0, at each t of `chain` and then at t = 1."""
     fixed: Float[Array, " batch"]
-    """The decoder term of the fixed last step of 2015, see `fixed_decoder`."""
+    """The decoder term of the fixed last step of Sohl-Dickstein et al. 2015, see `fixed_decoder`."""
     null: Float[Array, " batch"]
-    """-log pi(x_0), the negative log-likelihood under the prior (minus the L_null of 2015)."""
+    """-log pi(x_0), the negative log-likelihood under the prior: minus the L_null of Sohl-Dickstein et al. 2015."""
 
     def total(self) -> Float[Array, " batch"]:
         """The upper bound on -log p(x_0), in nats per example."""
@@ -80,14 +81,15 @@ def bound(
     times: Int[Array, "count *batch"] | None = None,
     weights: Float[Array, "count *batch"] | None = None,
 ) -> Bound:
-    """The terms of the bound on -log p(x_0), each at one sample of x_t (Ho et al. 2020, Eq. 5).
+    """The terms of the variational bound on -log p(x_0), each from one sample of x_t (Ho et al. 2020, Eq. 5).
 
         -log p(x_0) <= D_KL(q(x_T | x_0) || pi) + sum_{t=2..T} D_KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))
                        - log p(x_0 | x_1)
 
-    `times` are the t of the chain terms, in 2..T, [count] or [count, batch]; by default all, from T down. `weights`
-    multiply the terms; by default they are right for times that are drawn uniformly. The noise of an example depends on
-    its own key and t. One network evaluation a term, in one `lax.scan`.
+    The terms are in nats per example. `times` are the t of the chain terms, in 2..T, [count] or [count, batch]; by
+    default all, from T down. `weights` multiply the chain terms; the default, (T - 1) / count, is unbiased for times
+    drawn uniformly from 2..T. The noise of an example depends on its own key and t. The network is evaluated once per
+    time, in one `lax.scan`, and once at t = 1.
     """
     steps = process.schedule.num_steps
     times = jnp.arange(steps, 1, -1) if times is None else times

@@ -1,4 +1,4 @@
-"""Sohl-Dickstein et al. 2015: the bound as a loss, bounds on entropies, importance sampling of the likelihood."""
+"""Losses and measures of Sohl-Dickstein et al. 2015: the bound K, entropy bounds, importance-sampled log-likelihood."""
 
 from typing import Any
 
@@ -18,11 +18,12 @@ def negative_K(
     x_0: Float[Array, "batch *shape"],
     condition: Array | None = None,
 ) -> Float[Array, " batch"]:
-    """-K, an unbiased estimate by one chain term, in bits per dimension (2015, Eq. 14).
+    """An estimate of -K, the upper bound on -log p(x_0), from one chain term per example (2015, Eq. 14).
 
         -K = D_KL(q(x_T | x_0) || pi) + (T - 1) D_KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) + fixed decoder
 
-    t is stratified over 2..T within the batch; with T = 1 there is no chain term. Every term that depends on the
+    In bits per dimension. t is stratified: example i of n has a t from the i-th of n equal parts of 2..T, so the mean
+    is unbiased if the order of the batch is random. With T = 1 there is no chain term. Every term that depends on the
     schedule is included, so the betas can be trained; the gradient is taken at fixed noise (Section 2.4.1).
     """
     terms = prior_term(process, x_0) + fixed_decoder(process, x_0)
@@ -34,7 +35,7 @@ def negative_K(
 def _chain_term(
     key: Array, process: Process, parameterization: Parameterization, network: Network, x_0: Array, condition: Any
 ) -> Array:
-    """(T - 1) times the divergence at one t for each example, in nats, element by element."""
+    """(T - 1) times the KL divergence at one t per example, in nats, element by element."""
     steps, count = process.schedule.num_steps, x_0.shape[0]
     key_t, key_noise = jax.random.split(key)
     share = (jnp.arange(count) + jax.random.uniform(key_t)) / count
@@ -50,7 +51,7 @@ def prior_term(process: Process, x_0: Float[Array, "batch *shape"]) -> Float[Arr
 
 
 def fixed_decoder(process: Process, x_0: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
-    """The mean of -log p(x_0 | x_1) over q(x_1 | x_0) for the fixed last step of 2015: in nats, element by element.
+    """The mean of -log p(x_0 | x_1) over q(x_1 | x_0), for the fixed last step of 2015, in nats, element by element.
 
         p(x_0 | x_1) = q(x_1 | x_0) pi(x_0) / pi(x_1)        (2015, Eq. 44)
         fixed decoder = -log pi(x_0) - D_KL(q(x_1 | x_0) || pi)
@@ -64,7 +65,7 @@ def fixed_decoder(process: Process, x_0: Float[Array, "batch *shape"]) -> Float[
 def entropy_bounds(
     key: Key[Array, ""], process: Process, x_0: Float[Array, "batch *shape"], t: int
 ) -> tuple[Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
-    """The lower and the upper bound on H_q(X^{t-1} | X^t), for t in 2..T (2015, Eq. 24): nats, element by element.
+    """(lower, upper): bounds on the entropy H_q(X^{t-1} | X^t), t in 2..T, in nats, element by element (2015, Eq. 24).
 
         H_q(X^t | X^{t-1}) + H_q(X^{t-1} | X^0) - H_q(X^t | X^0) <= H_q(X^{t-1} | X^t) <= H_q(X^t | X^{t-1})
 
@@ -84,12 +85,13 @@ def log_likelihood(
     x_0: Float[Array, "batch *shape"],
     num: int,
 ) -> Float[Array, " batch"]:
-    """log p(x_0), in nats per example, by importance sampling over `num` forward chains (2015, Eq. 9).
+    """An estimate of log p(x_0), in nats per example, by importance sampling with `num` forward chains (2015, Eq. 9).
 
         log p(x_0) ~ log mean over chains of  pi(x_T) prod_t p(x_{t-1} | x_t) / q(x_t | x_{t-1})
 
-    Its expectation is a lower bound that rises to log p(x_0) with `num`; for num = 1 it is the variational bound.
-    `kernel` is p(x_s | x_t), the last step included: see `parameterizations.fixed_last`.
+    The expectation of the estimate is a lower bound on log p(x_0), which rises to log p(x_0) as `num` grows; for
+    num = 1 it is the variational bound. `kernel` must include the last step p(x_0 | x_1): for that of 2015 see
+    `parameterizations.fixed_last`.
     """
     steps = process.schedule.num_steps
 
@@ -104,7 +106,7 @@ def log_likelihood(
             y, back, forth = advance(x, t)
             return (y, ratio + per_example(jnp.sum, back.log_prob(x)) - forth), None
 
-        # the last reverse step has the likelihood of the data, which for pixels is a probability, not a density
+        # the last reverse step uses the process's log-likelihood, which for pixels is a probability, not a density
         x_1, back, forth = advance(x_0, 1)
         ratio = per_example(jnp.sum, process.log_likelihood(back, x_0)) - forth
         (x_T, ratio), _ = jax.lax.scan(forward, (x_1, ratio), jnp.arange(2, steps + 1))

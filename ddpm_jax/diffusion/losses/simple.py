@@ -1,4 +1,4 @@
-"""The simple loss: the squared error of the network's prediction."""
+"""The loss L_simple: the squared error of the network's prediction."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -15,13 +15,13 @@ def simple(
     x_0: Float[Array, "batch *shape"],
     condition: Array | None = None,
 ) -> Float[Array, " batch"]:
-    """L_simple, the error of the prediction at one uniform t (Ho et al. 2020, Eq. 14).
+    """L_simple, the squared error of the network's prediction at one uniform t per example (Ho et al. 2020, Eq. 14).
 
         x_t  = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise,    t ~ U(1..T)
         loss = mean over elements of (target - network(x_t, t))^2
 
     The target is that of the parameterization, such as the noise for `parameterizations.eps`. Returns the mean over the
-    elements of each example, without a unit. For bits x_t ~ q(x_t | x_0), and the loss is the cross-entropy in nats.
+    elements of each example. For bits x_t ~ q(x_t | x_0), and the loss is the cross-entropy in nats per bit.
     """
     t, noise, x_t = diffuse(key, process, x_0)
     return per_example(jnp.mean, parameterization.error(network(x_t, t, condition), x_0, noise, t))

@@ -1,8 +1,8 @@
 """Parameterizations: what the output of a network means.
 
-Each gives the estimate of E[x_0 | x_t], from which the kernel p(x_s | x_t) follows. The functions that make the rules
+Each computes an estimate of E[x_0 | x_t], from which the kernel p(x_s | x_t) follows. The functions that make the rules
 are cached: equal arguments give the same rules, so a jitted function that has a Parameterization as an argument is
-compiled once for all parameterizations of one kind, whatever the numbers of their schedules.
+compiled once for all parameterizations of one kind, whatever the values of their schedules.
 """
 
 from ddpm_jax.diffusion.parameterizations.bits import logits

@@ -8,7 +8,7 @@ from ddpm_jax.diffusion.types import Parameterization, Process, Rules
 
 
 def logits(process: Process) -> Parameterization:
-    """The network predicts the log odds that a bit of x_0 is 1.
+    """The network predicts the log odds that each bit of x_0 is 1; its output has the shape of x_t.
 
         p(x_s | x_t) = q(x_s | x_t, x_0 = sigmoid(output))
 
@@ -27,5 +27,5 @@ def _x_0(process, output, x_t, t):
 
 
 def _kernel(process, output, x_t, t, s):
-    # both probabilities: one minus a float32 sigmoid is 0 from an output of 17 on
+    # both probabilities are computed: in float32, 1 - sigmoid(output) is 0 for outputs above about 17
     return process.posterior(x_t, Bernoulli(jax.nn.sigmoid(output), jax.nn.sigmoid(-output)), t, s)

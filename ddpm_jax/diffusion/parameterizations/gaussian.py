@@ -19,13 +19,13 @@ def eps(process: Process, variance: Variance = fixed_small) -> Parameterization:
 
         x_0 = (x_t - sqrt(1 - alpha_bar_t) output) / sqrt(alpha_bar_t)
 
-    Undefined where alpha_bar_t = 0.
+    The target of the training error is the noise eps. Undefined where alpha_bar_t = 0.
     """
     return Parameterization(process, _of_target(_noise, _x_0_of_noise, variance), "eps", variance)
 
 
 def x0(process: Process, variance: Variance = fixed_small) -> Parameterization:
-    """The network predicts x_0 itself."""
+    """The network predicts x_0 itself, which is also the target of the training error."""
     return Parameterization(process, _of_target(_image, _x_0_of_image, variance), "x0", variance)
 
 
@@ -43,7 +43,9 @@ def v(process: Process, variance: Variance = fixed_small) -> Parameterization:
 def mean(process: Process, variance: Variance = fixed_small) -> Parameterization:
     """The network predicts mu tilde, the mean of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, Eqs. 7-8 and Table 2).
 
-    Undefined where alpha_bar_{t-1} = 0, and for real t between 1 and 2, where t - 1 is no time of a schedule.
+        x_0 = (output - weight_t x_t) / weight_0,    where mu tilde = weight_0 x_0 + weight_t x_t
+
+    Undefined where alpha_bar_{t-1} = 0, and for real t between 1 and 2, since schedules are undefined between 0 and 1.
     """
     return Parameterization(process, _of_target(_mean, x_0_of_mean, variance), "mean", variance)
 
@@ -53,8 +55,8 @@ def clipped(
 ) -> Parameterization:
     """The parameterization with its estimate of x_0 clipped to [low, high], the range of the data.
 
-    As in the released code of Ho et al. 2020. The mean of the kernel is computed from the clipped x_0. Its variance and
-    the training error are unchanged. Replaces the range of an earlier `clipped`.
+    As in the released code of Ho et al. 2020. The mean of the kernel is computed from the clipped x_0; the variance of
+    the kernel and the training error are unchanged. If `parameterization` clips already, this range replaces its own.
     """
     unclipped = parameterization.unclipped().rules
     rules = _clipped(unclipped, low, high)
@@ -76,7 +78,7 @@ def _clipped(rules: Rules, low: float, high: float) -> Rules:
 
 @lru_cache
 def _of_target(target: Callable, x_0: Callable, variance: Variance) -> Rules:
-    """The rules of a network that is trained by the squared distance of its output to a target."""
+    """The rules of a network whose training error is the squared distance of its output to a target."""
 
     def error(process, output, clean, noise, t):
         return jnp.square(output - target(process, clean, noise, t))
@@ -120,7 +122,7 @@ def _mean(process, clean, noise, t):
 
 
 def x_0_of_mean(process: Process, mean: Array, x_t: Array, t: ArrayLike) -> Array:
-    """The x_0 for which q(x_{t-1} | x_t, x_0) has this mean."""
+    """The x_0 for which the posterior q(x_{t-1} | x_t, x_0) has the given mean."""
     # the posterior mean is linear in x_0 and x_t: its two weights are its values at (0, x_t) and at (1, 0)
     from_x_t = process.posterior(x_t, jnp.zeros_like(x_t), t, t - 1).mode()
     per_x_0 = process.posterior(jnp.zeros_like(x_t), jnp.ones_like(x_t), t, t - 1).mode()

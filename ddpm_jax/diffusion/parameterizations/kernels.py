@@ -1,4 +1,4 @@
-"""Kernels p(x_s | x_t) made of an estimate of x_0 and a variance."""
+"""Gaussian kernels p(x_s | x_t), computed from an estimate of x_0 and a variance."""
 
 from collections.abc import Callable
 
@@ -8,14 +8,14 @@ from jaxtyping import Array
 
 
 def at_data(s: ArrayLike, ndim: int) -> Array:
-    """Whether s is 0, with trailing axes of size one up to `ndim`."""
+    """Whether s is 0, the time of the data, as a Boolean array with trailing axes of size one up to `ndim`."""
     return (jnp.asarray(s) == 0).reshape(jnp.shape(s) + (1,) * (ndim - jnp.ndim(s)))
 
 
 def posterior_kernel(x_0: Callable, variance: Callable) -> Callable:
-    """The rule for the Gaussian kernel with the mean of q(x_s | x_t, x_0) at the estimate of x_0, and this variance.
+    """The rule for a Gaussian kernel p(x_s | x_t) from the rules for x_0 and the variance (Ho et al. 2020, Eq. 11).
 
-    Ho et al. 2020, Eq. 11.
+    p(x_s | x_t) = N(mean of q(x_s | x_t, estimate of x_0), variance)
     """
 
     def kernel(process, output, x_t, t, s):

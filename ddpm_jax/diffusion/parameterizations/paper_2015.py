@@ -18,13 +18,14 @@ from ddpm_jax.diffusion.types import Parameterization, Process, Rules
 
 
 def shrinking(process: Process, printed: bool = False) -> Parameterization:
-    """The mean and variance of the paper (2015, Eqs. 64-65); the channels of the output are z_mu and z_Sigma.
+    """The mean and variance of the paper (2015, Eqs. 64-65); the network outputs the channels z_mu, then z_Sigma.
 
         variance = sigmoid(z_Sigma + logit(beta_t))
         mean     = (x_t - z_mu) sqrt(1 - variance) + z_mu
 
-    The variance of a longer step has the beta of that step. The paper prints 1 - variance without the root: `printed`
-    computes that. With the root, a network that outputs zeros keeps unit variance. Undefined where `mean` is.
+    For a longer step, from t to s < t - 1, the variance has 1 - alpha_bar_t / alpha_bar_s for beta_t. The paper prints
+    1 - variance without the square root, which `printed` computes. With the root, a network that outputs zeros maps
+    unit variance to unit variance. Undefined where the parameterization `mean` is undefined.
     """
     return Parameterization(process, _shrinking(printed), "shrinking")
 
@@ -42,12 +43,13 @@ def _shrinking(printed: bool) -> Rules:
 
 
 def shifted(process: Process, num_steps: int) -> Parameterization:
-    """The mean and variance of the released code of 2015; the channels of the output are z_mu and z_Sigma.
+    """The mean and variance of the released code of 2015; the network outputs the channels z_mu, then z_Sigma.
 
         variance = sigmoid(z_Sigma / sqrt(num_steps) + logit(beta_t))
         mean     = sqrt(1 - beta_t) x_t + sqrt(beta_t) z_mu
 
-    The variance of a longer step has the beta of that step. Undefined where `mean` is.
+    For a longer step, from t to s < t - 1, the variance has 1 - alpha_bar_t / alpha_bar_s for beta_t. Undefined where
+    the parameterization `mean` is undefined.
     """
     return Parameterization(process, _shifted(num_steps), "shifted")
 
@@ -73,7 +75,8 @@ def _log_odds(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Arra
 def _of_steps(mean: Callable, variance: Callable) -> Rules:
     """The rules of a network that outputs the mean of the step from t to t - 1.
 
-    The estimate of x_0 is the one whose posterior has this mean. Longer steps have the posterior mean of that estimate.
+    The estimate of x_0 is the x_0 for which q(x_{t-1} | x_t, x_0) has this mean. The kernel of a longer step has the
+    mean of q(x_s | x_t, x_0) for that estimate.
     """
 
     def error(process, output, clean, noise, t):
@@ -97,7 +100,8 @@ def fixed_last(process: Process, parameterization: Parameterization) -> Paramete
 
         p(x_0 | x_1) = q(x_1 | x_0) pi(x_0) / pi(x_1)
 
-    The forward chain is reversible, so this is one more forward step. Longer steps to x_0 are unchanged.
+    The forward chain is reversible, so this kernel is the forward transition from time 0 to time 1, applied to x_1.
+    Longer steps to x_0, from t > 1, are unchanged.
     """
     unclipped = parameterization.unclipped_rules
     return dataclasses.replace(
@@ -112,7 +116,7 @@ def fixed_last(process: Process, parameterization: Parameterization) -> Paramete
 @lru_cache
 def _fixed_last(rules: Rules) -> Rules:
     def elsewhere(process, t):
-        # the network's step is not taken at t = 1; it is evaluated at t = 2 instead, where its gradient is finite
+        # at t = 1 the learned kernel is not used: it is evaluated at t = 2 instead, where its gradient is finite
         return jnp.where(jnp.asarray(t) == 1, min(2, process.schedule.num_steps), t)
 
     def choose(t, x_t, fixed, learned):

@@ -1,4 +1,4 @@
-"""The variance of p(x_s | x_t): fixed, or learned by the network."""
+"""The variance of the kernel p(x_s | x_t): fixed, or learned by the network."""
 
 import dataclasses
 from functools import lru_cache
@@ -18,8 +18,8 @@ def fixed_small(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Ar
 
         (1 - alpha_bar_s) / (1 - alpha_bar_t) (1 - alpha_bar_t / alpha_bar_s)
 
-    Optimal for data at a single point. At s = 0, where it would be zero, it is the value for t = 2 and s = 1, as in the
-    released code of Ho et al. 2020. With T = 1 it is beta.
+    Optimal for data at a single point. At s = 0, where the formula is zero, this is its value for t = 2 and s = 1, as
+    in the released code of Ho et al. 2020. With T = 1 it is beta.
     """
     if schedule.num_steps == 1:
         return schedule.between(s, t, ndim)[1]
@@ -32,18 +32,19 @@ def fixed_large(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Ar
 
         1 - alpha_bar_t / alpha_bar_s
 
-    Optimal for data of unit variance. At s = 0 it is that of `fixed_small`, as in the released code of Ho et al. 2020:
-    "a better decoder log likelihood".
+    Optimal for data of unit variance. At s = 0 this is the value of `fixed_small`, as in the released code of Ho et al.
+    2020, which gives the reason "a better decoder log likelihood".
     """
     beta = schedule.between(s, t, ndim)[1]
     return jnp.where(at_data(s, ndim), fixed_small(schedule, t, s, ndim), beta)
 
 
 def learned(process: Process, parameterization: Parameterization) -> Parameterization:
-    """A kernel with a learned variance: twice the channels, the second half being the log variance.
+    """The parameterization with a learned variance: the network outputs twice the channels of x_t.
 
-    The "learned diagonal Sigma" of Ho et al. 2020, Table 2. The first half of the channels is that of
-    `parameterization`. The training error ignores the second half: train the variance with `losses.variational`.
+    The first half of the channels is the output that `parameterization` interprets, the second half is the log variance
+    of the kernel: the "learned diagonal Sigma" of Ho et al. 2020, Table 2. The training error, and so `losses.simple`,
+    ignores the second half: train the variance with `losses.variational`.
     """
     rules, unclipped = _learned(parameterization.rules), parameterization.unclipped_rules
     return dataclasses.replace(

@@ -9,7 +9,7 @@ from ddpm_jax.diffusion.samplers.walk import frame_times, rising, sample, sample
 from ddpm_jax.diffusion.types import Sampler
 
 SAMPLERS: Mapping[str, Callable[..., Sampler]] = {"ancestral": ddpm, "ddim": ddim}
-"""The samplers by name: functions of (process, parameterization, network, condition)."""
+"""The samplers by name: functions of (process, parameterization, network, condition) that return a Sampler."""
 
 __all__ = [
     "SAMPLERS",

@@ -1,4 +1,4 @@
-"""Ancestral sampling: each step is a sample of the kernel."""
+"""Ancestral sampling: each step draws x_s from the kernel p(x_s | x_t)."""
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -12,7 +12,7 @@ def reverse(parameterization: Parameterization, network: Network, condition: Arr
 
 
 def ancestral(kernel: Kernel) -> Sampler:
-    """Samples of the kernel, but its mode in the last step (Ho et al. 2020, Algorithm 2).
+    """A sampler that draws x_s from the kernel, and takes its mode in the last step (Ho et al. 2020, Algorithm 2).
 
     x_s ~ p(x_s | x_t)  for s > 0,    x_0 = mode of p(x_0 | x_t)
     """

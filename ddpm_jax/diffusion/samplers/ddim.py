@@ -1,4 +1,4 @@
-"""DDIM: sampling with less noise, down to none."""
+"""DDIM: sampling with less noise than ancestral sampling, or none (Song et al. 2021)."""
 
 from jax.typing import ArrayLike
 from jaxtyping import Array
@@ -23,6 +23,7 @@ def ddim(
 
     Deterministic for eta = 0. For eta = 1 this is the ancestral sampler with variance `fixed_small`. Where the
     parameterization clips x_0, eps is computed from the clipped value (`use_clipped_model_output=True` in diffusers).
+    The first step raises ValueError for a binomial process with eta other than 1.
     """
 
     def bridge(x_t, t, s):

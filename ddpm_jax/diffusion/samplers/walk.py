@@ -1,4 +1,4 @@
-"""Walks over times with a sampler: the whole way, a part of it, or with states kept on the way."""
+"""Sampling loops: a sampler applied over all times, over a part of the times, or with intermediate states kept."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ from ddpm_jax.diffusion.types import Process, Sampler
 def sample(
     keys: Key[Array, " batch"], sampler: Sampler, x_T: Float[Array, "batch *shape"], times: Num[ArrayLike, " visits"]
 ) -> Float[Array, "batch *shape"]:
-    """x_0, by the sampler's step over each pair of consecutive times, in one `lax.scan`.
+    """Samples x_0 from x_T: applies the sampler's step to each pair of consecutive times, in one `lax.scan`.
 
-    `times` are integers or real numbers, from T to 0. Step n folds n = 1, 2, .. into the keys, so a walk that visits a
-    time twice has new noise there. Example i depends on ``keys[i]`` and ``x_T[i]`` only.
+    `times` are integers or real numbers, from T to 0. Step n folds n = 1, 2, .. into the keys, so a time that is
+    visited twice has new noise. Example i depends on ``keys[i]`` and ``x_T[i]`` only.
     """
 
     def body(carry, step):
@@ -37,10 +37,10 @@ def stretch(
     first: ArrayLike,
     last: ArrayLike,
 ) -> tuple[Float[Array, "batch *shape"], Any]:
-    """The part of `sample` from ``times[first]`` to ``times[last]``: x and the sampler's memory there.
+    """The part of `sample` from ``times[first]`` to ``times[last]``: returns x and the sampler's memory at the end.
 
-    `memory` is ``sampler.init(x)`` at the start of a walk, or what an earlier stretch returned: a walk in stretches is
-    the same walk. `first` and `last` may be traced.
+    `memory` is ``sampler.init(x)`` at the start, or what an earlier `stretch` returned: consecutive stretches compute
+    the same x_0 as `sample`. `first` and `last` are indices into `times`, and may be traced.
     """
     times = jnp.asarray(times)
 
@@ -57,10 +57,10 @@ def sample_path(
     times: Num[ArrayLike, " visits"],
     frames: int,
 ) -> tuple[Float[Array, "batch *shape"], Float[Array, "frames batch *shape"]]:
-    """``(x_0, path)``: `sample`, and `frames` states on the way, evenly spaced from x_T to x_0, both included.
+    """``(x_0, path)``: the result of `sample`, and `frames` states x_t evenly spaced over the steps from x_T to x_0.
 
-    Memory grows with the number of frames, not of steps. Raises ValueError for fewer than 2 frames, or more frames than
-    states.
+    x_T and x_0 are the first and last frames. Memory grows with the number of frames, not of steps. Raises ValueError
+    for fewer than 2 frames, or more frames than states.
     """
     slots = _slots(jnp.shape(times)[0] - 1, frames)
 
@@ -76,14 +76,14 @@ def sample_path(
 
 
 def frame_times(times: Num[np.ndarray, " visits"], frames: int) -> Num[np.ndarray, " frames"]:
-    """The times of the states that `sample_path` returns."""
+    """The times of the states that `sample_path` returns; raises the same ValueError."""
     return np.asarray(times)[_kept(len(times) - 1, frames)]
 
 
 def rising(process: Process, sampler: Sampler) -> Sampler:
-    """The sampler for times that may also rise: a step to s > t is a sample of the forward transition q(x_s | x_t).
+    """A sampler for times that may also rise: a step to s > t draws x_s from the forward transition q(x_s | x_t).
 
-    For samplers that return to an earlier t, as RePaint does. The network is not evaluated in a rising step.
+    For methods that return to a larger t, such as RePaint. The network is not evaluated in a rising step.
     """
 
     def step(keys, x_t, memory, t, s):
@@ -96,21 +96,21 @@ def rising(process: Process, sampler: Sampler) -> Sampler:
 
 
 def _kept(count: int, frames: int) -> Int[np.ndarray, " frames"]:
-    """Which of the `count` + 1 states are kept."""
+    """The indices of the states that are kept, of the `count` + 1 states of a walk."""
     if not 2 <= frames <= count + 1:
         raise ValueError(f"frames must be between 2 and {count + 1} for {count} steps, got {frames}")
     return np.rint(np.linspace(0, count, frames)).astype(int)
 
 
 def _slots(count: int, frames: int) -> Array:
-    """For each step the frame that its result fills; `frames`, which is dropped, where it fills none."""
+    """For each step the index of the frame that its result fills, or `frames`, an index that is dropped, for none."""
     slots = np.full(count + 1, frames, np.int32)
     slots[_kept(count, frames)] = np.arange(frames)
     return jnp.asarray(slots[1:])
 
 
 def _steps(times: ArrayLike) -> tuple[Array, Array, Array]:
-    """(number from 1, t, s) of each step."""
+    """The number n = 1, 2, .., the time t and the time s of each step, as three arrays."""
     times = jnp.asarray(times)
     return jnp.arange(1, len(times)), times[:-1], times[1:]
 

@@ -1,4 +1,4 @@
-"""Lessons on the forward process: a chain of one bit, noising step by step, its variance, its end."""
+"""Lessons on the forward process: the chain of one bit, x_t step by step, its variance, its limit distribution."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,7 +50,10 @@ def two_states(rate: float = 0.25, beta: float = 0.15) -> Lesson:
 
 
 def bit_matrix(schedule: Schedule, t: int, rate: float) -> Float[np.ndarray, "2 2"]:
-    """The transition matrix from 0 to t in closed form: row i is the distribution of a bit at t that is i at 0."""
+    """The transition matrix from 0 to t in closed form: row i is the distribution of a bit at t that is i at 0.
+
+    `rate` is the probability of a one under the stationary distribution.
+    """
     dist = binomial.transition(schedule, jnp.array([0.0, 1.0]), 0, t, rate)
     return np.stack([dist.zero, dist.one], axis=1)
 
@@ -78,7 +81,10 @@ def forward_sampler(process: Process, shrink: ArrayLike = True) -> Sampler:
 def states(
     process: Process, x_0: Float[Array, "num *shape"], times: Sequence[int], seed: int, shrink: bool = True
 ) -> Iterator[Array]:
-    """x_t of one forward chain at each of these rising times, computed step by step; T is 1000."""
+    """x_t [num, ...] of one forward chain per example at each of these rising times, computed step by step.
+
+    The process must have T = 1000 steps.
+    """
     nameless = dataclasses.replace(process.schedule, name="", numbers={})  # one compilation for all schedules
     process, batch_keys = dataclasses.replace(process, schedule=nameless), keys(seed, len(x_0), purpose=EVALUATE)
     x, reached = x_0, 0
@@ -95,7 +101,7 @@ def _advance(process: Process, shrink: ArrayLike, batch_keys: Array, x: Array, s
 
 
 def noising(subject: Subject) -> Lesson:
-    """The forward process step by step, with the closed form below."""
+    """x_t of a training image by three schedules: step by step, and below it a sample of the closed form."""
     x_0, rows = subject.train[:1], []
     for name, schedule in CHAINS.items():
         process = gaussian.process(schedule)
@@ -113,7 +119,7 @@ def _closed_form(process: Process, x_0: Array) -> Iterator[Array]:
 
 
 def variance(subject: Subject) -> Lesson:
-    """The second moment of x_t along the chain, with and without the factor sqrt(1 - beta)."""
+    """The mean square of x_t along the chain, with and without the factor sqrt(1 - beta)."""
     x_0, times = subject.train[:64], np.unique(np.geomspace(1, T + 1, 40).astype(int)) - 1
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axis = figure.subplots()

@@ -11,7 +11,7 @@ class Lesson(NamedTuple):
     """One picture of the tour, and the numbers in its caption."""
 
     name: str
-    """The name of the picture's file, and of its place in tour.html."""
+    """Part of the picture's file name, and the ``$name`` of the picture in tour.html."""
     figure: Figure
     facts: Mapping[str, str]
     """The text of each ``$name`` in the caption in tour.html."""

@@ -34,8 +34,8 @@ MARK = '<meta name="generator" content="ddpm_jax tour">'
 def tour(request: TourRequest, reporter: Reporter | None = None) -> str:
     """Draws the tour of a data set or of a run into a folder. Returns a line that names the page.
 
-    Raises ValueError if the source is neither, if its data are not images, or if the folder exists and is not a tour
-    that may be overwritten.
+    Raises ValueError if the source is neither a data set nor a run, if its data are not images, or if the folder exists
+    and is not a tour that may be overwritten.
     """
     check_replaceable(request.out, request.overwrite)
     subject = subject_of(request.source)
@@ -51,11 +51,11 @@ def tour(request: TourRequest, reporter: Reporter | None = None) -> str:
 
 
 def check_replaceable(out: Path, overwrite: bool) -> None:
-    """Raises ValueError if `out` exists, unless it is a tour, holds nothing else and may be overwritten."""
+    """Raises ValueError if `out` exists, unless `overwrite` is true and `out` holds a tour and nothing else."""
     if not out.exists():
         return
     if not overwrite:
-        raise ValueError(f"--out {out} exists: choose another folder, or --overwrite a tour")
+        raise ValueError(f"--out {out} exists: choose another folder, or replace a tour with --overwrite")
     index = out / "index.html"
     is_tour = index.is_file() and MARK in index.read_text(encoding="utf-8", errors="replace")
     if not is_tour or any(path != index and path.suffix != ".png" for path in out.iterdir()):
@@ -63,7 +63,7 @@ def check_replaceable(out: Path, overwrite: bool) -> None:
 
 
 def page(source: str, drawn: Sequence[tuple[Lesson, bytes]]) -> str:
-    """The page as HTML. It contains the pictures, PNG files as bytes, so it is complete without other files."""
+    """The page as HTML, with the pictures embedded: it needs no other file. `drawn` has each lesson's PNG as bytes."""
     facts = {"version": ddpm_jax.__version__, "source": html.escape(source)}
     for lesson, picture in drawn:
         encoded = base64.b64encode(picture).decode()

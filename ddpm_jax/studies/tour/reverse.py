@@ -17,7 +17,10 @@ from ddpm_jax.training.keys import EVALUATE, keys
 
 
 def true_reverse_step(weights: tuple[float, float] = (0.4, 0.6), t: int = 300, x_t: float = 0.05) -> Lesson:
-    """q(x_s | x_t) of data at the two points -1 and 1 with these probabilities: a mixture of q(x_s | x_t, x_0)."""
+    """The true reverse step q(x_s | x_t), a mixture of two q(x_s | x_t, x_0), for data at two points.
+
+    The points are -1 and 1; `weights` are their probabilities.
+    """
     points, x = jnp.array([-1.0, 1.0]), jnp.full(2, x_t)
     joint = jnp.array(weights) * jnp.exp(gaussian.transition(LINEAR, points, 0, t).log_prob(x))
     share = np.asarray(joint / joint.sum())
@@ -32,7 +35,7 @@ def true_reverse_step(weights: tuple[float, float] = (0.4, 0.6), t: int = 300, x
 
 
 def _draw_mixture(axis: Any, share: np.ndarray, means: np.ndarray, variance: float) -> None:
-    """Draws a mixture of Gaussians of one variance, its components, and the Gaussian of the same mean and variance."""
+    """Draws a mixture of Gaussians of one variance, its components, and the Gaussian with the mixture's moments."""
     mean = float(share @ means)
     total = variance + float(share @ np.square(means - mean))
     x = mean + np.linspace(-4, 4, 400) * total**0.5
@@ -43,12 +46,12 @@ def _draw_mixture(axis: Any, share: np.ndarray, means: np.ndarray, variance: flo
 
 
 def _normal(x: np.ndarray, mean: Any, variance: float) -> np.ndarray:
-    """The normal density."""
+    """The density of N(mean, variance) at x."""
     return np.exp(-np.square(x - mean) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
 
 
 def reverse_chain(subject: Subject, frames: int = 9) -> Lesson:
-    """x_t of the reverse chain, and the estimates of x_0 from it."""
+    """x_t of the reverse chain at up to `frames` times, and the estimate of x_0 from each x_t."""
     T = subject.process.schedule.num_steps
     times, frames = samplers.times(T, T), min(frames, T + 1)
     x_t, estimates = _chain_and_estimates(subject, times, frames)
@@ -79,7 +82,7 @@ def _chain_and_estimates(subject: Subject, times: np.ndarray, frames: int) -> tu
 
 
 def bound_terms(subject: Subject, count: int = 16) -> Lesson:
-    """The terms of the variational bound at each t, for training and for test images."""
+    """The terms L_{t-1} of the variational bound at up to 40 values of t, for `count` images of each split."""
     times = np.unique(np.geomspace(2, subject.process.schedule.num_steps, 40).astype(np.int32))[::-1]
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     axis, facts, bound_at = figure.subplots(), {"count": str(count)}, _bound_at(subject, times)
@@ -99,7 +102,7 @@ def bound_terms(subject: Subject, count: int = 16) -> Lesson:
 
 
 def _bound_at(subject: Subject, times: np.ndarray) -> Callable[..., losses.Bound]:
-    """``(keys, x_0, label)`` -> the terms of the bound at these times, in nats."""
+    """``(keys, x_0, label)`` -> the terms of the bound at these times, in nats per example, unweighted."""
     model = (subject.process, subject.parameterization, subject.network)
 
     @jax.jit

@@ -29,7 +29,7 @@ DATA: Mapping[str, Callable[[], Data]] = {
 }
 """The data sets that a tour can show without a run."""
 MAX_IMAGES = 2000
-"""The largest number of images that is used of each split."""
+"""The largest number of images of each split that a tour uses."""
 NUM_SAMPLES = 2
 """The number of samples whose reverse chain is shown."""
 
@@ -46,14 +46,14 @@ class Subject(NamedTuple):
     parameterization: Parameterization
     network: Network
     sampler: Sampler
-    """For `NUM_SAMPLES` samples."""
+    """Draws `NUM_SAMPLES` samples, of the classes `sample_labels` if the network is conditional."""
     description: str
     """A noun phrase that describes the model, as HTML."""
     train_labels: Array | None = None
     """The classes of the training images; None for an unconditional network."""
     test_labels: Array | None = None
     sample_labels: Array | None = None
-    """The classes of the samples."""
+    """The classes of the samples, int32 [NUM_SAMPLES]."""
 
 
 def subject_of(source: str) -> Subject:
@@ -114,7 +114,7 @@ def _of_run(folder: Path) -> Subject:
 
 
 def _stored(data: Data, split: str) -> dict[str, np.ndarray]:
-    """The first images of the split, as stored."""
+    """The first examples of the split, at most `MAX_IMAGES`, as stored."""
     source = data.open(split)
     return load(source, range(min(MAX_IMAGES, len(source))))
 
@@ -130,11 +130,11 @@ def _sample_labels(experiment: Experiment) -> Array | None:
 
 
 def optimal_network(process: Process, x_0: Float[Array, "num *shape"]) -> Network:
-    """E[x_0 | x_t] if the data are these examples, each with the same probability: the optimum of training on them.
+    """The network that minimizes the training loss on these examples: its output is E[x_0 | x_t].
 
         E[x_0 | x_t] = sum_i w_i x_0_i,    w_i proportional to q(x_t | x_0_i)
 
-    For a Gaussian process and the parameterization `x0`.
+    Each example has the same probability. For a Gaussian process and the parameterization `x0`.
     """
     flat = x_0.reshape(len(x_0), -1)
     squares = jnp.square(flat).sum(axis=1)[None] / 2

@@ -38,7 +38,7 @@ def all_schedules() -> Lesson:
 
 
 def embedding(width: int = 128) -> Lesson:
-    """The sinusoidal embeddings of all timesteps as an image, a column for each timestep."""
+    """The sinusoidal embeddings of all timesteps as an image: a column for each timestep, a row for each feature."""
     rows = np.asarray(timestep_embedding(jnp.arange(T), width))
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axis = figure.subplots()
