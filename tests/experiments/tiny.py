@@ -30,7 +30,7 @@ def experiment(
         data=data,
         process=process,
         parameterization=parameterizations.clipped(process, parameterizations.eps(process)),
-        network=UNet(width=width, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=dropout, groups=4),
+        network=UNet(width=width, multipliers=(1,), num_blocks=1, attention=(), dropout=dropout, groups=4),
         optimizer=optax.adam(2e-3),
         batch_size=batch_size,
         num_steps=num_steps,
