@@ -42,7 +42,9 @@ def load(folder: Path) -> ddpm_jax.Run:
     return ddpm_jax.load(folder.parent / "run")
 
 
-@pytest.fixture(scope="module", params=SMALL)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow) if name == "256" else name for name in SMALL]
+)
 def converted(request, tmp_path_factory) -> tuple[str, Path, ddpm_jax.Run]:
     """(name, diffusers' folder, our run of it)."""
     folder = write(tmp_path_factory.mktemp(request.param) / "theirs", request.param)
