@@ -39,10 +39,11 @@ import optax
 from ddpm_jax import training
 from ddpm_jax.data import Data, dead_leaves, folder, mnist_5000, tfds_images
 from ddpm_jax.data.encodings import standardized
-from ddpm_jax.diffusion import gaussian, losses, parameterizations, schedules
+from ddpm_jax.diffusion import Parameterization, Process, gaussian, losses, parameterizations, schedules
 from ddpm_jax.experiment import Claim, Every, Experiment
-from ddpm_jax.networks import MultiScale
+from ddpm_jax.networks import MultiScale, UNet
 
+Method = Literal["2015", "2020"]
 Name = Literal["dead_leaves", "mnist", "mnist_5000", "cifar10", "bark"]
 MOMENTS = {
     "dead_leaves": (0.5, 0.2887),
@@ -56,8 +57,6 @@ MOMENTS = {
 Those of bark are a guess: its K is comparable with the paper's only as far as x_0 has second moment one.
 """
 WIDTHS: dict[str, dict[str, Any]] = {
-    "mnist": {"conv_layers": 0},
-    "mnist_5000": {"conv_layers": 0},
     "cifar10": {
         "conv_layers": 6,
         "conv_features": 100,
@@ -69,6 +68,8 @@ WIDTHS: dict[str, dict[str, Any]] = {
     },
 }
 """Fields of `MultiScale` that differ from its defaults."""
+WITHOUT = {"both": {}, "dense": {"conv_layers": 0}, "convolutional": {"dense_layers": 0}}
+"""The fields of `MultiScale` that leave out a pathway."""
 RESULTS = {
     "dead_leaves": ((1.489, 3.536), "bits per pixel"),
     "cifar10": ((5.4, 11.5), "bits per pixel, summed over the colours"),
@@ -99,17 +100,34 @@ def choose_data(name: str, folder_of_images: str | None, size: int) -> Data:
     return tfds_images(name, shape, cost=f"{cost} to download")
 
 
+def parameterization_of(process: Process, method: Method, released: bool) -> Parameterization:
+    """What the network predicts: mean and variance of a step by the method of 2015, eps by that of 2020."""
+    if method == "2020":
+        return parameterizations.eps(process, parameterizations.fixed_small)
+    if released:
+        return parameterizations.shifted(process, process.schedule.num_steps)
+    return parameterizations.shrinking(process)
+
+
 def experiment(
     *,
     data: Name = "dead_leaves",
     folder_of_images: str | None = None,
     size: int = 28,
     timesteps: int | None = None,
-    scales: int = 3,
+    beta_1: float = 1e-3,
+    method: Method = "2015",
     released: bool = True,
+    network: Literal["multiscale", "unet"] = "multiscale",
+    pathways: Literal["both", "dense", "convolutional"] | None = None,
+    pixel_input: bool = True,
+    bumps: int = 10,
+    log_time: bool = True,
+    scales: int = 3,
+    width: int = 32,
     num_steps: int = 20_000,
     batch_size: int = 64,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 3e-3,
     ema_decay: float = 0.999,
     seed: int = 0,
     log_every: int = 100,
@@ -123,8 +141,17 @@ def experiment(
         folder_of_images: Folder or zip of the textures, for bark.
         size: Height and width of the images of dead_leaves and bark.
         timesteps: Number of diffusion steps T. Default: the paper's, 500 for bark and 1000 otherwise.
-        scales: Number of scales of the convolutions; each has half the resolution of the one before.
+        beta_1: First beta, the variance of the noise that the fixed last step leaves.
+        method: Train by the bound, with mean and variance of each step as output (2015), or by L_simple, with eps as
+            output (2020). Schedule and fixed last step are the same.
         released: Use the parameterization of the released code instead of the paper's, Eqs. 64-65.
+        network: Network of 2015, or U-Net of Ho et al. 2020.
+        pathways: Pathways of the network of 2015. Default: the paper's, dense for MNIST and both otherwise.
+        pixel_input: Give each pixel's head the pixel itself besides the features of the pathways.
+        bumps: Number of functions in the temporal basis.
+        log_time: Space the functions of the temporal basis evenly in log t, instead of in t.
+        scales: Number of scales of the convolutions; each has half the resolution of the one before.
+        width: Channels of the U-Net at full resolution, a multiple of 8.
         num_steps: Number of training steps, over which the learning rate falls to zero.
         batch_size: Number of images per step, over all devices.
         learning_rate: Initial learning rate of Adam.
@@ -138,26 +165,32 @@ def experiment(
     timesteps = (500 if data == "bark" else 1000) if timesteps is None else timesteps
     if timesteps < 2:
         raise ValueError(f"timesteps must be at least 2, got {timesteps}: the last step is not learned")
+    if bumps < 2:
+        raise ValueError(f"bumps must be at least 2, got {bumps}")
     betas = 1 / np.linspace(timesteps, 2, timesteps)
-    betas[0] = 1e-3
+    betas[0] = beta_1
     process = gaussian.process(schedules.from_betas(betas), gaussian.density)
-    parameterization = (
-        parameterizations.shifted(process, timesteps) if released else parameterizations.shrinking(process)
-    )
+    options = WIDTHS.get(data, {}) | WITHOUT[pathways or ("dense" if data.startswith("mnist") else "both")]
+    made = choose_data(data, folder_of_images, size)
+    outputs = made.image_shape[-1] * (2 if method == "2015" else 1)
+    unet = UNet(width=width, multipliers=(1, 2, 2), num_blocks=1, attention=(), groups=8, out_channels=outputs)
+    temporal = {"basis": bumps, "log_time": log_time}
     return Experiment(
-        data=choose_data(data, folder_of_images, size),
+        data=made,
         process=process,
-        parameterization=parameterizations.fixed_last(process, parameterization),
-        network=MultiScale(timesteps, scales=scales, **WIDTHS.get(data, {})),
+        parameterization=parameterizations.fixed_last(process, parameterization_of(process, method, released)),
+        network=unet
+        if network == "unet"
+        else MultiScale(timesteps, scales=scales, pixel_input=pixel_input, out_channels=outputs, **temporal, **options),
         optimizer=optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps)),
-        loss=losses.negative_K,
+        loss=losses.negative_K if method == "2015" else losses.simple,
         encoding=standardized(*MOMENTS[data]),
         batch_size=batch_size,
         num_steps=num_steps,
         ema_decay=training.ema_ramp(ema_decay),
         seed=seed,
         every=Every(log=log_every, sample=sample_every, save=save_every),
-        preview_eta=None,
+        preview_eta=None if method == "2015" else 0.0,
         metrics=("K",),
         claims=claims(data),
     )
