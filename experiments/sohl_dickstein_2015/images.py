@@ -123,6 +123,7 @@ def experiment(
     pixel_input: bool = True,
     bumps: int = 10,
     log_time: bool = True,
+    upper_layers: int | None = None,
     scales: int = 3,
     width: int = 32,
     num_steps: int = 20_000,
@@ -150,6 +151,7 @@ def experiment(
         pixel_input: Give each pixel's head the pixel itself besides the features of the pathways.
         bumps: Number of functions in the temporal basis.
         log_time: Space the functions of the temporal basis evenly in log t, instead of in t.
+        upper_layers: Number of layers of each pixel's head, the readout included. Default: 3, and 4 for cifar10.
         scales: Number of scales of the convolutions; each has half the resolution of the one before.
         width: Channels of the U-Net at full resolution, a multiple of 8.
         num_steps: Number of training steps, over which the learning rate falls to zero.
@@ -170,7 +172,9 @@ def experiment(
     betas = 1 / np.linspace(timesteps, 2, timesteps)
     betas[0] = beta_1
     process = gaussian.process(schedules.from_betas(betas), gaussian.density)
-    options = WIDTHS.get(data, {}) | WITHOUT[pathways or ("dense" if data.startswith("mnist") else "both")]
+    options = {"upper_layers": 3} | WIDTHS.get(data, {}) | WITHOUT[pathways or ("dense" if data.startswith("mnist") else "both")]
+    if upper_layers is not None:
+        options |= {"upper_layers": upper_layers}
     made = choose_data(data, folder_of_images, size)
     outputs = made.image_shape[-1] * (2 if method == "2015" else 1)
     unet = UNet(width=width, multipliers=(1, 2, 2), num_blocks=1, attention=(), groups=8, out_channels=outputs)
