@@ -172,7 +172,8 @@ def experiment(
     betas = 1 / np.linspace(timesteps, 2, timesteps)
     betas[0] = beta_1
     process = gaussian.process(schedules.from_betas(betas), gaussian.density)
-    options = {"upper_layers": 3} | WIDTHS.get(data, {}) | WITHOUT[pathways or ("dense" if data.startswith("mnist") else "both")]
+    pathways = pathways or ("dense" if data.startswith("mnist") else "both")
+    options = {"upper_layers": 3} | WIDTHS.get(data, {}) | WITHOUT[pathways]
     if upper_layers is not None:
         options |= {"upper_layers": upper_layers}
     made = choose_data(data, folder_of_images, size)

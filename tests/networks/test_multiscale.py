@@ -8,7 +8,7 @@ from flax import linen as nn
 from networks.variables import apply, variables_of
 
 from ddpm_jax.networks import MultiScale
-from ddpm_jax.networks.multiscale import MultiScaleConv, temporal_basis
+from ddpm_jax.networks.multiscale import MultiScaleConv, TemporalReadout, temporal_basis
 
 
 # ten bumps over 1000 steps, half a spacing wide, as in the released code: (row, values), by an independent script
@@ -26,6 +26,40 @@ def test_the_temporal_basis_at_real_indices_is_that_of_a_finer_schedule():
     """It depends on index / (T - 1) only: halves of 11 steps are integers of 21."""
     fine = temporal_basis(jnp.arange(21), 21, 5)
     np.testing.assert_allclose(temporal_basis(jnp.arange(21) / 2, 11, 5), fine, rtol=1e-5)
+
+
+def test_bumps_even_in_log_time_have_their_centres_at_the_powers_of_T():
+    """T = 1000 and four bumps: t = 1, 10, 100, 1000, so that the bumps there are those of one place, moved."""
+    rows = np.asarray(temporal_basis(jnp.array([0, 9, 99, 999]), 1000, 4, 0.3, log_time=True))
+    assert rows.argmax(axis=1).tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(rows[1, :3], rows[2, 1:], rtol=1e-4)
+
+
+def test_the_readout_is_the_sum_over_the_bumps_that_the_paper_writes():
+    """The kernel is summed over the bumps before the pixels; the paper multiplies each pixel's coefficients by them."""
+    h, bumps = jax.random.normal(jax.random.key(0), (2, 3, 5, 7)), temporal_basis(jnp.array([3, 8]), 11, 4)
+    layer = TemporalReadout(2)
+    zeros = layer.init(jax.random.key(1), h, bumps)
+    kernel, bias = jax.random.normal(jax.random.key(2), (7, 8)), jax.random.normal(jax.random.key(3), (8,))
+    assert jax.tree.map(jnp.shape, zeros) == {"params": {"kernel": (7, 8), "bias": (8,)}}
+    coefficients = (h @ kernel + bias[None, None, None]).reshape(2, 3, 5, 2, 4)
+    expected = (coefficients * bumps[:, None, None, None, :]).sum(axis=-1)
+    given = layer.apply({"params": {"kernel": kernel, "bias": bias}}, h, bumps)
+    np.testing.assert_allclose(given, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_pixel_itself_reaches_its_head_only_as_pixel_input():
+    """Of the dense pathway alone, with constant features, nothing else depends on the single pixel."""
+    x = jnp.zeros((1, 4, 4, 1)).at[0, 1, 2].set(1.0)
+    for pixel_input in (False, True):
+        network = MultiScale(10, conv_layers=0, dense_hidden=8, basis=4, pixel_input=pixel_input)
+        variables, _, _ = variables_of(network, x.shape)
+        params = variables["params"]
+        params["dense_out"] = jax.tree.map(jnp.zeros_like, params["dense_out"])
+        output = apply(network, variables, x, jnp.array([3]))
+        differs = jnp.abs(output - output[:, :1, :1]).max(axis=(0, 3)) > 1e-6
+        assert differs.sum() == pixel_input and differs[1, 2] == pixel_input
 
 
 def test_a_network_of_a_temporal_basis_takes_real_indices():
