@@ -88,10 +88,10 @@ class MultiScale(nn.Module):
     released code, in which all activations are leaky rectifiers of slope 0.05 and the convolutions have a bias per
     pixel. Raises ValueError for a convolutional pathway with `scales` below 1.
 
-    Ten bumps over T = 1000 steps cannot follow the steps near the data, where the output changes like 1 / t: even on a
-    pixel whose value is known, K cannot exceed 1.6 bits, with 100 bumps 2.8, with ten in `log_time` 2.9 (beta_1 = 0.001
-    and the parameterization `shifted`). The dense pathway alone, without `pixel_input`, passes the values of all pixels
-    through a layer of shared units, and cannot remove the noise of each.
+    Ten bumps over T = 1000 steps cannot follow the steps near the data, where the output changes like 1 / t: on a pixel
+    whose value is known, outputs linear in x_t reach at most K = 1.6 bits, with 100 bumps 2.8, with ten in `log_time`
+    2.9 (beta_1 = 0.001 and the parameterization `shifted`). The dense pathway alone, without `pixel_input`, passes the
+    values of all pixels through a layer of shared units, and cannot remove the noise of each.
     """
 
     num_steps: int

@@ -31,11 +31,21 @@ def test_each_data_set_is_built_at_full_size(data):
     assert output.shape == (*x.shape[:3], 2 * x.shape[3])
 
 
-@pytest.mark.parametrize("network, method", [("multiscale", "2020"), ("unet", "2015")])
-def test_both_networks_are_trained_by_both_methods(network, method):
-    """Loss and gradient are finite, and the bound of 2015 is measured for each."""
-    experiment = build(method=method, network=network, width=8, size=8, timesteps=20, batch_size=2)
+@pytest.mark.parametrize("method", ["2015", "2020"])
+def test_the_u_net_takes_the_place_of_the_network_of_2015(method):
+    """By either method, at full size: loss, gradient and the bound of 2015 are those of its outputs."""
+    experiment = build(method=method, network="unet")
     check_network(experiment)
+    params, key = shapes(experiment), jax.random.key(0)
+    batch = {"image": jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.uint8)}
+    _, gradient = jax.eval_shape(jax.value_and_grad(loss_fn(experiment)), params, key, batch)
+    assert jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, params)
+    assert jax.eval_shape(bound_fn(experiment), params, keys(0, 2), batch).prior.shape == (2,)
+
+
+def test_the_method_of_2020_trains_the_network_of_2015():
+    """Loss and gradient are finite, and the bound of 2015 is measured."""
+    experiment = build(method="2020", size=8, timesteps=20, batch_size=2, pathways="dense")
     params = init_fn(experiment)(jax.random.key(0))
     batch = {"image": jnp.asarray(load(experiment.data.open("train"), range(2))["image"])}
     loss, gradient = jax.jit(jax.value_and_grad(loss_fn(experiment)))(params, jax.random.key(1), batch)
