@@ -49,9 +49,11 @@ class MultiScaleConv(nn.Module):
 
     def _at_scale(self, x: Array, size: int) -> Array:
         """Averages x over squares of side `size`, convolves the result, and repeats it to full resolution."""
-        small = nn.avg_pool(x, (size, size), (size, size))
-        y = nn.Conv(self.features, (3, 3), name=f"conv_{size}")(small)
-        return y.repeat(size, axis=1).repeat(size, axis=2)
+        batch, height, width, channels = x.shape
+        squares = x.reshape(batch, height // size, size, width // size, size, channels)
+        y = nn.Conv(self.features, (3, 3), name=f"conv_{size}")(squares.mean(axis=(2, 4)))
+        shape = (*squares.shape[:5], self.features)
+        return jnp.broadcast_to(y[:, :, None, :, None], shape).reshape(batch, height, width, self.features)
 
 
 class TemporalReadout(nn.Module):
