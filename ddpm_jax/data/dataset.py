@@ -33,6 +33,11 @@ class Data:
     num_classes: int | None = None
     """The number of values of ``label``; None where examples have no label."""
 
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of ``image``: uint8, or float32 where `levels` is None."""
+        return np.dtype(np.float32 if self.levels is None else np.uint8)
+
 
 def load(source: Sequence[Example], rows: Sequence[int] | None = None) -> dict[str, np.ndarray]:
     """Reads these rows of a source, by default all, and returns one array per feature, [rows, ...]."""
@@ -45,11 +50,10 @@ def load(source: Sequence[Example], rows: Sequence[int] | None = None) -> dict[s
 def check_example(data: Data, example: Example) -> None:
     """Raises ValueError if the example does not have the shape, dtype, values and label that `data` describes."""
     image, label = np.asarray(example["image"]), example.get("label")
-    dtype = np.dtype(np.float32 if data.levels is None else np.uint8)
     if image.shape != tuple(data.image_shape):
         raise ValueError(f"the images of {data.name} have shape {image.shape}, not {tuple(data.image_shape)}")
-    if image.dtype != dtype:
-        raise ValueError(f"the images of {data.name} are {image.dtype}: levels={data.levels} requires {dtype}")
+    if image.dtype != data.dtype:
+        raise ValueError(f"the images of {data.name} are {image.dtype}: levels={data.levels} requires {data.dtype}")
     if data.levels is not None and image.max(initial=0) >= data.levels:
         raise ValueError(f"{data.name} has a pixel of value {image.max()}: values must be 0 to {data.levels - 1}")
     if data.num_classes is not None and (label is None or not 0 <= int(label) < data.num_classes):

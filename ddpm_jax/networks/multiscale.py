@@ -13,15 +13,15 @@ def temporal_basis(
 ) -> Float[Array, "batch count"]:
     """The values at `index` of `count` Gaussian bumps over the timesteps, normalized to sum to one (2015, Eqs. 62-63).
 
-        bump_j(index) ~ exp(-((count - 1) place - j)^2 / (2 width^2)),    j = 0 .. count - 1
-        place = index / (num_steps - 1),    with `log_time`: log(index + 1) / log(num_steps)
+        bump_j(index) ~ exp(-((count - 1) position - j)^2 / (2 width^2)),    j = 0 .. count - 1
+        position = index / (num_steps - 1),    with `log_time`: log(index + 1) / log(num_steps)
 
     `num_steps` is T; both it and `count` must be at least 2. The centres are evenly spaced from index 0 to T - 1, in
     time or in its logarithm; the index may be real. `width` is the standard deviation in units of the spacing: 1 in the
     paper, 1/2 in the released code.
     """
-    place = jnp.log1p(index) / jnp.log(num_steps) if log_time else index / (num_steps - 1)
-    distance = place[:, None] * (count - 1) - jnp.arange(count)[None]
+    position = jnp.log1p(index) / jnp.log(num_steps) if log_time else index / (num_steps - 1)
+    distance = position[:, None] * (count - 1) - jnp.arange(count)[None]
     return jax.nn.softmax(-0.5 * jnp.square(distance / width))
 
 
@@ -88,7 +88,8 @@ class MultiScale(nn.Module):
     twice the channels of x, z_mu and then z_Sigma: see ``parameterizations.shrinking`` and ``shifted``. The index
     enters only through the bumps, and may be real. The paper gives no layer widths: the defaults are those of the
     released code, in which all activations are leaky rectifiers of slope 0.05 and the convolutions have a bias per
-    pixel. Raises ValueError for a convolutional pathway with `scales` below 1.
+    pixel. Raises ValueError for `upper_layers` below 1, `basis` below 2, or a convolutional pathway with `scales` below
+    1.
 
     Ten bumps over T = 1000 steps cannot follow the steps near the data, where the output changes like 1 / t: on a pixel
     whose value is known, outputs linear in x_t reach at most K = 1.6 bits, with 100 bumps 2.8, with ten in `log_time`
@@ -123,6 +124,10 @@ class MultiScale(nn.Module):
         train: bool = False,
     ) -> Float[Array, "batch height width out"]:
         """The output at the timestep index, integer or real, in [0, T - 1]. `label` and `train` have no effect."""
+        if self.upper_layers < 1 or self.basis < 2:
+            raise ValueError(
+                f"upper_layers must be at least 1 and basis at least 2, got {self.upper_layers} and {self.basis}"
+            )
         if self.conv_layers and self.scales < 1:
             raise ValueError(f"scales must be at least 1, got {self.scales}")
         pathways = ((self._conv, self.conv_layers), (self._dense, self.dense_layers))

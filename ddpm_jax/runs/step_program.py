@@ -50,9 +50,9 @@ def abstract_state(experiment: Experiment, mesh: Mesh) -> TrainState:
 
 def abstract_batch(experiment: Experiment, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """A batch as shapes, types and shardings, without arrays."""
-    spread, stored = sharding.batch_sharding(mesh), jnp.float32 if experiment.data.levels is None else jnp.uint8
-    images = jax.ShapeDtypeStruct((experiment.batch_size, *experiment.data.image_shape), stored, sharding=spread)
-    if experiment.data.num_classes is None:
+    data, spread = experiment.data, sharding.batch_sharding(mesh)
+    images = jax.ShapeDtypeStruct((experiment.batch_size, *data.image_shape), data.dtype, sharding=spread)
+    if data.num_classes is None:
         return {"image": images}
     return {"image": images, "label": jax.ShapeDtypeStruct((experiment.batch_size,), jnp.int32, sharding=spread)}
 
@@ -90,8 +90,7 @@ class Program(NamedTuple):
 
 def make_program(experiment: Experiment, mesh: Mesh, source: Sequence, execution: Execution | None = None) -> Program:
     """The program for this data set, kept on the device up to `RESIDENT_BYTES` and streamed if it is larger."""
-    item = 4 if experiment.data.levels is None else 1  # float32, or bytes
-    size = len(source) * math.prod(experiment.data.image_shape) * item
+    size = len(source) * math.prod(experiment.data.image_shape) * experiment.data.dtype.itemsize
     return (_resident if size <= RESIDENT_BYTES else _streamed)(experiment, mesh, source, execution or Execution())
 
 

@@ -1,4 +1,4 @@
-"""The training loop: calls of the train step, and actions every so many steps. Independent of data and model."""
+"""The training loop: calls the train step, and each action at its period. Independent of data and model."""
 
 import math
 import os

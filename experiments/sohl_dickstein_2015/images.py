@@ -12,7 +12,7 @@
     cifar10       5.4     11.5             summed over the three colours; both pathways
     bark          -0.55   1.5              T = 500; BARK is the folder of textures T01 to T04 of Lazebnik et al. 2005
 
-The paper gives neither beta_1 nor the number and the places of the bumps in time, the widths, learning rates and
+The paper gives neither beta_1 nor the number and the centres of the bumps in time, the widths, learning rates and
 numbers of training steps. Our choices:
 
     betas      fixed: 0.001, then the entries of 1 / linspace(T, 2, T), the baseline of the released code; the paper
@@ -75,6 +75,8 @@ WIDTHS: dict[str, dict[str, Any]] = {
 """Fields of `MultiScale` that differ from its defaults."""
 WITHOUT = {"both": {}, "dense": {"conv_layers": 0}, "convolutional": {"dense_layers": 0}}
 """The fields of `MultiScale` that leave out a pathway."""
+DENSE_ONLY = ("mnist", "mnist_5000")
+"""The data for which the paper leaves out the convolutional pathway."""
 RESULTS = {
     "dead_leaves": ((1.489, 3.536), "bits per pixel"),
     "cifar10": ((5.4, 11.5), "bits per pixel, summed over the colours"),
@@ -158,7 +160,7 @@ def experiment(
         log_time: Space the functions of the temporal basis evenly in log t, instead of in t.
         upper_layers: Number of layers of each pixel's head, the readout included. Default: 3, and 4 for cifar10.
         scales: Number of scales of the convolutions; each has half the resolution of the one before.
-        width: Channels of the U-Net at full resolution, a multiple of 8.
+        width: Channels of the U-Net (--network unet) at full resolution, a multiple of 8.
         num_steps: Number of training steps, over which the learning rate falls to zero.
         batch_size: Number of images per step, over all devices.
         learning_rate: Initial learning rate of Adam.
@@ -172,26 +174,24 @@ def experiment(
     timesteps = (500 if data == "bark" else 1000) if timesteps is None else timesteps
     if timesteps < 2:
         raise ValueError(f"timesteps must be at least 2, got {timesteps}: the last step is not learned")
-    if bumps < 2:
-        raise ValueError(f"bumps must be at least 2, got {bumps}")
     betas = 1 / np.linspace(timesteps, 2, timesteps)
     betas[0] = beta_1
     process = gaussian.process(schedules.from_betas(betas), gaussian.density)
-    pathways = pathways or ("dense" if data.startswith("mnist") else "both")
-    options = {"upper_layers": 3} | WIDTHS.get(data, {}) | WITHOUT[pathways]
-    if upper_layers is not None:
-        options |= {"upper_layers": upper_layers}
     made = choose_data(data, folder_of_images, size)
     outputs = made.image_shape[-1] * (2 if method == "2015" else 1)
-    unet = UNet(width=width, multipliers=(1, 2, 2), num_blocks=1, attention=(), groups=8, out_channels=outputs)
-    temporal = {"basis": bumps, "log_time": log_time}
+    if network == "unet":
+        module = UNet(width=width, multipliers=(1, 2, 2), num_blocks=1, attention=(), groups=8, out_channels=outputs)
+    else:
+        temporal = {"basis": bumps, "log_time": log_time, "out_channels": outputs}
+        layers = {} if upper_layers is None else {"upper_layers": upper_layers}
+        kept = pathways or ("dense" if data in DENSE_ONLY else "both")
+        options = {"upper_layers": 3} | WIDTHS.get(data, {}) | WITHOUT[kept] | layers
+        module = MultiScale(timesteps, scales=scales, pixel_input=pixel_input, **temporal, **options)
     return Experiment(
         data=made,
         process=process,
         parameterization=parameterizations.fixed_last(process, parameterization_of(process, method, released)),
-        network=unet
-        if network == "unet"
-        else MultiScale(timesteps, scales=scales, pixel_input=pixel_input, out_channels=outputs, **temporal, **options),
+        network=module,
         optimizer=optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps)),
         loss=losses.negative_K if method == "2015" else losses.simple,
         encoding=standardized(*MOMENTS[data]),

@@ -29,7 +29,7 @@ def test_the_temporal_basis_at_real_indices_is_that_of_a_finer_schedule():
 
 
 def test_bumps_even_in_log_time_have_their_centres_at_the_powers_of_T():
-    """T = 1000 and four bumps: t = 1, 10, 100, 1000, so that the bumps there are those of one place, moved."""
+    """T = 1000 and four bumps: t = 1, 10, 100, 1000, so the bumps at each power are those at the one before, moved."""
     rows = np.asarray(temporal_basis(jnp.array([0, 9, 99, 999]), 1000, 4, 0.3, log_time=True))
     assert rows.argmax(axis=1).tolist() == [0, 1, 2, 3]
     np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-6)
@@ -50,7 +50,7 @@ def test_the_readout_is_the_sum_over_the_bumps_that_the_paper_writes():
 
 
 def test_the_pixel_itself_reaches_its_head_only_as_pixel_input():
-    """Of the dense pathway alone, with constant features, nothing else depends on the single pixel."""
+    """With constant features of the dense pathway, nothing else makes the output of a pixel depend on that pixel."""
     x = jnp.zeros((1, 4, 4, 1)).at[0, 1, 2].set(1.0)
     for pixel_input in (False, True):
         network = MultiScale(10, conv_layers=0, dense_hidden=8, basis=4, pixel_input=pixel_input)
@@ -97,7 +97,15 @@ def test_averaged_scales_are_the_mean_of_the_activations_of_the_scales_that_divi
     np.testing.assert_allclose(out[0, side // 2, side // 2], expected, atol=1e-5)
 
 
-def test_a_network_without_scales_is_refused():
-    network = MultiScale(10, scales=0)
-    with pytest.raises(ValueError, match="scales must be at least 1, got 0"):
+@pytest.mark.parametrize(
+    "field, message",
+    [
+        ({"scales": 0}, "scales must be at least 1, got 0"),
+        ({"upper_layers": 0}, "upper_layers must be at least 1 and basis at least 2, got 0 and 10"),
+        ({"basis": 1}, "upper_layers must be at least 1 and basis at least 2, got 2 and 1"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_refused(field, message):
+    network = MultiScale(10, **field)
+    with pytest.raises(ValueError, match=message):
         jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 4, 4, 1)), jnp.zeros(1, jnp.int32))

@@ -52,6 +52,16 @@ def test_calls_are_as_long_as_the_periods_allow(every, count):
     assert step_program.steps_a_call(experiment, "cpu") == 1
 
 
+@pytest.mark.parametrize("limit, kept", [(24, "resident"), (23, "streamed")])
+def test_data_stay_on_the_device_as_long_as_their_bytes_fit(monkeypatch, limit, kept):
+    """Three points of two float32: 24 bytes."""
+    monkeypatch.setattr(step_program, "RESIDENT_BYTES", limit)
+    for name in ("resident", "streamed"):
+        monkeypatch.setattr(step_program, f"_{name}", lambda *_, name=name: name)
+    experiment = experiment_files.read(experiment_files.find("sohl_dickstein_2015/swiss_roll"))()
+    assert step_program.make_program(experiment, sharding.make_mesh(), range(3)) == kept
+
+
 def test_streamed_training_resumes_as_if_never_stopped(monkeypatch):
     """The path of data sets that are too large for the device."""
     monkeypatch.setattr(step_program, "RESIDENT_BYTES", 0)
