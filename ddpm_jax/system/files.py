@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import stat
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +14,53 @@ from typing import Any
 
 @contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
-    """A path to write to, renamed to `target` after the block; an exception leaves `target` as it was."""
-    part = target.with_name(target.name + ".part")
-    yield part
-    os.replace(part, target)
+    """A path to write to, renamed to `target` after the block; an exception leaves `target` as it was.
+
+    The content is on the disk before the new name is. Links are followed and the mode of an existing file is kept. A
+    device or a pipe, such as /dev/stdout, receives the content after the block. Raises ValueError as `check_writable`
+    does.
+    """
+    check_writable(target)
+    if _is_device(target):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / "content"
+            with (Path(folder) / "content").open("rb") as content, target.open("ab") as device:
+                shutil.copyfileobj(content, device)
+        return
+    target = target.resolve()
+    part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        part.touch()
+        if target.exists():
+            part.chmod(stat.S_IMODE(target.stat().st_mode))
+        yield part
+        _to_disk(part)
+        os.replace(part, target)
+        _to_disk(target.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_writable(target: Path) -> None:
+    """Raises ValueError if `target` is a folder, or lies in a folder that does not exist."""
+    if target.is_dir():
+        raise ValueError(f"{target} is a folder: give the name of a file")
+    if not target.resolve().parent.is_dir() and not _is_device(target):
+        raise ValueError(f"there is no folder {target.resolve().parent} for {target.name}: create it first")
+
+
+def _is_device(path: Path) -> bool:
+    # /dev/stdout may be a regular file, which the shell holds open: a file renamed to it would replace what it wrote
+    in_system = path.absolute().parts[1:2] in (("dev",), ("proc",))
+    return in_system or (path.exists() and not path.is_file())
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -26,11 +71,21 @@ def whole_folder(target: Path) -> Iterator[Path]:
     part.mkdir()
     try:
         yield part
-        if target.exists():
-            shutil.rmtree(target)
-        part.rename(target)
+        put_folder(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def put_folder(part: Path, target: Path) -> None:
+    """Renames the folder `part` to `target`; a folder with this name is removed once the new one has its name."""
+    for path in (*part.rglob("*"), part):
+        _to_disk(path)
+    old = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.old")
+    if target.exists():
+        target.rename(old)
+    part.rename(target)
+    _to_disk(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_json(path: Path, content: Any) -> None:
