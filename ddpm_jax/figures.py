@@ -3,6 +3,7 @@
 import json
 import math
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +80,32 @@ def save_png(path: Path, picture: np.ndarray, provenance: dict[str, Any] | None 
         Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(part, "PNG", pnginfo=info)
 
 
-def save_npz(path: Path, images: np.ndarray, labels: np.ndarray | None, provenance: dict[str, Any]) -> None:
+def save_npz(
+    path: Path, batches: Iterable[np.ndarray], num: int, labels: np.ndarray | None, provenance: dict[str, Any]
+) -> None:
     """Writes an npz of ``arr_0`` (images), ``arr_1`` (labels, if any) and ``provenance``, completely or not at all.
 
-    Images are uint8 [num, height, width, channels], points float32 [num, 2], sequences of bits uint8 [num, length] with
-    values 0 and 255.
+    The batches have `num` images in total, and are written one by one, so memory does not grow with `num`. Images are
+    uint8 [num, height, width, channels], points float32 [num, 2], sequences of bits uint8 [num, length] with values 0
+    and 255.
     """
-    arrays = {"arr_0": images} | ({} if labels is None else {"arr_1": labels})
-    with whole_file(path) as part, part.open("wb") as file:
-        np.savez(file, provenance=np.array(json.dumps(provenance, sort_keys=True)), **arrays)  # type: ignore[arg-type]
+    with whole_file(path) as part, zipfile.ZipFile(part, "w") as archive:
+        _add_array(archive, "arr_0", batches, num)
+        if labels is not None:
+            _add_array(archive, "arr_1", [labels], num)
+        with archive.open(zipfile.ZipInfo("provenance.npy"), "w") as file:
+            np.lib.format.write_array(file, np.array(json.dumps(provenance, sort_keys=True)), allow_pickle=False)
+
+
+def _add_array(archive: zipfile.ZipFile, name: str, batches: Iterable[np.ndarray], num: int) -> None:
+    """Adds the concatenated batches to an npz as one array."""
+    # ZipInfo has a fixed date, so that the same images make the same file
+    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+        for number, batch in enumerate(batches):
+            if number == 0:
+                shape = {"descr": batch.dtype.str, "fortran_order": False, "shape": (num, *batch.shape[1:])}
+                np.lib.format.write_array_header_1_0(file, shape)
+            file.write(np.ascontiguousarray(batch).tobytes())
 
 
 def provenance_of(path: Path) -> dict[str, Any] | None:

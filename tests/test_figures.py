@@ -57,7 +57,7 @@ def test_a_png_is_read_back_with_its_provenance(tmp_path, channels):
 @pytest.mark.parametrize("labels", [None, np.arange(3, dtype=np.int32)])
 def test_an_npz_is_read_back_with_its_provenance(tmp_path, labels):
     images, path = some_images(3, 4, 4, 3), tmp_path / "a.npz"
-    save_npz(path, images, labels, PROVENANCE)
+    save_npz(path, [images[:2], images[2:]], len(images), labels, PROVENANCE)
     stored = np.load(path)
     np.testing.assert_array_equal(stored["arr_0"], images)
     assert ("arr_1" in stored) == (labels is not None)

@@ -1,7 +1,8 @@
 """The command line: finds the command, runs it, and turns its errors into one line and an exit status.
 
-Exit status 0; 1 if `verify` finds a difference; 2 for a mistake of the user, with one line on standard error; 130 after
-Ctrl-C. Each command is a module with a function ``run(args, own_process) -> int``. Modules import what they need inside
+Exit status 0 if all is done; 2 for a mistake of the user, with one line on standard error; 130 after Ctrl-C and 143
+where SIGTERM stopped training early; 1 for anything else: `verify` found a difference, training diverged, the memory or
+the disk did not suffice. Each command is a module with a function ``run(args, own_process) -> int``. Modules import what they need inside
 their functions, so that ``--help`` answers at once.
 """
 
@@ -25,6 +26,10 @@ COMMANDS = (
 )
 TRACEBACK = "DDPM_JAX_TRACEBACK"
 """The environment variable that, if it is set, shows errors with their traceback."""
+OUT_OF_MEMORY = (
+    "out of memory: a smaller --batch-size needs less; in training also --accumulate 2, --mesh fsdp=N over N devices, or "
+    "--dtype bfloat16 where the experiment has it. ddpm-jax plan EXPERIMENT computes the memory of training"
+)
 
 
 def main(argv: list[str] | None = None, own_process: bool = False) -> int:
@@ -39,18 +44,27 @@ def main(argv: list[str] | None = None, own_process: bool = False) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
-    except (ValueError, OSError) as error:
+    except Exception as error:
         if os.environ.get(TRACEBACK):
             raise
-        print(f"ddpm-jax {name}: {_one_line(error)}", file=sys.stderr)
-        return 2
+        line, status = _explained(error)
+        if line is None:
+            raise
+        print(f"ddpm-jax {name}: {line}", file=sys.stderr)
+        return status
 
 
-def _one_line(error: Exception) -> str:
-    line = " ".join(str(error).split()) or type(error).__name__
-    if "No space left on device" in line:
-        line = "no space left on device: checkpoints saved before are kept. Free some, and repeat the command"
-    return line if getattr(error, "is_usage", False) else f"{line}  ({TRACEBACK}=1 shows the traceback)"
+def _explained(error: Exception) -> tuple[str | None, int]:
+    """One line for an error and the exit status; None for an error that only its traceback explains."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        return f"{OUT_OF_MEMORY}  ({TRACEBACK}=1 shows the traceback)", 1
+    if "No space left on device" in text:
+        return "no space left on device: checkpoints saved before are kept. Free some, and repeat the command", 1
+    if not isinstance(error, ValueError | OSError | ArithmeticError):
+        return None, 1
+    hint = "" if getattr(error, "is_usage", False) else f"  ({TRACEBACK}=1 shows the traceback)"
+    return text + hint, 1 if isinstance(error, ArithmeticError) else 2
 
 
 def _dispatch(name: str, args: list[str], own_process: bool) -> int:

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -43,35 +43,46 @@ class Parsed(NamedTuple):
     request: Any
 
 
-def parse_with_experiment(request: type, args: list[str], command: str, summary: str) -> Parsed:
-    """The experiment named by the first argument, its knobs, and the request. Raises Usage with one line."""
+def parse_with_experiment(
+    request: type, args: list[str], command: str, summary: str, options: Mapping[str, str] | None = None
+) -> Parsed:
+    """The experiment named by the first argument, its knobs, and the request. Raises Usage with one line.
+
+    The defaults of the knobs are those of the run, if the experiment file lies in its workdir. `options` has the names
+    of options by field, where they differ.
+    """
     if args[:1] in (["-h"], ["--help"]):
         print(f"{summary}\n\nEach experiment has its own options: ddpm-jax {command} EXPERIMENT --help lists them.")
         print("ddpm-jax experiments lists the experiments that come with the library.")
         raise SystemExit(0)
     if not args or args[0].startswith("-"):
         raise Usage(f"name an experiment: ddpm-jax {command} EXPERIMENT ...; ddpm-jax experiments lists them")
-    from ddpm_jax.runs import experiment_files
+    for field, option in (options or {}).items():  # such as "from", which cannot be the name of a field
+        request.__annotations__[field] = Annotated[request.__annotations__[field], tyro.conf.arg(name=option)]
+    from ddpm_jax.runs import experiment_files, workdir
 
     path = experiment_files.find(args[0])
     function = experiment_files.read(path)
+    own = workdir.knobs_of(path)
 
     def both(knobs: Any, request: Any) -> tuple[dict[str, Any], Any]:
         return knobs, request
 
     both.__doc__ = inspect.getdoc(function)
     both.__annotations__ |= {
-        "knobs": Annotated[dict[str, Any], tyro.conf.arg(constructor=_returning_knobs(function))],
+        "knobs": Annotated[dict[str, Any], tyro.conf.arg(constructor=_returning_knobs(function, own))],
         "request": request,
     }
     knobs, given = _cli(both, args[1:], f"ddpm-jax {command} {args[0]}")
     return Parsed(path, function, knobs, given)
 
 
-def _returning_knobs(function: Callable) -> Callable:
-    """A function with the signature of `function` that returns its arguments."""
+def _returning_knobs(function: Callable, own: Mapping[str, Any]) -> Callable:
+    """A function with the signature of `function` that returns its arguments; `own` replaces defaults."""
     returning: Any = functools.wraps(function)(lambda **knobs: knobs)
-    returning.__signature__ = inspect.signature(function).replace(return_annotation=dict[str, Any])
+    signature = inspect.signature(function)
+    parameters = [each.replace(default=own.get(name, each.default)) for name, each in signature.parameters.items()]
+    returning.__signature__ = signature.replace(parameters=parameters, return_annotation=dict[str, Any])
     return returning
 
 

@@ -11,13 +11,16 @@ def run(args: list[str], own_process: bool) -> int:
     parsed = parse_with_experiment(PlanRequest, args, "plan", __doc__ or "")
     request: PlanRequest = parsed.request
 
+    from ddpm_jax.runs import experiment_files
     from ddpm_jax.runs.plan import forecast, forecast_table, plan, table, with_devices
-    from ddpm_jax.system.files import write_json
+    from ddpm_jax.system.files import check_writable, write_json
     from ddpm_jax.training import sharding
 
     if request.mesh is not None and own_process:
         with_devices(math.prod(sharding.parse(request.mesh).values()))
-    costs = plan(parsed.function(**parsed.knobs), request)
+    if request.json is not None:
+        check_writable(request.json)
+    costs = plan(experiment_files.build(parsed.function, parsed.knobs), request)
     print(table(costs))
     estimate = None
     if request.accelerator is not None:

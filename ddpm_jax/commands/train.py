@@ -1,19 +1,19 @@
-"""Trains an experiment, or resumes the run in its workdir: train EXPERIMENT --workdir DIR [--knob value ...]"""
+"""Trains an experiment, or resumes the run in its workdir: train EXPERIMENT --workdir DIR [--from DIR --knob value ...]"""
 
-import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 
 def run(args: list[str], own_process: bool) -> int:
-    """Runs the command; returns the exit status."""
+    """Runs the command; returns the exit status: 0 finished, 143 stopped early by SIGTERM, 130 by Ctrl-C."""
     from ddpm_jax.commands.parsing import parse_with_experiment
     from ddpm_jax.runs.requests import TrainRequest
 
-    parsed = parse_with_experiment(TrainRequest, args, "train", __doc__ or "")
+    parsed = parse_with_experiment(TrainRequest, args, "train", __doc__ or "", {"start_from": "from"})
     request: TrainRequest = parsed.request
 
     from ddpm_jax.commands.screen import Screen
-    from ddpm_jax.runs import workdir
+    from ddpm_jax.runs import experiment_files, resume
     from ddpm_jax.runs.reporter import Reporter
     from ddpm_jax.runs.train import check, train
     from ddpm_jax.system import cpu
@@ -22,19 +22,19 @@ def run(args: list[str], own_process: bool) -> int:
     if own_process:
         cpu.keep_memory()
     distributed.join(request.coordinator, request.num_processes, request.process_id)
-    knobs = workdir.own_knobs(request.workdir, parsed.path, parsed.knobs)
-    experiment = parsed.function(**knobs)
-    check(experiment, request)  # first, so that a run that cannot be trained leaves no workdir behind
+    experiment = experiment_files.build(parsed.function, parsed.knobs)
     reporter = Screen() if distributed.is_leader() else Reporter()
-    if distributed.is_leader():
-        new = workdir.prepare(request.workdir, parsed.path, knobs)
-        reporter.line(f"{'training' if new else 'resuming'} in {request.workdir}")
-    distributed.wait("the workdir exists")
-    with StopRequest() as stop:
-        step = int(train(experiment, request.workdir, stop, request, reporter).step)
+    check(experiment, request, reporter)  # first, so that a run that cannot be trained leaves no workdir behind
+    start = resume.start(request, experiment)
+    with ExitStack() as stack:
+        if distributed.is_leader():
+            stack.enter_context(resume.opened(request, parsed.path, parsed.knobs, experiment, reporter))
+        distributed.wait("the workdir exists")
+        stop = stack.enter_context(StopRequest())
+        step = int(train(experiment, request.workdir, stop, request, reporter, start).step)
     if stop.signal is not None and step < experiment.num_steps:
         print(f"stopped and saved at step {step} of {experiment.num_steps}: the same command resumes from there")
-        return 0 if stop.signal == signal.SIGTERM else 128 + stop.signal
+        return 128 + stop.signal
     _finish(request.workdir, step, reporter)
     return 0
 
@@ -50,6 +50,6 @@ def _finish(folder: Path, step: int, reporter) -> None:
     reporter.line(f"finished: {step} steps{where}{measure}")
     if alone:
         try:
-            report.quick(folder, reporter)
-        except (ValueError, FileNotFoundError) as error:  # such as data without a test split: the run is finished
-            reporter.line(f"bits/dim not measured: {error}")
+            report.quick(folder, step, reporter)
+        except Exception as error:  # whatever it is, such as too little memory or no test split: the run is finished
+            reporter.line(f"bits/dim not measured: {' '.join(str(error).split())[:200] or type(error).__name__}")

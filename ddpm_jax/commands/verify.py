@@ -9,15 +9,15 @@ def run(args: list[str], own_process: bool) -> int:
     parsed = parse_with_experiment(VerifyRequest, args, "verify", __doc__ or "")
     request: VerifyRequest = parsed.request
 
-    from ddpm_jax.runs import workdir
+    from ddpm_jax.runs import experiment_files, workdir
     from ddpm_jax.runs.verify import markdown, table, verify
-    from ddpm_jax.system.files import write_json
+    from ddpm_jax.system.files import check_writable, write_json
 
-    knobs = parsed.knobs
+    if request.json is not None:
+        check_writable(request.json)
     if request.workdir is not None:
-        knobs = workdir.own_knobs(request.workdir, parsed.path, knobs)
-        workdir.check_owner(request.workdir, parsed.path, knobs)
-    rows = verify(parsed.function(**knobs), request.workdir)
+        workdir.check_owner(request.workdir, parsed.path, parsed.knobs)
+    rows = verify(experiment_files.build(parsed.function, parsed.knobs), request.workdir)
     command = " ".join(arg for arg in args if arg != "--markdown")
     print(markdown(command, rows) if request.markdown else table(rows))
     if request.json is not None:

@@ -9,12 +9,22 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 Example = Mapping[str, np.ndarray]
 """``image``: uint8 with values 0 .. levels - 1, or float32 where levels is None; of the data set's `image_shape`.
 ``label``: int32 scalar, where the data set has classes."""
+
+
+class Listing(NamedTuple):
+    """What was found where the files of a data set lie."""
+
+    report: str
+    """One line on the examples and on the files that were left out."""
+    digest: str
+    """Identifies the examples and their order, in hexadecimal; the same after the files were moved."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,9 @@ class Data:
     """The number of values of a pixel: 256 for bytes, 2 for bits, None for floats."""
     num_classes: int | None = None
     """The number of values of ``label``; None where examples have no label."""
+
+    listing: Callable[[], Listing] | None = None
+    """``listing()`` -> what was found, for data that are files of the user."""
 
     @property
     def dtype(self) -> np.dtype:

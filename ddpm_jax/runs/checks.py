@@ -1,8 +1,12 @@
-"""The check of an experiment before anything is written: network, parameterization and data must fit together."""
+"""Checks before anything is written: network, parameterization and data fit together; the data are those of the run."""
+
+import hashlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from ddpm_jax.data import Data
 from ddpm_jax.experiment import Experiment, network_fn, shapes, unpack
 
 
@@ -32,3 +36,19 @@ def check_network(experiment: Experiment) -> None:
             f"the network's output has shape {output.shape[1:]}, which does not fit the data, of shape "
             f"{data.image_shape}: choose the network's out_channels to fit"
         )
+
+
+def data_identity(data: Data, split: str) -> dict[str, str]:
+    """What identifies the examples of a split and their order: a "digest", and the line "found" that describes them.
+
+    For data without a listing of files: the number of examples with the first, the middle and the last of them.
+    """
+    if data.listing is not None:
+        listing = data.listing()
+        return {"digest": listing.digest, "found": listing.report}
+    source = data.open(split)
+    digest = hashlib.sha256(f"{len(source)}".encode())
+    for row in (0, len(source) // 2, len(source) - 1):
+        for feature, value in sorted(source[row].items()):
+            digest.update(feature.encode() + np.ascontiguousarray(value).tobytes())
+    return {"digest": digest.hexdigest(), "found": f"{len(source):,} examples in the {split} split"}

@@ -27,11 +27,10 @@ def convert(request: ConvertRequest) -> str:
         raise ValueError(f"{target} exists: choose another name")
     if not (source / "experiment.json").is_file():
         return from_diffusers(request)
-    given = request.data_knobs() | ({} if request.weights is None else {"weights": request.weights})
-    if given:
+    if given := request.data_knobs():
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ValueError(f"{options}: only for a diffusers folder; leave it out, since {source} is a workdir")
-    return to_diffusers(source, target)
+    return to_diffusers(source, target, request.weights or "ema")
 
 
 def from_diffusers(request: ConvertRequest) -> str:
@@ -48,7 +47,7 @@ def from_diffusers(request: ConvertRequest) -> str:
     path = experiment_files.shipped()["imported"]
     function = experiment_files.read(path)
     knobs = experiment_files.defaults(function) | fields | schedulers.to_knobs(content.scheduler) | request.data_knobs()
-    experiment = function(**knobs)
+    experiment = experiment_files.build(function, knobs)
     params = tensors.to_params(loaded, shapes(experiment), len(fields["multipliers"]))
     with whole_folder(request.target) as part:
         workdir.prepare(part, path, knobs, weights=weights, converted=str(request.source.absolute()))
@@ -70,18 +69,18 @@ def _checked_weights(content: folders.Folder, given: str | None) -> str:
     )
 
 
-def to_diffusers(source: Path, target: Path) -> str:
-    """Converts the averaged parameters of a run into a diffusers pipeline whose scheduler samples as the run does.
+def to_diffusers(source: Path, target: Path, weights: str = "ema") -> str:
+    """Converts the parameters of a run, averaged ("ema") or not ("raw"), into a diffusers pipeline whose scheduler samples as the run does.
 
     Raises ValueError for a run whose network or sampler diffusers does not have.
     """
-    run = workdir.load(source)
+    run = workdir.load(source, weights)
     network = run.experiment.network
     if not isinstance(network, UNet):
         raise ValueError(f"the network of {source} is a {type(network).__name__}: diffusers has a model for UNet only")
     fields = {name: getattr(network, name) for name in UNet.__dataclass_fields__}
     record = json.loads((source / "experiment.json").read_text())
-    origin = {"weights": workdir.weights(source, run.step), "null_class": fields["num_classes"] is not None}
+    origin = {"weights": workdir.weights_in(source, run.step, weights), "null_class": fields["num_classes"] is not None}
     content = folders.Folder(
         unet=unets.to_config(fields, run.experiment.data.image_shape),
         scheduler=schedulers.to_config(scheduler_knobs(run.experiment)),

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from ddpm_jax import figures
 from ddpm_jax.data.dataset import check_example
 from ddpm_jax.experiment import Run
+from ddpm_jax.runs.checks import data_identity
 from ddpm_jax.runs.likelihood import (
     BitsPerDim,
     Estimate,
@@ -26,19 +28,40 @@ from ddpm_jax.runs.quality import parzen_window
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import EvaluateRequest
 from ddpm_jax.runs.workdir import load as load_run
-from ddpm_jax.runs.workdir import read, weights
-from ddpm_jax.system.files import write_json
+from ddpm_jax.runs.workdir import read, weights_in
+from ddpm_jax.system.files import check_writable, write_json
+from ddpm_jax.system.locks import locked
+from ddpm_jax.training.digests import digest
 from ddpm_jax.training.keys import check_seed
 
 QUICK_TIMES, QUICK_EXAMPLES = 50, 500
 """The numbers of chain terms per example, and of examples, in the estimate at the end of training."""
 
 
-def quick(folder: Path, reporter: Reporter) -> None:
-    """Estimates the bits/dim of a finished run quickly; reports the result and adds it to ``evaluation.json``."""
-    few = read(folder).process.schedule.num_steps - 1 <= QUICK_TIMES
-    evaluate(EvaluateRequest(folder, num=QUICK_EXAMPLES, times=None if few else QUICK_TIMES), reporter)
+def quick(folder: Path, step: int, reporter: Reporter) -> None:
+    """Estimates the bits/dim of a run that is finished after `step` steps, unless ``evaluation.json`` has the estimate.
+
+    Reports the result and adds it to ``evaluation.json``.
+    """
+    experiment = read(folder)
+    few = experiment.process.schedule.num_steps - 1 <= QUICK_TIMES
+    times = None if few else QUICK_TIMES
+    request = EvaluateRequest(folder, metrics=experiment.metrics, num=QUICK_EXAMPLES, times=times)  # type: ignore[arg-type]
+    if is_recorded(folder / "evaluation.json", step, request.protocol()):
+        reporter.line(f"{folder / 'evaluation.json'} has a quick estimate: ddpm-jax evaluate {folder} uses all terms")
+        return
+    evaluate(request, reporter)
     reporter.line(f"this is a quick estimate: ddpm-jax evaluate {folder} uses all terms of all test examples")
+
+
+def is_recorded(path: Path, step: int, protocol: dict[str, Any]) -> bool:
+    """Whether the JSON file `path` has a record of this step with this protocol."""
+    records = json.loads(path.read_text()) if path.exists() else []
+    return _key(step, protocol) in {_key(record["step"], record["protocol"]) for record in records}
+
+
+def _key(step: int, protocol: dict[str, Any]) -> str:
+    return json.dumps([step, protocol])
 
 
 def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
@@ -48,23 +71,22 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     range or do not fit the run, FileNotFoundError for a folder without a run or data that are missing.
     """
     _check(request)
-    run = load_run(request.workdir)
+    run = load_run(request.workdir, request.weights)
     metrics: Any = request.metrics or run.experiment.metrics
-    request = dataclasses.replace(request, metrics=metrics)
+    request = dataclasses.replace(request, metrics=metrics, batch_size=request.batch_size or default_batch_size(run))
     check_example(run.experiment.data, run.experiment.data.open(request.split)[0])
     if not request.clip:
         run = unclipped(run)
-    record = {"step": run.step, "weights": weights(request.workdir, run.step), "protocol": request.protocol()}
-    keep = _unfinished(request, run.step)
+    weights = weights_in(request.workdir, run.step, request.weights)
+    record = {"step": run.step, "weights": weights, "protocol": request.protocol()}
+    keep = _unfinished(request, run)
     if BOUND_TABLES.keys() & set(metrics):
         record["bpd"] = _bound(run, request, keep, reporter)
     for name in metrics:
         if name in ESTIMATES:
-            record[name] = ESTIMATES[name](run, request, reporter)
+            record[name] = ESTIMATES[name](run, request, keep, reporter)
     add_record(request.workdir / "evaluation.json", record)
-    for path in request.workdir.glob("evaluation_*.npz"):  # also those of other checkpoints
-        if path == keep or not path.name.startswith(f"evaluation_{run.step}_"):
-            path.unlink()
+    _remove_unfinished(request.workdir, keep, run.step)
     if request.json is not None:
         write_json(request.json, record)
     return record
@@ -76,6 +98,8 @@ def _check(request: EvaluateRequest) -> None:
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     check_seed(request.seed)
+    if request.json is not None:
+        check_writable(request.json)
 
 
 def unclipped(run: Run) -> Run:
@@ -84,10 +108,23 @@ def unclipped(run: Run) -> Run:
     return run._replace(experiment=dataclasses.replace(run.experiment, parameterization=parameterization))
 
 
-def _unfinished(request: EvaluateRequest, step: int) -> Path:
-    """The file that keeps an unfinished measurement; its name depends on the checkpoint and the protocol."""
-    identity = json.dumps([step, request.protocol()], sort_keys=True)
-    return request.workdir / f"evaluation_{step}_{zlib.crc32(identity.encode()):08x}.npz"
+def default_batch_size(run: Run) -> int:
+    """The default number of examples evaluated together: 120, and for images above 64x64 as many as have its pixels."""
+    return max(1, min(120, 120 * 64 * 64 * 3 // math.prod(run.experiment.data.image_shape)))
+
+
+def _unfinished(request: EvaluateRequest, run: Run) -> Path:
+    """The file that keeps an unfinished measurement; its name depends on the parameters, the data and the protocol."""
+    data = data_identity(run.experiment.data, request.split)["digest"]
+    identity = json.dumps([digest(run.params), data, request.protocol()], sort_keys=True)
+    return request.workdir / f"evaluation_{run.step}_{zlib.crc32(identity.encode()):08x}.npz"
+
+
+def _remove_unfinished(folder: Path, keep: Path, step: int) -> None:
+    """Removes what was kept for this measurement, and for measurements of other checkpoints."""
+    for path in folder.glob("evaluation_*.npz*"):
+        if path.name.startswith(keep.name) or not path.name.startswith(f"evaluation_{step}_"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _bound(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
@@ -104,7 +141,7 @@ def _bound(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -
     return measured.record()
 
 
-def _importance(run: Run, request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
+def _importance(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
     source = run.experiment.data.open(request.split)
     num = min(request.num or len(source), len(source))
     nats = importance_sampled(run, source, num, request.chains, request.batch_size, request.seed, reporter)
@@ -115,7 +152,7 @@ def _importance(run: Run, request: EvaluateRequest, reporter: Reporter) -> dict[
     return {"log_likelihood": estimate, "chains": request.chains, "num_examples": num}
 
 
-def _entropy(run: Run, request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
+def _entropy(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
     source, steps = run.experiment.data.open(request.split), run.experiment.process.schedule.num_steps
     num = min(request.num or len(source), len(source))
     times = sorted({max(2, round(steps * n / 10)) for n in range(11)}) if steps > 1 else []
@@ -127,8 +164,8 @@ def _entropy(run: Run, request: EvaluateRequest, reporter: Reporter) -> dict[str
     return {"times": times, "lower": bounds[:, 0].tolist(), "upper": bounds[:, 1].tolist(), "num_examples": num}
 
 
-def _parzen(run: Run, request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
-    measured = parzen_window(run, request, reporter)
+def _parzen(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
+    measured = parzen_window(run, request, keep.with_name(f"{keep.name}.samples"), reporter)
     (mean, error), held_out = measured["nats"], measured["held_out"]
     spread = "" if error is None else f" +- {error:.1f}"
     protocol = f"{measured['samples']} samples, {measured['num_examples']} examples"
@@ -137,7 +174,7 @@ def _parzen(run: Run, request: EvaluateRequest, reporter: Reporter) -> dict[str,
     return measured
 
 
-ESTIMATES: Mapping[str, Callable[[Run, EvaluateRequest, Reporter], dict[str, Any]]] = {
+ESTIMATES: Mapping[str, Callable[[Run, EvaluateRequest, Path, Reporter], dict[str, Any]]] = {
     "importance": _importance,
     "entropy": _entropy,
     "parzen": _parzen,
@@ -182,7 +219,8 @@ def coding_table(rate: np.ndarray, distortion: np.ndarray) -> str:
 
 def add_record(path: Path, record: dict[str, Any]) -> None:
     """Adds a record to the list in the JSON file `path`, in place of one with the same step and protocol."""
-    records = json.loads(path.read_text()) if path.exists() else []
-    record = json.loads(json.dumps(record))  # tuples become lists, as in the file
-    by_protocol = {json.dumps([other["step"], other["protocol"]]): other for other in (*records, record)}
-    write_json(path, list(by_protocol.values()))
+    with locked(path.with_name(f".{path.name}.lock"), wait=True):  # of two evaluations at once, both records are kept
+        records = json.loads(path.read_text()) if path.exists() else []
+        record = json.loads(json.dumps(record))  # tuples become lists, as in the file
+        by_protocol = {_key(other["step"], other["protocol"]): other for other in (*records, record)}
+        write_json(path, list(by_protocol.values()))

@@ -49,6 +49,14 @@ class TrainRequest(Execution):
 
     workdir: Path
     """Folder of the run, which is created if it does not exist."""
+    start_from: Path | None = None
+    """Workdir of another run whose parameters are those of step 0. All else is this run's own: experiment, data,
+    optimizer, and averages, which start there too."""
+    weights: WeightsName = "ema"
+    """Which parameters of that run to start from: ema (their moving average) or raw (those that its optimizer
+    updated)."""
+    data_changed: bool = False
+    """Resume although files were added to or removed from the data. From then on the examples come in another order."""
     coordinator: str | None = None
     """HOST:PORT of process 0. Not needed with SLURM, Open MPI, Kubernetes or on a TPU pod."""
     num_processes: int | None = None
@@ -78,6 +86,8 @@ class SampleRequest:
     """Spacing of the steps over 0..T: even, or quadratic (dense near the data)."""
     eta: float | None = None
     """Noise of ddim, from 0 (deterministic) to 1. Default with ddim: 0."""
+    weights: WeightsName = "ema"
+    """Parameters to draw with: ema (their moving average) or raw (those that the optimizer updates)."""
     label: int | None = None
     """Class to draw, for a class-conditional run. Default: each class in turn."""
     batch_size: int | None = None
@@ -104,12 +114,14 @@ class EvaluateRequest:
     times: int | None = None
     """Number of random t per example at which bpd and K are estimated: unbiased and faster, but without the
     progressive-coding curve. Default: all t."""
-    batch_size: int = 120
-    """Number of examples evaluated together."""
+    batch_size: int | None = None
+    """Number of examples evaluated together. Default: 120, and fewer for images larger than 64x64."""
     seed: int = 0
     """Seed of the noise, 0 to 2^32 - 1."""
     clip: bool = True
     """Clip estimates of x_0 to the range of the data where the experiment does, as in Ho et al. 2020."""
+    weights: WeightsName = "ema"
+    """Parameters to measure: ema (their moving average) or raw (those that the optimizer updates)."""
     samples: int = 10_000
     """Number of samples for parzen."""
     chains: int = 16
@@ -121,7 +133,8 @@ class EvaluateRequest:
         """The options that the results of a run depend on, as they are recorded."""
         names = ("metrics", "split", "num", "times", "seed", "clip", "samples")
         protocol = {name: getattr(self, name) for name in names}
-        return protocol | ({"chains": self.chains} if "importance" in (self.metrics or ()) else {})
+        raw = {"weights": "raw"} if self.weights == "raw" else {}  # records of earlier versions lack this entry
+        return protocol | raw | ({"chains": self.chains} if "importance" in (self.metrics or ()) else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +170,9 @@ class ConvertRequest:
     target: Path
     """The workdir or pipeline folder to create."""
     weights: WeightsName | None = None
-    """Which weights the diffusers folder holds: ema (the moving average of the parameters) or raw (the parameters that
-    the optimizer updates). Required unless the folder records it."""
+    """ema (the moving average of the parameters) or raw (the parameters that the optimizer updates). For a diffusers
+    folder: which of them it holds; required unless the folder records it. For a workdir: which of them to convert.
+    Default: ema."""
     data: str | None = None
     """TFDS data set of the new run, which evaluate, study and train read."""
     test_split: str | None = None

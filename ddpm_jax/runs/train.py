@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from ddpm_jax import figures
 from ddpm_jax.data.dataset import check_example
-from ddpm_jax.experiment import Experiment, init_fn, labels, sample_fn
+from ddpm_jax.experiment import Experiment, Params, init_fn, labels, sample_fn
 from ddpm_jax.runs.checks import check_network
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import Execution
@@ -40,15 +40,17 @@ def train(
     stop: StopRequest,
     execution: Execution | None = None,
     reporter: Reporter | None = None,
+    start: Params | None = None,
 ) -> TrainState:
     """Trains to the end, or until `stop`, from the newest checkpoint in `folder` if there is one. Saves the state.
 
-    Raises ValueError for a loss that is not finite. Call `check` first, which finds other mistakes.
+    Without a checkpoint it begins with the parameters `start`, by default random ones. Raises Diverged for a loss that is
+    not finite. Call `check` first, which finds other mistakes.
     """
     execution, reporter = execution or Execution(), reporter or Reporter()
     mesh, is_leader = make_mesh(execution.mesh), distributed.is_leader()
     with checkpoints.manager(folder / "checkpoints") as saved:
-        state = checkpoints.restore(saved, abstract_state(experiment, mesh)) or initial_state(experiment, mesh)
+        state = checkpoints.restore(saved, abstract_state(experiment, mesh)) or initial_state(experiment, mesh, start)
         first = int(state.step)
         if first >= experiment.num_steps:
             return state
@@ -65,7 +67,7 @@ def train(
             try:
                 state = fit(state, advance, experiment.num_steps, actions, stop)
             except Diverged as error:
-                raise ValueError(_after_divergence(error, saved.latest_step(), folder)) from None
+                raise Diverged(_after_divergence(error, saved.latest_step(), folder)) from None
             finally:
                 reporter.finish_training()
         checkpoints.save(saved, state)
@@ -92,28 +94,43 @@ def _is_sharded(x: jax.Array) -> bool:
     return not x.sharding.is_fully_replicated
 
 
-def check(experiment: Experiment, execution: Execution | None = None) -> None:
+def check(experiment: Experiment, execution: Execution | None = None, reporter: Reporter | None = None) -> None:
     """Raises ValueError or FileNotFoundError for a run that cannot be trained. Writes nothing.
 
-    Checks the mesh, the batch, the network against the data, and the first training example.
+    Checks the mesh, the batch, the network against the data, and the first training example. Reports what was found
+    where the files of the data lie, and an average that would keep much of the initial parameters.
     """
-    execution = execution or Execution()
+    execution, reporter = execution or Execution(), reporter or Reporter()
     check_batch(experiment, make_mesh(execution.mesh), execution.accumulate)
     if execution.workers < 1:
         raise ValueError(f"--workers must be at least 1, got {execution.workers}")
     span(execution.profile)
     check_network(experiment)
+    if experiment.data.listing is not None:
+        reporter.line(experiment.data.listing().report)
     check_example(experiment.data, experiment.data.open("train")[0])
+    if (kept := initial_share(experiment)) > 0.05:
+        reporter.line(
+            f"after {experiment.num_steps} steps with an EMA decay of {experiment.ema_decay}, {kept:.0%} of the average is "
+            "the initial parameters: lower --ema-decay, train longer, or sample with --weights raw"
+        )
 
 
-def initial_state(experiment: Experiment, mesh: Mesh) -> TrainState:
-    """The state at step 0, computed on the devices."""
+def initial_share(experiment: Experiment) -> float:
+    """The weight of the initial parameters in their moving average at the end of the run; 0 for a decay that rises."""
+    return 0.0 if callable(experiment.ema_decay) else float(experiment.ema_decay) ** experiment.num_steps
 
-    def make() -> TrainState:
-        return create(init_fn(experiment)(root_key(experiment.seed, INIT)), experiment.optimizer)
+
+def initial_state(experiment: Experiment, mesh: Mesh, start: Params | None = None) -> TrainState:
+    """The state at step 0 with the parameters `start`, by default random ones, computed on the devices."""
+
+    def make(params: Params | None) -> TrainState:
+        params = init_fn(experiment)(root_key(experiment.seed, INIT)) if params is None else params
+        return create(params, experiment.optimizer)
 
     kept = sharding.shardings(abstract_state(experiment, mesh))
-    return jax.jit(make, out_shardings=kept, compiler_options=_for_one_call())()
+    given = jax.tree.map(np.asarray, start)  # on the host: they may lie on a single device
+    return jax.jit(make, out_shardings=kept, compiler_options=_for_one_call())(given)
 
 
 def _for_one_call() -> dict[str, int] | None:

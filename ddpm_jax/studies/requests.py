@@ -32,15 +32,15 @@ class StudyRequest:
     out: Path | None = None
     """Picture to write, a .png. Default: a file in studies/ of the workdir."""
     num: int | None = None
-    """Number of rows (progressive, neighbours), of samples per row (shared), of weights (interpolate) or of examples
+    """Number of rows (progressive, neighbours), of samples per row (shared), of shares (interpolate) or of examples
     (the others). Default: 8 images, 20 sequences or 2000 points."""
     seed: int = 0
     """Seed of the noise and of the choice of examples, 0 to 2^32 - 1."""
     times: tuple[int, ...] | None = field(default=None, metadata=_only("shared", "interpolate", "chain"))
     """Values of t (shared, interpolate, chain), 0 to T; for shared 1 to T. Default: T, 3T/4, T/2, T/4 for shared; nine,
     evenly spaced from 0 to T, for interpolate; 0, T/2, T for chain."""
-    weights: tuple[float, ...] | None = field(default=None, metadata=_only("interpolate"))
-    """Weights of the second image, 0 to 1 (interpolate). Default: --num weights, evenly spaced from 0 to 1."""
+    shares: tuple[float, ...] | None = field(default=None, metadata=_only("interpolate"))
+    """Shares of the second image, 0 to 1 (interpolate). Default: --num shares, evenly spaced from 0 to 1."""
     split: Literal["test", "train"] = field(default="test", metadata=_only("interpolate"))
     """Split from which the two images are chosen (interpolate)."""
     noise: float | None = field(default=None, metadata=_only("denoise"))
@@ -53,12 +53,14 @@ class StudyRequest:
     """Part of each example that is removed and filled in (inpaint). centre is 0.3 to 0.7 of each side."""
     noised: bool = field(default=False, metadata=_only("inpaint"))
     """Hold the known part at samples of q(x_t | x_0) at each t, instead of its clean values (inpaint)."""
+    weights: Literal["ema", "raw"] = "ema"
+    """Parameters to draw with: ema (their moving average) or raw (those that the optimizer updates)."""
     overwrite: bool = False
     """Replace an existing output."""
 
     def picture_options(self) -> dict[str, Any]:
         """The options that the picture depends on, apart from the run; they are recorded with it."""
-        return {name: value for name, value in vars(self).items() if name not in ("workdir", "out", "overwrite")}
+        return {name: value for name, value in vars(self).items() if name not in ("workdir", "out", "weights", "overwrite")}
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,10 @@ def study_to_file(request: StudyRequest) -> str:
     that exists or is no .png; FileNotFoundError for a folder that is no workdir.
     """
     check(request)
-    run = workdir.load(request.workdir)
+    run = workdir.load(request.workdir, request.weights)
     check_data(request.kind, run)
-    out = request.out or request.workdir / "studies" / f"{request.kind}_seed{request.seed}_at{run.step}.png"
+    raw = "_raw" if request.weights == "raw" else ""
+    out = request.out or request.workdir / "studies" / f"{request.kind}{raw}_seed{request.seed}_at{run.step}.png"
     check_output(out, request.overwrite)
     sheet = STUDIES[request.kind].draw(run, request)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -91,9 +92,9 @@ def _interpolate(run: Run, request: StudyRequest) -> Sheet:
         raise ValueError(f"interpolate needs two images, and --split {request.split} has {len(source)}")
     pair = np.random.default_rng(request.seed).choice(len(source), 2, replace=False)
     images = load(source, pair.tolist())["image"]
-    weights = request.weights or np.linspace(0, 1, request.num or 8).tolist()
+    shares = request.shares or np.linspace(0, 1, request.num or 8).tolist()
     times = request.times or [T * n // 8 for n in range(9)]
-    return _rows(ho_2020.interpolate(run, images, times, weights, request.seed))
+    return _rows(ho_2020.interpolate(run, images, times, shares, request.seed))
 
 
 def _neighbours(run: Run, request: StudyRequest) -> Sheet:

@@ -69,13 +69,18 @@ def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState 
     return _from_items(items)
 
 
-def restore_ema(checkpoints: ocp.CheckpointManager, like: Any) -> tuple[Any, int] | None:
-    """(parameters, step): the averaged parameters `EMA` of the newest readable checkpoint; None if there is none.
+def restore_parameters(checkpoints: ocp.CheckpointManager, like: TrainState, weights: str) -> tuple[Any, int] | None:
+    """(parameters, step) of the newest readable checkpoint; None if there is none. Changes nothing in the folder.
 
-    Changes nothing in the folder. Raises ValueError if there are checkpoints but none can be read.
+    The parameters are the average `EMA` for `weights` "ema", and those that the optimizer updates for "raw". They have
+    the shapes and shardings of `like`. Raises ValueError if there are checkpoints but none can be read.
     """
-    found = _newest_readable(checkpoints, ocp.args.Composite(ema=ocp.args.StandardRestore(like)))
-    return found and (found[0].ema, found[1])
+    wanted = {"ema": "ema", "raw": "rest"}[weights]
+    item = ocp.args.StandardRestore(_to_items(like)[wanted])
+    found = _newest_readable(checkpoints, ocp.args.Composite(**{wanted: item}))
+    if found is None:
+        return None
+    return (found[0].ema if weights == "ema" else found[0].rest["params"]), found[1]
 
 
 def _newest_readable(checkpoints: ocp.CheckpointManager, args: ocp.args.Composite) -> tuple[Any, int, list[int]] | None:

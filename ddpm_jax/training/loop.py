@@ -67,7 +67,7 @@ class StopRequest:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-class Diverged(ValueError):
+class Diverged(ArithmeticError):
     """The loss is not finite."""
 
 

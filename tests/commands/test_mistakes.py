@@ -24,11 +24,12 @@ TINY = Path(__file__).parents[1] / "experiments" / "tiny.py"
         (["--seed", "soon"], "soon"),
         (["--seed", "-1"], "got -1"),
         (["--seed", "1" + "0" * 30], "2^32"),
-        (["--num-steps", "24"], "--num-steps 12, not 24"),
+        (["--dropout", "0.2"], "--dropout 0.1, not 0.2"),
+        (["--num-steps", "10"], "--num-steps 10: the run in"),
     ],
 )
 def test_mistakes_in_knobs(finished, capsys, options, message):
-    workdir = finished if "24" in options else finished.parent / "never"
+    workdir = finished if options[1] in ("0.2", "10") else finished.parent / "never"
     assert message in fails(capsys, "train", str(TINY), "--workdir", str(workdir), *options)
     assert not (finished.parent / "never").exists()
 

@@ -56,3 +56,11 @@ def test_what_is_not_ours_is_never_replaced(finished, tmp_path, capsys, name, me
     overwrite = [] if name == "empty.npz" else ["--overwrite"]
     assert message in fails(capsys, "sample", str(finished), "--num", "1", "--out", str(tmp_path / name), *overwrite)
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years"
+
+
+def test_the_parameters_that_the_optimizer_updates_draw_other_images(finished, tmp_path, capsys):
+    """To the file of the averaged ones they are not drawn: it is kept, and the command fails."""
+    out = str(tmp_path / "grid.png")
+    assert sample(finished, "--num", "4", "--out", out) == 0
+    assert "exists and holds something else" in fails(capsys, "sample", str(finished), "--num", "4", "--weights", "raw", "--out", out)
+    assert sample(finished, "--num", "4", "--weights", "raw", "--out", out, "--overwrite") == 0

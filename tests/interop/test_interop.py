@@ -94,6 +94,15 @@ def test_a_run_written_out_and_read_again_draws_the_same_images(finished, tmp_pa
     assert json.loads((tmp_path / "run" / "experiment.json").read_text())["weights"] == "ema"
 
 
+def test_the_parameters_that_the_optimizer_updates_are_written_out_too(finished, tmp_path):
+    assert main(["convert", str(finished), str(tmp_path / "theirs"), "--weights", "raw"]) == 0
+    assert main(["convert", str(tmp_path / "theirs"), str(tmp_path / "run")]) == 0
+    raw, ema, converted = ddpm_jax.load(finished, "raw"), ddpm_jax.load(finished), ddpm_jax.load(tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, raw.params, converted.params)
+    assert not np.array_equal(*(jax.tree.leaves(each.params)[0] for each in (raw, ema)))
+    assert json.loads((tmp_path / "run" / "experiment.json").read_text())["weights"] == "raw"
+
+
 def test_a_converted_run_is_sampled_and_measured(tmp_path, capsys):
     folder, pictures = write(tmp_path / "theirs", "grey", num_train_timesteps=30), tmp_path / "pictures"
     pictures.mkdir()
@@ -113,11 +122,9 @@ def test_a_converted_run_is_sampled_and_measured(tmp_path, capsys):
 def test_a_converted_run_goes_on_by_its_own_copy_of_the_experiment(tmp_path):
     """Whatever its knobs are: none has to be given again."""
     load(write(tmp_path / "theirs"))
-    own, make = tmp_path / "run" / "experiment.py", experiment_files.read(tmp_path / "run" / "experiment.py")
-    knobs = workdir.own_knobs(tmp_path / "run", own, experiment_files.defaults(make))
+    own = tmp_path / "run" / "experiment.py"
+    knobs = workdir.knobs_of(own)
     assert knobs["image_shape"] == (12, 20, 1) and not workdir.prepare(tmp_path / "run", own, knobs)
-    other = experiment_files.defaults(make) | {"seed": 1}
-    assert workdir.own_knobs(tmp_path / "run", own, other) == other
 
 
 def test_schedulers_of_2022_and_of_ddim_are_followed(tmp_path):
@@ -235,7 +242,7 @@ def test_questions_that_only_the_user_can_answer(finished, tmp_path, capsys):
         ((folder, tmp_path / "run"), "pass --weights ema or --weights raw"),
         ((folder, folder, "--weights", "raw"), "exists: choose another name"),
         ((tmp_path / "nowhere", tmp_path / "run"), "has neither config.json"),
-        ((finished, tmp_path / "out", "--weights", "raw"), "--weights: only for a diffusers folder"),
+        ((finished, tmp_path / "out", "--test-percent", "9"), "--test-percent: only for a diffusers folder"),
     ]:
         assert main(["convert", *map(str, arguments)]) == 2
         assert message in capsys.readouterr().err

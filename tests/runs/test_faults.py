@@ -73,7 +73,7 @@ def test_one_device_then_eight_then_two(finished, tmp_path):
         wait_for(process, f"step {step}/")
         process.send_signal(signal.SIGTERM)
         process.communicate()
-        assert process.returncode == 0
+        assert process.returncode == 128 + signal.SIGTERM
     process = run(folder, devices=2)
     assert "resuming" in process.communicate()[0] and process.returncode == 0
     one, other = ddpm_jax.load(finished), ddpm_jax.load(folder)

@@ -12,7 +12,7 @@ from ddpm_jax.data import Data
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 from ddpm_jax.experiment import Experiment, Run
 from ddpm_jax.runs.requests import SampleRequest
-from ddpm_jax.runs.sample import draw, labels_of
+from ddpm_jax.runs.sample import draws, labels_of
 
 
 class Labelled(nn.Module):
@@ -46,7 +46,8 @@ def request(num: int = 5, seed: int = 0, label: int | None = None, batch_size: i
 
 
 def images(one: SampleRequest) -> np.ndarray:
-    return np.concatenate(list(draw(run(), one, labels_of(run(), one))))
+    drawn = draws(run(), one, labels_of(run(), one))
+    return np.concatenate([drawn.at(first) for first in drawn.firsts])
 
 
 def test_each_class_comes_in_turn_or_the_one_asked_for():

@@ -47,7 +47,7 @@ def test_restored_images_are_three_rows(finished, tmp_path, kind):
     [
         (["shared", "--times", "51"], "--times must be between 1 and 50, got 51"),
         (["chain", "--times", "-1"], "--times must be between 0 and 50, got -1"),
-        (["shared", "--weights", "0.5"], "--weights applies to interpolate, not to shared"),
+        (["shared", "--shares", "0.5"], "--shares applies to interpolate, not to shared"),
         (["neighbours", "--times", "5"], "--times applies to shared, interpolate, chain, not to neighbours"),
         (["inpaint", "--annealed"], "--annealed applies to denoise, not to inpaint"),
         (["progressive", "--num", "0"], "--num must be at least 1, got 0"),

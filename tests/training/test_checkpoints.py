@@ -91,6 +91,8 @@ def test_samplers_restore_the_average_and_change_nothing(tmp_path):
     folder = three(tmp_path)
     garble(folder, 3)
     with checkpoints.reader(folder) as manager:
-        ema, step = checkpoints.restore_ema(manager, state().averages[EMA])
+        ema, step = checkpoints.restore_parameters(manager, state(), "ema")
+        raw, _ = checkpoints.restore_parameters(manager, state(), "raw")
     assert step == 2 and (ema["w"] == 2).all()
+    np.testing.assert_array_equal(raw["w"], state(2).params["w"])
     assert not (tmp_path / "damaged").exists()
