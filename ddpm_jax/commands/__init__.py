@@ -2,8 +2,8 @@
 
 Exit status 0 if all is done; 2 for a mistake of the user, with one line on standard error; 130 after Ctrl-C and 143
 where SIGTERM stopped training early; 1 for anything else: `verify` found a difference, training diverged, the memory or
-the disk did not suffice. Each command is a module with a function ``run(args, own_process) -> int``. Modules import what they need inside
-their functions, so that ``--help`` answers at once.
+the disk did not suffice. Each command is a module with a function ``run(args, own_process) -> int``. Modules import
+what they need inside their functions, so that ``--help`` answers at once.
 """
 
 import difflib
@@ -27,8 +27,8 @@ COMMANDS = (
 TRACEBACK = "DDPM_JAX_TRACEBACK"
 """The environment variable that, if it is set, shows errors with their traceback."""
 OUT_OF_MEMORY = (
-    "out of memory: a smaller --batch-size needs less; in training also --accumulate 2, --mesh fsdp=N over N devices, or "
-    "--dtype bfloat16 where the experiment has it. ddpm-jax plan EXPERIMENT computes the memory of training"
+    "out of memory: a smaller --batch-size needs less; in training also --accumulate 2, --mesh fsdp=N over N devices, "
+    "or --dtype bfloat16 where the experiment has it. ddpm-jax plan EXPERIMENT computes the memory of training"
 )
 
 

@@ -1,4 +1,4 @@
-"""Trains an experiment, or resumes the run in its workdir: train EXPERIMENT --workdir DIR [--from DIR --knob value ...]"""
+"""Trains an experiment, or resumes a run: train EXPERIMENT --workdir DIR [--from OTHER_RUN --knob value ...]"""
 
 from contextlib import ExitStack
 from pathlib import Path

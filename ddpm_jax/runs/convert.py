@@ -70,7 +70,9 @@ def _checked_weights(content: folders.Folder, given: str | None) -> str:
 
 
 def to_diffusers(source: Path, target: Path, weights: str = "ema") -> str:
-    """Converts the parameters of a run, averaged ("ema") or not ("raw"), into a diffusers pipeline whose scheduler samples as the run does.
+    """Converts a run into a diffusers pipeline whose scheduler samples as the run does.
+
+    `weights` is "ema" for the averaged parameters, "raw" for those that the optimizer updates.
 
     Raises ValueError for a run whose network or sampler diffusers does not have.
     """

@@ -95,7 +95,9 @@ def _npz(out: Path, part: Path, draws: Draws, provenance: dict[str, Any], overwr
     shutil.rmtree(part)
 
 
-def _folder(out: Path, part: Path, draws: Draws, provenance: dict[str, Any], overwrite: bool, reporter: Reporter) -> None:
+def _folder(
+    out: Path, part: Path, draws: Draws, provenance: dict[str, Any], overwrite: bool, reporter: Reporter
+) -> None:
     for first in reporter.track(draws.firsts, "image", draws.firsts.step):
         numbers = range(first, min(first + draws.firsts.step, draws.num))
         paths = [part / f"{number:06d}.png" for number in numbers]

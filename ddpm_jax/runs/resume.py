@@ -58,7 +58,9 @@ def check_origin(folder: Path, origin: dict[str, str] | None) -> None:
     """Raises ValueError if the run started from other parameters than `origin`, which may be left out."""
     recorded = _record(folder).get("from")
     if origin is not None and origin != recorded:
-        theirs = "random parameters" if recorded is None else f"the {recorded['weights']} weights of {recorded['workdir']}"
+        theirs = (
+            "random parameters" if recorded is None else f"the {recorded['weights']} weights of {recorded['workdir']}"
+        )
         raise ValueError(f"--workdir {folder} belongs to a run that started from {theirs}: choose another folder")
 
 

@@ -1,6 +1,5 @@
 """Sampling from a run into a file or folder. Each image has its own random key."""
 
-from pathlib import Path
 from typing import Any
 
 import jax

@@ -89,7 +89,9 @@ def check_owner(folder: Path, source: Path, knobs: dict[str, Any]) -> None:
     """Raises ValueError if the workdir has another experiment or other knobs, FileNotFoundError if it is no workdir."""
     check_program(folder, source)
     if changes := differing(folder, knobs):
-        raise ValueError(f"--workdir {folder} belongs to a run with other knobs: {described(changes)}. {ways_out(folder)}")
+        raise ValueError(
+            f"--workdir {folder} belongs to a run with other knobs: {described(changes)}. {ways_out(folder)}"
+        )
 
 
 def check_program(folder: Path, source: Path) -> None:

@@ -62,5 +62,7 @@ def test_the_parameters_that_the_optimizer_updates_draw_other_images(finished, t
     """To the file of the averaged ones they are not drawn: it is kept, and the command fails."""
     out = str(tmp_path / "grid.png")
     assert sample(finished, "--num", "4", "--out", out) == 0
-    assert "exists and holds something else" in fails(capsys, "sample", str(finished), "--num", "4", "--weights", "raw", "--out", out)
+    assert "exists and holds something else" in fails(
+        capsys, "sample", str(finished), "--num", "4", "--weights", "raw", "--out", out
+    )
     assert sample(finished, "--num", "4", "--weights", "raw", "--out", out, "--overwrite") == 0

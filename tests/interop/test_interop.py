@@ -20,7 +20,7 @@ from ddpm_jax.diffusion import samplers
 from ddpm_jax.experiment import network_fn
 from ddpm_jax.interop import schedulers, tensors, unets
 from ddpm_jax.networks import MLP, UNet
-from ddpm_jax.runs import experiment_files, workdir
+from ddpm_jax.runs import workdir
 from ddpm_jax.training.keys import keys
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -264,3 +264,20 @@ def test_a_network_that_diffusers_does_not_have_is_refused(finished, tmp_path, c
     monkeypatch.setattr(workdir, "load", lambda folder: other)
     assert main(["convert", str(finished), str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_a_converted_model_is_fine_tuned_at_another_batch_size(tmp_path):
+    pictures, tuned = tmp_path / "pictures", tmp_path / "tuned"
+    pictures.mkdir()
+    for number in range(10):
+        Image.new("L", (20, 12), 25 * number).save(pictures / f"{number}.png")
+    begun = load(write(tmp_path / "theirs", num_train_timesteps=20))
+    own = ["--folder-of-images", str(pictures), "--batch-size", "8", "--learning-rate", "1e-3", "--warmup", "0"]
+    own += ["--num-steps", "1", "--ema-decay", "0.5", "--test-percent", "20", "--sample-every", "0"]
+    source = tmp_path / "run" / "experiment.py"
+    assert main(["train", str(source), "--workdir", str(tuned), "--from", str(tmp_path / "run"), *own]) == 0
+    leaves = [jax.tree.leaves(params) for params in (begun.params, ddpm_jax.load(tuned, "raw").params)]
+    moved = max(float(np.abs(a - b).max()) for a, b in zip(*leaves, strict=True))
+    assert 0 < moved < 1.01e-3  # the first step of Adam moves a parameter by the learning rate at most
+    knobs = workdir.read_knobs(tuned)
+    assert knobs["batch_size"] == 8 and knobs["image_shape"] == (12, 20, 1)

@@ -101,7 +101,10 @@ def test_a_module_may_not_have_a_name_of_the_workdir(tmp_path, capsys):
 def test_an_error_in_the_file_has_its_line(tmp_path, capsys, monkeypatch, text, message):
     (tmp_path / "mine.py").write_text(text)
     (tmp_path / "broken.py").write_text("\n1 / 0\n")
-    for command in (["train", str(tmp_path / "mine.py"), "--workdir", str(tmp_path / "run")], ["plan", str(tmp_path / "mine.py")]):
+    for command in (
+        ["train", str(tmp_path / "mine.py"), "--workdir", str(tmp_path / "run")],
+        ["plan", str(tmp_path / "mine.py")],
+    ):
         assert message in fails(capsys, *command)
     assert not (tmp_path / "run").exists()
     monkeypatch.setenv("DDPM_JAX_TRACEBACK", "1")

@@ -52,7 +52,10 @@ def test_a_finished_run_made_longer_is_the_longer_run(run, train, tmp_path):
 
 def test_a_learning_rate_that_depends_on_the_length_fixes_it(tmp_path):
     """digits lets the rate fall to zero at the end; with 400 and 800 steps it rises alike for 40, then differs."""
-    short, long = (experiment_files.build(experiment_files.read(experiment_files.find("digits")), {"num_steps": n}) for n in (1500, 3000))
+    short, long = (
+        experiment_files.build(experiment_files.read(experiment_files.find("digits")), {"num_steps": n})
+        for n in (1500, 3000)
+    )
     resume.check_length(tmp_path, short, long, step=0)
     resume.check_length(tmp_path, short, long, step=101)
     with pytest.raises(ValueError, match="the learning rate of this experiment depends on the length"):
@@ -91,7 +94,18 @@ def test_data_are_identified_by_their_listing_or_by_their_examples():
 
 def test_fine_tuning_starts_from_the_parameters_of_another_run(finished, train, tmp_path, capsys):
     new = tmp_path / "new"
-    options = ("--from", str(finished), "--weights", "raw", "--batch-size", "16", "--num-steps", "1", "--save-every", "1")
+    options = (
+        "--from",
+        str(finished),
+        "--weights",
+        "raw",
+        "--batch-size",
+        "16",
+        "--num-steps",
+        "1",
+        "--save-every",
+        "1",
+    )
     process = train(new, *options)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
@@ -147,4 +161,7 @@ def test_an_average_that_stays_the_initial_network_is_reported():
     for steps in (1, 12, 40):
         check(experiment_files.build(experiment_files.read(TINY), {"num_steps": steps}), reporter=reporter)
     # the decay is 0.9: 0.9^12 = 0.28, and 0.9^40 is below the 5 % from which on a line is due
-    assert [re.search(r"\d+% of the average is the initial parameters", line)[0][:3] for line in lines] == ["90%", "28%"]
+    assert [re.search(r"\d+% of the average is the initial parameters", line)[0][:3] for line in lines] == [
+        "90%",
+        "28%",
+    ]

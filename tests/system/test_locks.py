@@ -21,7 +21,10 @@ def hold(path) -> subprocess.Popen:
 
 def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path):
     process = hold(tmp_path / ".lock")
-    with pytest.raises(ValueError, match=f"{tmp_path} is in use by process {process.pid} on"), locked(tmp_path / ".lock"):
+    with (
+        pytest.raises(ValueError, match=f"{tmp_path} is in use by process {process.pid} on"),
+        locked(tmp_path / ".lock"),
+    ):
         pytest.fail("two processes hold the lock")
     process.kill()
     process.wait()
