@@ -88,8 +88,8 @@ def check_fits(run: Run, experiment: Experiment, name: str) -> None:
         if there.get(each) != here.get(each):
             theirs, ours = (shape.get(each, "absent") for shape in (there, here))
             raise ValueError(
-                f"--from {name}: the parameter {each} is {theirs} there and {ours} here: choose the knobs of the network "
-                f"as there, or start from its experiment: train {name}/experiment.py"
+                f"--from {name}: the parameter {each} is {theirs} there and {ours} here: choose the knobs of the "
+                f"network as there, or start from its experiment: train {name}/experiment.py"
             )
 
 
@@ -99,8 +99,8 @@ def check_data(folder: Path, data: dict[str, str], changed: bool) -> None:
     recorded = record.get("data", data)
     if recorded["digest"] != data["digest"] and not changed:
         raise ValueError(
-            f"the data have changed since the run in {folder} began (then: {recorded['found']}; now: {data['found']}), so "
-            "its examples would come in another order: put the files back, or resume with --data-changed"
+            f"the data have changed since the run in {folder} began (then: {recorded['found']}; now: {data['found']}), "
+            "so its examples would come in another order: put the files back, or resume with --data-changed"
         )
     if record.get("data") != data:
         write_json(folder / "experiment.json", record | {"data": data})
@@ -116,10 +116,7 @@ def adopt(folder: Path, knobs: dict[str, Any], experiment: Experiment, reporter:
         return
     step = latest_step(folder) or 0
     refused = {name: values for name, values in changes.items() if name not in (*PERIODS, *LOCATIONS, "num_steps")}
-    if refused:
-        raise ValueError(
-            f"--workdir {folder} belongs to a run with other knobs: {workdir.described(refused)}. {workdir.ways_out(folder)}"
-        )
+    workdir.refuse(folder, refused)
     if "num_steps" in changes:
         check_length(folder, workdir.read(folder), experiment, step)
     record = _record(folder)
@@ -136,8 +133,8 @@ def check_length(folder: Path, old: Experiment, new: Experiment, step: int) -> N
     past = np.unique(np.linspace(0, max(step - 1, 0), PROBES).astype(np.int32)) if step else np.zeros(0, np.int32)
     if not np.array_equal(_effects(old, past), _effects(new, past)):
         raise ValueError(
-            f"--num-steps {new.num_steps}, not {old.num_steps}: the learning rate of this experiment depends on the length "
-            f"of the run, so the {step} steps taken would differ. {workdir.ways_out(folder)}"
+            f"--num-steps {old.num_steps}, not {new.num_steps}: the learning rate of this experiment depends on the "
+            f"length of the run, so the {step} steps taken would differ. {workdir.ways_out(folder)}"
         )
 
 

@@ -44,8 +44,8 @@ def train(
 ) -> TrainState:
     """Trains to the end, or until `stop`, from the newest checkpoint in `folder` if there is one. Saves the state.
 
-    Without a checkpoint it begins with the parameters `start`, by default random ones. Raises Diverged for a loss that is
-    not finite. Call `check` first, which finds other mistakes.
+    Without a checkpoint it begins with the parameters `start`, by default random ones. Raises Diverged for a loss that
+    is not finite. Call `check` first, which finds other mistakes.
     """
     execution, reporter = execution or Execution(), reporter or Reporter()
     mesh, is_leader = make_mesh(execution.mesh), distributed.is_leader()
@@ -111,8 +111,8 @@ def check(experiment: Experiment, execution: Execution | None = None, reporter: 
     check_example(experiment.data, experiment.data.open("train")[0])
     if (kept := initial_share(experiment)) > 0.05:
         reporter.line(
-            f"after {experiment.num_steps} steps with an EMA decay of {experiment.ema_decay}, {kept:.0%} of the average is "
-            "the initial parameters: lower --ema-decay, train longer, or sample with --weights raw"
+            f"after {experiment.num_steps} steps with EMA decay {experiment.ema_decay}, {kept:.0%} of the average "
+            "is the initial parameters: lower --ema-decay, train longer, or sample with --weights raw"
         )
 
 

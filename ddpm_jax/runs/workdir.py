@@ -1,7 +1,7 @@
 """A workdir, the folder of one run, which holds all that sampling and evaluation need.
 
-It contains ``experiment.py`` (a copy, with copies of the modules beside it that it imports), ``experiment.json`` (knobs,
-versions, commit, data), ``checkpoints/``, ``metrics.jsonl``, ``events/``, ``samples/``, ``studies/``,
+It contains ``experiment.py`` (a copy, with copies of the modules beside it that it imports), ``experiment.json``
+(knobs, versions, commit, data), ``checkpoints/``, ``metrics.jsonl``, ``events/``, ``samples/``, ``studies/``,
 ``evaluation.json``, ``rate_distortion.png``, and ``damaged/`` for checkpoints that could not be read.
 """
 
@@ -88,10 +88,14 @@ def held(folder: Path, source: Path) -> Iterator[None]:
 def check_owner(folder: Path, source: Path, knobs: dict[str, Any]) -> None:
     """Raises ValueError if the workdir has another experiment or other knobs, FileNotFoundError if it is no workdir."""
     check_program(folder, source)
-    if changes := differing(folder, knobs):
-        raise ValueError(
-            f"--workdir {folder} belongs to a run with other knobs: {described(changes)}. {ways_out(folder)}"
-        )
+    refuse(folder, differing(folder, knobs))
+
+
+def refuse(folder: Path, changes: dict[str, tuple[Any, Any]]) -> None:
+    """Raises ValueError if there are changes, which are a result of `differing`."""
+    if changes:
+        knobs = described(changes)
+        raise ValueError(f"--workdir {folder} belongs to a run with other knobs: {knobs}. {ways_out(folder)}")
 
 
 def check_program(folder: Path, source: Path) -> None:

@@ -60,9 +60,8 @@ class StudyRequest:
 
     def picture_options(self) -> dict[str, Any]:
         """The options that the picture depends on, apart from the run; they are recorded with it."""
-        return {
-            name: value for name, value in vars(self).items() if name not in ("workdir", "out", "weights", "overwrite")
-        }
+        others = ("workdir", "out", "weights", "overwrite")
+        return {name: value for name, value in vars(self).items() if name not in others}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 TINY = Path(__file__).parents[1] / "experiments" / "tiny.py"
 TRAIN = ("--num-steps", "400", "--save-every", "20")
@@ -67,19 +68,37 @@ def files(folder: Path) -> list[bytes]:
     return [path.name.encode() + path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-def trial(
-    num: int,
-    draw: random.Random,
-    command: Callable[[Path], list[str]],
-    result: Callable[[Path], list[bytes]],
-    folder: Path,
-):
+class Trial(NamedTuple):
+    """A command that is killed, and what must not depend on that."""
+
+    command: Callable[[Path], list[str]]
+    """``command(output)`` -> the arguments of the command."""
+    result: Callable[[Path], list[bytes]]
+    """``result(output)`` -> what is compared."""
+
+
+def run(trial: Trial, folder: Path, num: int, draw: random.Random) -> tuple[int, bool]:
     """(kills that hit a running process, whether the result is that of a command that was never killed)."""
     whole, killed = folder / "whole", folder / "killed"
-    seconds = finish(*command(whole))
-    hits = sum(kill(draw.uniform(0.2, 1.0) * seconds, *command(killed)) for _ in range(num))
-    finish(*command(killed))
-    return hits, result(whole) == result(killed)
+    seconds = finish(*trial.command(whole))
+    hits = sum(kill(draw.uniform(0.2, 1.0) * seconds, *trial.command(killed)) for _ in range(num))
+    finish(*trial.command(killed))
+    return hits, trial.result(whole) == trial.result(killed)
+
+
+def trials(base: Path) -> dict[str, Trial]:
+    """The commands, by title; `base` holds a finished run and copies of it."""
+    finished = str(base / "run")
+    return {
+        "train": Trial(lambda out: ["train", str(TINY), "--workdir", str(out), *TRAIN], trained),
+        "sample --out folder": Trial(lambda out: ["sample", finished, "--num", "600", "--out", str(out)], files),
+        "evaluate": Trial(lambda out: ["evaluate", str(out), "--batch-size", "4"], record),
+    }
+
+
+def record(run: Path) -> list[bytes]:
+    """The measurements of a run."""
+    return [(run / "evaluation.json").read_bytes()]
 
 
 def main() -> int:
@@ -94,21 +113,10 @@ def main() -> int:
         finish("train", str(TINY), "--workdir", str(base / "run"))
         for each in ("whole", "killed"):
             shutil.copytree(base / "run", base / "evaluate" / each)
-        trials = {
-            "train": (lambda out: ["train", str(TINY), "--workdir", str(out), *TRAIN], trained),
-            "sample --out folder": (
-                lambda out: ["sample", str(base / "run"), "--num", "600", "--out", str(out)],
-                files,
-            ),
-            "evaluate": (
-                lambda out: ["evaluate", str(out), "--batch-size", "4"],
-                lambda out: [(out / "evaluation.json").read_bytes()],
-            ),
-        }
         print("| command | killed while running | result |\n|---|---|---|")
-        for number, (title, (command, result)) in enumerate(trials.items()):
+        for number, (title, trial) in enumerate(trials(base).items()):
             share = options.num // 3 + (number < options.num % 3)
-            hits, same = trial(share, draw, command, result, base / title.split()[0])
+            hits, same = run(trial, base / title.split()[0], share, draw)
             bad |= not same
             print(f"| `{title}` | {hits} of {share} | {'identical' if same else 'DIFFERENT'} |", flush=True)
     return int(bad)

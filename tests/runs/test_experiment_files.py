@@ -81,7 +81,7 @@ def test_a_changed_module_makes_another_experiment(tmp_path, capsys):
 def test_a_module_may_not_have_a_name_of_the_workdir(tmp_path, capsys):
     (tmp_path / "samples.py").touch()
     (tmp_path / "mine.py").write_text("import samples\n" + (FILE.partition("from tiny")[0]) + "def experiment(): pass")
-    with pytest.raises(ValueError, match="imports samples.py, a name that a workdir uses itself"):
+    with pytest.raises(ValueError, match=r"imports samples\.py, a name that a workdir uses itself"):
         workdir.prepare(tmp_path / "run", tmp_path / "mine.py", {})
     assert not (tmp_path / "run").exists()
 

@@ -51,7 +51,7 @@ def test_a_finished_run_made_longer_is_the_longer_run(run, train, tmp_path):
 
 
 def test_a_learning_rate_that_depends_on_the_length_fixes_it(tmp_path):
-    """digits lets the rate fall to zero at the end; with 400 and 800 steps it rises alike for 40, then differs."""
+    """The rate of digits rises for 100 steps, whatever the length, and then falls to zero at the end."""
     short, long = (
         experiment_files.build(experiment_files.read(experiment_files.find("digits")), {"num_steps": n})
         for n in (1500, 3000)
