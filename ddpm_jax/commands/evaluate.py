@@ -1,4 +1,4 @@
-"""Measures a trained run: evaluate DIR [--metrics bpd K importance entropy parzen --json FILE ...]"""
+"""Measures a trained run: evaluate DIR [--metrics bpd K importance entropy parzen memorisation --json FILE ...]"""
 
 
 def run(args: list[str], own_process: bool) -> int:

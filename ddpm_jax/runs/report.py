@@ -24,7 +24,7 @@ from ddpm_jax.runs.likelihood import (
     mean_and_error,
     units,
 )
-from ddpm_jax.runs.quality import parzen_window
+from ddpm_jax.runs.quality import memorisation, parzen_window
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import EvaluateRequest
 from ddpm_jax.runs.workdir import load as load_run
@@ -34,8 +34,8 @@ from ddpm_jax.system.locks import locked
 from ddpm_jax.training.digests import digest
 from ddpm_jax.training.keys import check_seed
 
-QUICK_TIMES, QUICK_EXAMPLES = 50, 500
-"""The numbers of chain terms per example, and of examples, in the estimate at the end of training."""
+QUICK_TIMES, QUICK_EXAMPLES, QUICK_SAMPLES = 50, 500, 64
+"""The numbers of chain terms per example, of examples and of samples in the estimate at the end of training."""
 
 
 def quick(folder: Path, step: int, reporter: Reporter) -> None:
@@ -45,8 +45,13 @@ def quick(folder: Path, step: int, reporter: Reporter) -> None:
     """
     experiment = read(folder)
     few = experiment.process.schedule.num_steps - 1 <= QUICK_TIMES
-    times = None if few else QUICK_TIMES
-    request = EvaluateRequest(folder, metrics=experiment.metrics, num=QUICK_EXAMPLES, times=times)  # type: ignore[arg-type]
+    request = EvaluateRequest(
+        folder,
+        metrics=experiment.metrics,  # type: ignore[arg-type]
+        num=QUICK_EXAMPLES,
+        times=None if few else QUICK_TIMES,
+        samples=QUICK_SAMPLES,
+    )
     if is_recorded(folder / "evaluation.json", step, request.protocol()):
         reporter.line(f"{folder / 'evaluation.json'} has a quick estimate: ddpm-jax evaluate {folder} uses all terms")
         return
@@ -174,10 +179,22 @@ def _parzen(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) 
     return measured
 
 
+def _memorisation(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
+    measured = memorisation(run, request, keep.with_name(f"{keep.name}.few"), reporter)
+    of_samples, closest, of_test = measured["samples"], measured["closest"], measured["test"]
+    compared = "" if of_test is None else f"; test images {of_test:.1f}, ratio {of_samples / max(of_test, 1e-6):.2f}"
+    reporter.line(
+        f"distance to the nearest training image (RMS of pixels, 0-255): {measured['num_samples']} samples "
+        f"{of_samples:.1f}, the closest {closest:.1f}{compared}. Far below test images, samples repeat training images"
+    )
+    return measured
+
+
 ESTIMATES: Mapping[str, Callable[[Run, EvaluateRequest, Path, Reporter], dict[str, Any]]] = {
     "importance": _importance,
     "entropy": _entropy,
     "parzen": _parzen,
+    "memorisation": _memorisation,
 }
 """The metrics that are not computed from the terms of the bound: each reports its result and returns its record."""
 

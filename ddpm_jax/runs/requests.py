@@ -12,7 +12,7 @@ SamplerName = Literal["ancestral", "ddim"]
 """The keys of ``diffusion.samplers.SAMPLERS``."""
 SpacingName = Literal["even", "quadratic"]
 """The keys of ``diffusion.samplers.SPACINGS``."""
-MetricName = Literal["bpd", "K", "importance", "entropy", "parzen"]
+MetricName = Literal["bpd", "K", "importance", "entropy", "parzen", "memorisation"]
 """The keys of ``runs.report.BOUND_TABLES`` and ``runs.report.ESTIMATES``."""
 AcceleratorName = Literal["v4", "v5e", "v5p", "v6e", "A100", "H100", "H200"]
 """The names in ``runs.accelerators.ACCELERATORS``."""
@@ -106,7 +106,8 @@ class EvaluateRequest:
     """What to measure. bpd: bound on the negative log-likelihood in bits per dimension, with its parts and the
     progressive-coding curve. K: lower bound on the log-likelihood (Sohl-Dickstein et al. 2015, Eq. 14). importance:
     log-likelihood by importance sampling (2015, Eq. 9). entropy: bounds on the entropy of a reverse step (2015, Eq.
-    24). parzen: Parzen-window estimate of the log-likelihood from samples. Default: the experiment's choice."""
+    24). parzen: Parzen-window estimate of the log-likelihood from samples. memorisation: distance of samples, and of
+    test images, to the nearest training image. Default: the experiment's choice."""
     split: Split = "test"
     """Split of the data to measure."""
     num: int | None = None
@@ -123,7 +124,7 @@ class EvaluateRequest:
     weights: WeightsName = "ema"
     """Parameters to measure: ema (their moving average) or raw (those that the optimizer updates)."""
     samples: int = 10_000
-    """Number of samples for parzen."""
+    """Number of samples for parzen, and for memorisation (at most 1000)."""
     chains: int = 16
     """Number of forward chains per example for importance."""
     json: Path | None = None
