@@ -219,11 +219,10 @@ def sample_fn(
 ) -> Callable[..., Array]:
     """Returns ``sample(params, keys, condition=None)`` -> images, one per key, decoded: uint8, or floats for points.
 
-    The sampler is the experiment's by default, or DDIM where `eta` is given. `steps` is the number of steps, by default
-    T. The result is jitted, with the tables of the schedule, the times and eta as arguments of the compiled program:
-    samplers that differ only in these numbers share one compilation.
-
-    Raises ValueError if steps is not in 1..T, eta is not in [0, 1], or the sampler has no eta.
+    The sampler is the experiment's, or DDIM where `eta` is given. `steps` is the number of steps, by default T. The
+    result is jitted, with the tables of the schedule, the times and eta as arguments of the compiled program: samplers
+    that differ only in these numbers share one compilation.
+    Raises ValueError if steps is not in 1..T, eta is not in [0, 1], or the sampler has no eta, or needs all T steps.
     """
     return Partial(*_sampling(experiment, sampler, steps, eta, spacing))
 
@@ -240,6 +239,7 @@ def _sampling(
     schedule = experiment.process.schedule
     times = samplers.times(schedule.num_steps, schedule.num_steps if steps is None else steps, spacing)
     numbers = {} if eta is None else {"eta": jnp.float32(eta)}
+    samplers.check_times(kind(experiment.process, experiment.parameterization, network_fn(experiment, {}), None), times)
     return _sample_program(experiment, kind), *jax.device_put((schedule, times)), numbers  # uploaded once
 
 

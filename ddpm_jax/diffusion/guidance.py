@@ -84,4 +84,4 @@ def inpaint(
         x_s, memory = sampler.step(keys, x_t, memory, t, s)
         return jnp.where(mask[None], known_at(s, keys), x_s), memory
 
-    return Sampler(init=sampler.init, step=step)
+    return sampler._replace(step=step)

@@ -144,6 +144,9 @@ class Parameterization:
     variance, and for bits."""
     clip: tuple[float, float] | None = field(default=None, metadata={"static": True})
     """(low, high), the range that estimates of x_0 are clipped to; None if they are not clipped."""
+    single_steps: bool = field(default=False, metadata={"static": True})
+    """Whether the variance of the kernel is known for steps from t to t - 1 only, as where the network outputs it. The
+    variance of any other step is then NaN."""
     unclipped_rules: Rules | None = field(default=None, metadata={"static": True})
     """The rules without clipping; None if `rules` do not clip."""
 
@@ -176,3 +179,5 @@ class Sampler(NamedTuple):
     """``init(x_T)`` -> memory: any pytree of arrays, or None."""
     step: Callable[[Array, Array, Any, Array, Array], tuple[Array, Any]]
     """``step(keys, x_t, memory, t, s)`` -> (x_s, memory), with one key per example, [batch], and scalars t and s."""
+    single_steps: bool = False
+    """Whether steps towards the data must be from t to t - 1: see `Parameterization.single_steps`."""

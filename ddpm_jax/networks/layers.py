@@ -1,5 +1,7 @@
 """Layers of the networks: timestep embedding, normalization, residual and attention blocks, resampling."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -98,18 +100,58 @@ def group_norm(
 
         y = (x - mean) / sqrt(variance + epsilon) * scale + bias
 
-    The groups are consecutive channels; `groups` must divide their number. Computed as x * factor + offset per channel,
-    from sums over the pixels: this reads x twice, and twice in the gradient, fewer times than means over groups of
-    channels would. The variance is E[x^2] - E[x]^2 in the precision of x, so x should be float32.
+    The groups are consecutive channels; `groups` must divide their number. The variance is E[d^2] - E[d]^2, where
+    d = x - pivot and the pivot is the mean of the middle row of the group. The square of E[d] is at most `height`
+    variances, so the difference loses few digits, however large the mean of x is. Computed in the precision of x, which
+    should be float32.
     """
-    area = x.shape[1] * x.shape[2]
-    sums = jnp.stack([x.sum(axis=(1, 2)), jnp.square(x).sum(axis=(1, 2))])
-    mean, square = sums.reshape(2, len(x), groups, -1).mean(axis=3, keepdims=True) / area
+    rows, width = x.shape[1:3]
+
+    def group_mean(values: Float[Array, "batch channels"]) -> Float[Array, "batch 1 1 channels"]:
+        grouped = values.reshape(len(x), groups, -1)
+        means = jnp.broadcast_to(grouped.mean(axis=2, keepdims=True), grouped.shape)
+        return means.reshape(len(x), 1, 1, -1)
+
+    pivot = jax.lax.stop_gradient(group_mean(x[:, rows // 2].mean(axis=1)))
+    mean, square = (group_mean(total / (rows * width)) for total in _sums(x, pivot))
     deviation = jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0) + epsilon)
-    factor = scale.reshape(1, groups, -1) / deviation
-    offset = bias.reshape(1, groups, -1) - mean * factor
-    per_channel = (len(x), 1, 1, x.shape[-1])
-    return x * factor.reshape(per_channel) + offset.reshape(per_channel)
+    factor = scale.reshape(1, 1, 1, -1) / deviation
+    return _scale_and_shift(x, pivot, factor, bias.reshape(1, 1, 1, -1) - mean * factor)
+
+
+@jax.custom_jvp
+def _sums(x: Array, pivot: Array) -> tuple[Array, Array]:
+    """The sums of d and of d^2 over the pixels, where d = x - pivot: each [batch, channels].
+
+    One reduction of both sums over the rows, then the columns: it reads x once. XLA has no derivative of it as fast as
+    that of a plain sum, which is given instead.
+    """
+    zeros = (jnp.zeros((), x.dtype),) * 2
+    sums = (x - pivot, jnp.square(x - pivot))
+    for axis in (1, 1):
+        sums = jax.lax.reduce(sums, zeros, lambda a, b: (a[0] + b[0], a[1] + b[1]), (axis,))
+    return sums
+
+
+@_sums.defjvp
+def _sums_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Any, Any]:
+    x, pivot = primals
+    slope = tangents[0]
+    return _sums(x, pivot), (slope.sum(axis=(1, 2)), (2 * (x - pivot) * slope).sum(axis=(1, 2)))
+
+
+@jax.custom_jvp
+def _scale_and_shift(x: Array, pivot: Array, factor: Array, offset: Array) -> Array:
+    """``(x - pivot) factor + offset``, where the arguments other than x have one value per image and channel."""
+    return (x - pivot) * factor + offset
+
+
+@_scale_and_shift.defjvp
+def _scale_and_shift_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Any, Any]:
+    x, pivot, factor, _ = primals
+    slope, _, of_factor, of_offset = tangents
+    # x of_factor - pivot of_factor: so the gradient sums over x, which is in memory, and not over x - pivot, which is not
+    return _scale_and_shift(*primals), slope * factor + x * of_factor + (of_offset - pivot * of_factor)
 
 
 class ResBlock(nn.Module):

@@ -9,7 +9,10 @@ from ddpm_jax.networks.layers import TINY, TimeEmbedding, dense
 
 
 class MLP(nn.Module):
-    """An MLP of `depth` residual layers, with the time embedding added in each. The initial output is almost zero."""
+    """An MLP of `depth` residual layers, with the time embedding added in each. The initial output is almost zero.
+
+    `dtype` is the type of the computation up to the last layer. That layer, the parameters and the output are float32.
+    """
 
     width: int = 128
     depth: int = 4
@@ -31,4 +34,4 @@ class MLP(nn.Module):
         for layer in range(self.depth):
             shift = dense(self.width, self.dtype, f"time_{layer}")(emb)
             h = h + dense(self.width, self.dtype, f"dense_{layer}")(nn.swish(h + shift))
-        return dense(self.out_features or x.shape[-1], self.dtype, "dense_out", scale=TINY)(h).astype(jnp.float32)
+        return dense(self.out_features or x.shape[-1], jnp.float32, "dense_out", scale=TINY)(h)

@@ -17,6 +17,10 @@ class UNet(nn.Module):
     The defaults are those of the CIFAR-10 model. Images may have any number of channels. Raises ValueError unless
     height and width are multiples of ``2 ** (len(multipliers) - 1)``, the channels of each level are a multiple of
     `groups`, and the channels where there is attention are a multiple of `heads` or `head_dim`.
+
+    `dtype` is the type of the computation up to the last block. The last three layers (normalization, swish,
+    convolution) and the inside of every normalization compute in float32, as in the released code of Nichol & Dhariwal
+    2021. Parameters and output are float32 too.
     """
 
     width: int = 128  # channels at full resolution
@@ -33,7 +37,7 @@ class UNet(nn.Module):
     down_padding: Literal[0, 1] = 0  # number of zeros before the first row and column in `layers.downsample`
     cos_first: bool = False  # see `layers.timestep_embedding`
     frequency_shift: int = 1  # see `layers.timestep_embedding`
-    dtype: DTypeLike = jnp.float32  # of the computation; parameters and output are float32
+    dtype: DTypeLike = jnp.float32  # of the computation up to the last block
     remat: bool = False  # recompute the blocks in the backward pass: less memory, a third more time
 
     @nn.compact
@@ -56,9 +60,8 @@ class UNet(nn.Module):
         h = self._block(h, emb, train, h.shape[-1], "mid_0", attend=True)
         h = self._block(h, emb, train, h.shape[-1], "mid_1", attend=False)
         h = self._up(h, skips, emb, train)
-        h = nn.swish(GroupNorm(self.groups, self.dtype, self.norm_eps, name="norm_out")(h))
-        out = conv3x3(self.out_channels or x.shape[-1], self.dtype, "conv_out", scale=TINY)(h)
-        return out.astype(jnp.float32)
+        h = nn.swish(GroupNorm(self.groups, jnp.float32, self.norm_eps, name="norm_out")(h))
+        return conv3x3(self.out_channels or x.shape[-1], jnp.float32, "conv_out", scale=TINY)(h)
 
     def _time_embedding(self) -> TimeEmbedding:
         options = (self.width, self.num_classes, self.dtype, self.cos_first, self.frequency_shift)

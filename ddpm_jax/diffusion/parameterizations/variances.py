@@ -45,6 +45,9 @@ def learned(process: Process, parameterization: Parameterization) -> Parameteriz
     The first half of the channels is the output that `parameterization` interprets, the second half is the log variance
     of the kernel: the "learned diagonal Sigma" of Ho et al. 2020, Table 2. The training error, and so `losses.simple`,
     ignores the second half: train the variance with `losses.variational`.
+
+    The log variance is that of the step from t to t - 1. For any other step the variance of the kernel is NaN, and
+    `samplers.sample` refuses the times: sample with all T steps, or with `samplers.ddim`, which ignores this variance.
     """
     rules, unclipped = _learned(parameterization.rules), parameterization.unclipped_rules
     return dataclasses.replace(
@@ -52,6 +55,7 @@ def learned(process: Process, parameterization: Parameterization) -> Parameteriz
         process=process,
         rules=rules,
         variance=None,
+        single_steps=True,
         unclipped_rules=unclipped and _learned(unclipped),
     )
 
@@ -68,6 +72,7 @@ def _learned(rules: Rules) -> Rules:
         return rules.x_0(process, first(output), x_t, t)
 
     def variance(process, output, x_t, t, s):
-        return jnp.exp(jnp.split(output, 2, axis=-1)[1])
+        single = at_data(jnp.asarray(t) - 1 - jnp.asarray(s), x_t.ndim)
+        return jnp.where(single, jnp.exp(jnp.split(output, 2, axis=-1)[1]), jnp.nan)
 
     return Rules(error, x_0, posterior_kernel(x_0, variance))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from ddpm_jax.diffusion.samplers.ancestral import ancestral, ddpm, reverse
 from ddpm_jax.diffusion.samplers.ddim import ddim
 from ddpm_jax.diffusion.samplers.times import SPACINGS, Spacing, even, quadratic, times
-from ddpm_jax.diffusion.samplers.walk import frame_times, rising, sample, sample_path, stretch
+from ddpm_jax.diffusion.samplers.walk import check_times, frame_times, rising, sample, sample_path, stretch
 from ddpm_jax.diffusion.types import Sampler
 
 SAMPLERS: Mapping[str, Callable[..., Sampler]] = {"ancestral": ddpm, "ddim": ddim}
@@ -16,6 +16,7 @@ __all__ = [
     "SPACINGS",
     "Spacing",
     "ancestral",
+    "check_times",
     "ddim",
     "ddpm",
     "even",

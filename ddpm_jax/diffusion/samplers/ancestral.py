@@ -29,7 +29,14 @@ def ddpm(
 ) -> Sampler:
     """Ancestral sampling of the kernel of the parameterization (Ho et al. 2020, Algorithm 2).
 
-    x_s = mean of p(x_s | x_t) + sqrt(variance) z,    z ~ N(0, 1), and z = 0 for s = 0
+        x_s = mean of p(x_s | x_t) + sqrt(variance) z,    z ~ N(0, 1), and z = 0 for s = 0
+
+    Takes steps of any length, unless the network outputs the variance (`parameterizations.learned`): then all T steps.
+    For Gaussian data of variance 0 to 1, and the best network, the variance of x_s is right at any stride with
+    `fixed_small` if that of the data is 0, too small otherwise; with `fixed_large` it is right if that of the data is
+    1, too large otherwise. The parameterizations of 2015 lie between the truth and `fixed_large`. Bits that are
+    independent are exact at any stride.
     """
     del process  # the parameterization has it; the signature is that of `ddim`
-    return ancestral(reverse(parameterization, network, condition))
+    sampler = ancestral(reverse(parameterization, network, condition))
+    return sampler._replace(single_steps=parameterization.single_steps)

@@ -18,8 +18,10 @@ def sample(
     """Samples x_0 from x_T: applies the sampler's step to each pair of consecutive times, in one `lax.scan`.
 
     `times` are integers or real numbers, from T to 0. Step n folds n = 1, 2, .. into the keys, so a time that is
-    visited twice has new noise. Example i depends on ``keys[i]`` and ``x_T[i]`` only.
+    visited twice has new noise. Example i depends on ``keys[i]`` and ``x_T[i]`` only. Raises the ValueError of
+    `check_times`, unless the times are traced.
     """
+    check_times(sampler, times)
 
     def body(carry, step):
         return _step(keys, sampler, carry, *step), None
@@ -40,8 +42,10 @@ def stretch(
     """The part of `sample` from ``times[first]`` to ``times[last]``: returns x and the sampler's memory at the end.
 
     `memory` is ``sampler.init(x)`` at the start, or what an earlier `stretch` returned: consecutive stretches compute
-    the same x_0 as `sample`. `first` and `last` are indices into `times`, and may be traced.
+    the same x_0 as `sample`. `first` and `last` are indices into `times`, and may be traced. Raises the ValueError of
+    `sample`.
     """
+    check_times(sampler, times)
     times = jnp.asarray(times)
 
     def body(i, carry):
@@ -60,8 +64,9 @@ def sample_path(
     """``(x_0, path)``: the result of `sample`, and `frames` states x_t evenly spaced over the steps from x_T to x_0.
 
     x_T and x_0 are the first and last frames. Memory grows with the number of frames, not of steps. Raises ValueError
-    for fewer than 2 frames, or more frames than states.
+    for fewer than 2 frames, or more frames than states, and that of `sample`.
     """
+    check_times(sampler, times)
     slots = _slots(jnp.shape(times)[0] - 1, frames)
 
     def body(carry, at):
@@ -92,7 +97,23 @@ def rising(process: Process, sampler: Sampler) -> Sampler:
 
         return jax.lax.cond(s > t, up, lambda: sampler.step(keys, x_t, memory, t, s))
 
-    return Sampler(init=sampler.init, step=step)
+    return sampler._replace(step=step)
+
+
+def check_times(sampler: Sampler, times: Num[ArrayLike, " visits"]) -> None:
+    """Raises ValueError if a step to a smaller time is not by 1 and the sampler needs that (`Sampler.single_steps`).
+
+    Does nothing for traced times, whose values are unknown.
+    """
+    if not sampler.single_steps or isinstance(times, jax.core.Tracer):
+        return
+    values = np.asarray(times)
+    drops = values[:-1] - values[1:]
+    if np.any((drops > 0) & (drops != 1)):
+        raise ValueError(
+            f"--steps {len(drops)}: the variance that this network outputs holds for steps from t to t - 1 only; "
+            f"take all {values.max():.0f} steps, or choose --sampler ddim, which does not use it"
+        )
 
 
 def _kept(count: int, frames: int) -> Int[np.ndarray, " frames"]:
