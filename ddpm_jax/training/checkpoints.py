@@ -128,7 +128,7 @@ def _read(folder: Path, step: int, like: dict[str, Any]) -> tuple[dict[str, Any]
     would leave the others waiting for it.
     """
     items, record, error = {}, None, ""
-    handler = ocp.StandardCheckpointHandler()
+    handler: Any = ocp.StandardCheckpointHandler()  # whose paths have the type of another library
     try:
         for name, item in like.items():
             items[name] = handler.restore(folder / str(step) / name, args=ocp.args.StandardRestore(item))
@@ -139,22 +139,23 @@ def _read(folder: Path, step: int, like: dict[str, Any]) -> tuple[dict[str, Any]
         error = str(exception).strip().split("\n")[0] or type(exception).__name__
     if not distributed.agree(not error):
         return {}, error or "another process cannot read it"
-    if not distributed.agree(record is None or _matches(record, step, items)):
+    found = digests(items)  # by all processes, whatever the record of each
+    if not distributed.agree(record is None or _matches(record, step, found)):
         return {}, "its numbers are not those that were saved"
     return items, ""
 
 
 def _record(folder: Path) -> Any:
-    """The record of the digests of this checkpoint; None for a checkpoint of version 0.1. Raises ValueError, OSError."""
+    """The record of the digests of this checkpoint, or None for one of version 0.1. Raises ValueError or OSError."""
     path = folder / DIGESTS / "metadata"
     if path.parent.exists() or DIGESTS in json.loads((folder / "_CHECKPOINT_METADATA").read_text())["item_handlers"]:
         return json.loads(path.read_text())
     return None
 
 
-def _matches(record: Any, step: int, items: dict[str, Any]) -> bool:
-    """Whether the items are those recorded for this step."""
-    found = digests(items)
+def _matches(record: Any, step: int, found: dict[str, str]) -> bool:
+    """Whether these are the digests of the arrays of their items that are recorded for this step."""
+    items = {name.split("/")[0] for name in found}
     try:
         recorded = {name: value for name, value in record["arrays"].items() if name.split("/")[0] in items}
         return record["step"] == step and recorded == found

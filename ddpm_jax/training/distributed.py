@@ -56,7 +56,8 @@ def from_leader(numbers: Sequence[int]) -> list[int]:
     if is_alone():
         return list(numbers)
     count = int(multihost_utils.broadcast_one_to_all(np.int32(len(numbers))))
-    return multihost_utils.broadcast_one_to_all(np.resize(np.array(numbers, np.int32), count)).tolist()
+    mine = np.resize(np.array(numbers, np.int32), count)
+    return multihost_utils.broadcast_one_to_all(mine).tolist() if count else []
 
 
 def stop_requested(call: int) -> bool:

@@ -146,11 +146,16 @@ def files_of(folder: Path) -> list[Path]:
 def damage(draw: random.Random, folder: Path) -> str:
     """Damages the newest checkpoint of the folder; returns the kind of the damage."""
     newest = folder / str(NEW)
-    files = files_of(newest)
-    by_size = draw.choices(files, [_size(path) for path in files])[0]
-    kind = draw.choice(DAMAGES)
-    kind(draw, draw.choice((by_size, draw.choice(files))), newest)
+    whole, kind = contents(newest), draw.choice(DAMAGES)
+    while contents(newest) == whole:  # two equal bytes, say, may have been swapped
+        files = files_of(newest)
+        by_size = draw.choices(files, [_size(path) for path in files])[0]
+        kind(draw, draw.choice((by_size, draw.choice(files))), newest)
     return kind.__name__.replace("_", " ")
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in files_of(folder)}
 
 
 def state(step: int) -> TrainState:

@@ -117,7 +117,9 @@ def test_an_a100_has_the_memory_that_its_name_states(maker, kind, memory):
     assert device.memory == memory and accelerators.named(device.name) == device
 
 
-@pytest.mark.parametrize("kind", ["cpu", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA H100 PCIe", "TPU v4 lite", "TPU v5x"])
+@pytest.mark.parametrize(
+    "kind", ["cpu", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA H100 PCIe", "TPU v4 lite", "TPU v5x"]
+)
 def test_variants_that_are_not_listed_are_not_taken_for_others(kind):
     assert accelerators.of_kind(kind) is None
 

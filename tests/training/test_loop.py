@@ -1,4 +1,4 @@
-"""The loop: no action and no caller is given a bad state, skipped steps are counted, and the speed is that of the steps."""
+"""The loop: nothing is done with a bad state, skipped steps are counted, and the speed is that of the steps."""
 
 import math
 import signal
@@ -22,8 +22,8 @@ def loss_fn(params, key, batch):
     return jnp.where(batch == BAD_LOSS, jnp.nan, jnp.square(params).sum()) + 0 * root.sum()
 
 
-def walk(batches, skip_nan=False, stop_after=None, calls=1, every=2, actions=True):
-    """`fit` over these batches with an action every two steps: (the result or the error, the numbers of the actions)."""
+def walk(batches, skip_nan=False, stop_after=None, calls=1, actions=True):
+    """`fit` over these batches with an action every two steps: (the result or the error, what the action was given)."""
     stop, seen = StopRequest(), []
     step = jax.jit(make_train_step(loss_fn, optax.sgd(0.1), {EMA: 0.9}, jax.random.key(0), skip_nan=skip_nan))
 
@@ -41,7 +41,7 @@ def walk(batches, skip_nan=False, stop_after=None, calls=1, every=2, actions=Tru
 
     try:
         state = create(jnp.ones(3), optax.sgd(0.1))
-        return fit(state, advance, len(batches), [Action(every, action)] if actions else [], stop), seen
+        return fit(state, advance, len(batches), [Action(2, action)] if actions else [], stop), seen
     except Diverged as error:
         return str(error), seen
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAM = '''
+PROGRAM = """
 import errno, json, pathlib, shutil, sys
 import numpy as np, orbax.checkpoint as ocp
 from benchmarks import damage
@@ -37,16 +37,19 @@ for name, broken, failures in (("passing", 1, 1), ("staying_in_1", 1, 99), ("sta
         right = damage.judged(found, step, damage.state(step)) != damage.WRONG
         checkpoints.save(manager, damage.on(mesh, damage.state(damage.NEW)))
     print(json.dumps([name, step, right, checkpoints.digest(found)]), flush=True)
-'''
+"""
 
 
 def test_what_one_process_cannot_read_no_process_takes(tmp_path):
-    """An error that passes costs nothing; one that stays, whichever process has it, costs one checkpoint, and no hang."""
+    """An error that passes costs nothing; one that stays in either process costs one checkpoint, and none waits."""
     with socket.socket() as server:
         server.bind(("localhost", 0))
         port = server.getsockname()[1]
     flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
+    environment = os.environ | {
+        "XLA_FLAGS": flags,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
+    }
     command = [sys.executable, "-c", PROGRAM, str(port)]
     started = [
         subprocess.Popen([*command, str(number), str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True)
@@ -57,7 +60,7 @@ def test_what_one_process_cannot_read_no_process_takes(tmp_path):
     finally:
         for process in started:
             process.kill()
-    one, other = ([json.loads(line) for line in text.splitlines() if line.startswith("[\"")] for text in printed)
+    one, other = ([json.loads(line) for line in text.splitlines() if line.startswith('["')] for text in printed)
     assert one == other
     assert [(name, step, right) for name, step, right, _ in one] == [
         ("passing", 8, True),
