@@ -10,6 +10,7 @@ exit status is 1. With several processes all of them restore at once, and must h
 removes the digests from the checkpoints, which shows what they are good for.
 """
 
+import functools
 import json
 import os
 import random
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
@@ -158,14 +160,18 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in files_of(folder)}
 
 
+@functools.cache
 def state(step: int) -> TrainState:
     """The state at a step: random numbers in several shapes, one of them large enough to be sharded over fsdp."""
-    draw = np.random.default_rng(step)
     shapes = {"in": (3, 3, 1, 8), "scale": (8,), "middle": (128, 128), "out": (8, 1), "bias": ()}
-    params = {name: draw.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    made = create(params, optax.adam(0.1), history={"losses": draw.normal(size=50).astype(np.float32)})
-    averages = {name: {key: 0.9 * value for key, value in params.items()} for name in made.averages}
-    return jax.tree.map(np.asarray, made._replace(step=np.int32(step), averages=averages))
+
+    def make() -> TrainState:
+        params = {name: jnp.zeros(shape) for name, shape in shapes.items()}
+        return create(params, optax.adam(0.1), history={"losses": jnp.zeros(50)})
+
+    draw = np.random.default_rng(step)
+    filled = jax.tree.map(lambda x: np.asarray(draw.normal(size=x.shape), x.dtype), jax.eval_shape(make))
+    return filled._replace(step=np.int32(step))
 
 
 def on(mesh: Mesh, tree: Any) -> Any:

@@ -172,7 +172,7 @@ def test_a_trace_is_written_of_the_steps_that_are_asked_for(tmp_path, capsys):
     file, run = str(Path(__file__).parents[1] / "experiments" / "tiny.py"), tmp_path / "run"
     assert main(["train", file, "--workdir", str(run), "--profile", "4:6"]) == 0
     assert list((run / "profile").rglob("*.xplane.pb"))
-    for span in ("4", "6:4", "a:b"):
+    for span in ("4", "6:4", "a:b", "12:13"):
         assert main(["train", file, "--workdir", str(tmp_path / "no"), "--profile", span]) == 2
         assert "--profile" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()

@@ -121,6 +121,12 @@ def test_without_a_step_in_the_span_there_is_no_trace(traces, span, start):
     assert profile(traces, span, 50, end=1000, start=start) == []
 
 
+def test_a_span_after_the_end_of_the_run_is_refused():
+    assert step_program.span("11:20", 12) == (11, 20)
+    with pytest.raises(ValueError, match="--profile 12:20: the run has 12 steps only"):
+        step_program.span("12:20", 12)
+
+
 def test_the_length_of_a_call_is_known_before_it(monkeypatch):
     """Between two of its multiples, and at the end of the run, too."""
     calls = Calls()
