@@ -11,7 +11,7 @@ class Accelerator(NamedTuple):
 
     name: str
     kinds: tuple[str, ...]
-    """Prefixes of ``jax.Device.device_kind``."""
+    """The values of ``jax.Device.device_kind``, without "NVIDIA". Other variants and parts (MIG) have other numbers."""
     memory: float
     """Memory in GB (10^9 bytes)."""
     bfloat16: float
@@ -31,9 +31,10 @@ ACCELERATORS = (
     Accelerator("v5e", ("TPU v5 lite", "TPU v5e"), 16, 197, 197, 200),
     Accelerator("v5p", ("TPU v5p", "TPU v5"), 95, 459, 459, 600),
     Accelerator("v6e", ("TPU v6 lite", "TPU v6e"), 32, 918, 918, 448),
-    Accelerator("A100", ("NVIDIA A100",), 80, 312, 156, 300),
-    Accelerator("H100", ("NVIDIA H100",), 80, 989, 495, 450),
-    Accelerator("H200", ("NVIDIA H200",), 141, 989, 495, 450),
+    Accelerator("A100", ("A100-SXM4-80GB", "A100 80GB PCIe", "A100-PCIE-80GB"), 80, 312, 156, 300),
+    Accelerator("A100-40GB", ("A100-SXM4-40GB", "A100-PCIE-40GB"), 40, 312, 156, 300),
+    Accelerator("H100", ("H100 80GB HBM3",), 80, 989, 495, 450),
+    Accelerator("H200", ("H200",), 141, 989, 495, 450),
 )
 
 
@@ -47,5 +48,5 @@ def named(name: str) -> Accelerator:
 
 def of_kind(kind: str) -> Accelerator | None:
     """The accelerator with this ``jax.Device.device_kind``; None for a device that is not listed, such as a CPU."""
-    fitting = [(len(start), each) for each in ACCELERATORS for start in each.kinds if kind.startswith(start)]
-    return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
+    short = kind.removeprefix("NVIDIA ")
+    return next((each for each in ACCELERATORS if short in each.kinds), None)

@@ -14,7 +14,7 @@ SpacingName = Literal["even", "quadratic"]
 """The keys of ``diffusion.samplers.SPACINGS``."""
 MetricName = Literal["bpd", "K", "importance", "entropy", "parzen", "memorisation"]
 """The keys of ``runs.report.BOUND_TABLES`` and ``runs.report.ESTIMATES``."""
-AcceleratorName = Literal["v4", "v5e", "v5p", "v6e", "A100", "H100", "H200"]
+AcceleratorName = Literal["v4", "v5e", "v5p", "v6e", "A100", "A100-40GB", "H100", "H200"]
 """The names in ``runs.accelerators.ACCELERATORS``."""
 Split = Literal["test", "train"]
 WeightsName = Literal["ema", "raw"]

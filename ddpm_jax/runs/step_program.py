@@ -1,7 +1,8 @@
 """The train step of an experiment as a compiled program over the devices of a mesh, fed from memory or a stream."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,6 +87,8 @@ class Program(NamedTuple):
     """``advance(state, step)`` -> (state, metrics) of one call: several steps for resident data, one for a stream."""
     speed: Callable[[float], dict[str, float]]
     """``speed(steps_per_second)`` -> the speed in other units, empty before the first step: see `Compiled.speed`."""
+    length: Callable[[int], int] = lambda step: 1
+    """``length(step)`` -> the number of steps in the call of `advance` that starts at this step."""
 
 
 def make_program(experiment: Experiment, mesh: Mesh, source: Sequence, execution: Execution | None = None) -> Program:
@@ -101,12 +104,15 @@ def _resident(experiment: Experiment, mesh: Mesh, source: Sequence, execution: E
     step = train_step(experiment, mesh, execution.accumulate, execution.on_nan == "skip")
     compiled = Compiled(jitted(experiment, mesh, gather_steps(step)), experiment, mesh, execution.accumulate)
 
-    def advance(state: TrainState, step: int):
+    def length(step: int) -> int:
         # fewer steps than `count` after a resume between two of its multiples, and at the end of the run
-        index = rows(step, min(count - step % count, experiment.num_steps - step))
+        return min(count - step % count, experiment.num_steps - step)
+
+    def advance(state: TrainState, step: int):
+        index = rows(step, length(step))
         return compiled(state, data, sharding.to_devices(index, sharding.batch_sharding(mesh, axis=1)))
 
-    return Program(advance, compiled.speed)
+    return Program(advance, compiled.speed, length)
 
 
 def _streamed(experiment: Experiment, mesh: Mesh, source: Sequence, execution: Execution) -> Program:
@@ -169,35 +175,55 @@ def step_flops(experiment: Experiment, lowered: Any, parts: int = 1) -> float:
     return flops(step.lower(abstract_state(experiment, mesh), abstract_batch(experiment, mesh))) or 0.0
 
 
-def span(profile: str | None) -> tuple[int, int] | None:
-    """The steps (START, STOP) of the option START:STOP. Raises ValueError unless both are integers and START < STOP."""
+def span(profile: str | None, num_steps: int | None = None) -> tuple[int, int] | None:
+    """The steps (START, STOP) of the option START:STOP.
+
+    Raises ValueError unless both are integers with START < STOP, and START < `num_steps` where that is given.
+    """
     if profile is None:
         return None
     first, _, last = profile.partition(":")
     if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
         raise ValueError(f"--profile {profile}: write it as START:STOP, the first step and a later one to stop at")
+    if num_steps is not None and int(first) >= num_steps:
+        raise ValueError(f"--profile {profile}: the run has {num_steps} steps only")
     return int(first), int(last)
 
 
-def profiled(advance: Callable, folder: Path, span: tuple[int, int] | None) -> Callable:
-    """`advance` with a trace, written to `folder` for TensorBoard or XProf, of the calls that begin within the span."""
-    if span is None:
-        return advance
-    running = False
+@contextmanager
+def profiled(program: Program, folder: Path, span: tuple[int, int] | None) -> Iterator[Callable]:
+    """`advance` of the program, with a trace of the calls that contain a step of the span, if there are any.
+
+    The trace is written to `folder`, for TensorBoard or XProf, after the last of these calls, or at the end of the
+    context if the run ends earlier, for whatever reason.
+    """
+    first, last = span or (0, 0)
+    running, pending = False, None
+
+    def finish() -> None:
+        nonlocal running
+        running = False
+        try:
+            jax.block_until_ready(pending)
+        finally:
+            jax.profiler.stop_trace()
 
     def traced(state: TrainState, step: int):
-        nonlocal running
-        if not running and span[0] <= step < span[1]:
+        nonlocal running, pending
+        end = step + program.length(step)
+        if not running and step < last and first < end:
             jax.profiler.start_trace(str(folder))
             running = True
-        state, metrics = advance(state, step)
-        if running and step + len(metrics["loss"]) >= span[1]:
-            jax.block_until_ready(state)
-            jax.profiler.stop_trace()
-            running = False
-        return state, metrics
+        state, pending = program.advance(state, step)
+        if running and end >= last:
+            finish()
+        return state, pending
 
-    return traced
+    try:
+        yield program.advance if span is None else traced
+    finally:
+        if running:
+            finish()
 
 
 def steps_a_call(experiment: Experiment, backend: str) -> int:

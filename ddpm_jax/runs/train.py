@@ -44,8 +44,8 @@ def train(
 ) -> TrainState:
     """Trains to the end, or until `stop`, from the newest checkpoint in `folder` if there is one. Saves the state.
 
-    Without a checkpoint it begins with the parameters `start`, by default random ones. Raises Diverged for a loss that
-    is not finite. Call `check` first, which finds other mistakes.
+    Without a checkpoint it begins with the parameters `start`, by default random ones. Raises Diverged for a loss or
+    gradient that is not finite. Call `check` first, which finds other mistakes.
     """
     execution, reporter = execution or Execution(), reporter or Reporter()
     mesh, is_leader = make_mesh(execution.mesh), distributed.is_leader()
@@ -56,14 +56,19 @@ def train(
             return state
         program = make_program(experiment, mesh, experiment.data.open("train"), execution)
         reporter.line(placement(mesh, state))
+        steps = span(execution.profile)
+        if steps is not None and steps[1] <= first:
+            reporter.line(f"--profile {execution.profile}: no trace is written, since the run resumes at step {first}")
         reporter.start_training(first, experiment.num_steps)
-        with Log(folder if is_leader else None, first) as log:
+        with (
+            Log(folder if is_leader else None, first) as log,
+            profiled(program, folder / "profile", steps) as advance,
+        ):
             actions = [
                 Action(experiment.every.log, report(experiment, log, reporter, program.speed)),
                 Action(experiment.every.sample, preview(experiment, mesh, log, folder / "samples")),
                 Action(experiment.every.save, lambda step, state, _: checkpoints.save(saved, state)),
             ]
-            advance = profiled(program.advance, folder / "profile", span(execution.profile))
             try:
                 state = fit(state, advance, experiment.num_steps, actions, stop)
             except Diverged as error:
@@ -104,7 +109,7 @@ def check(experiment: Experiment, execution: Execution | None = None, reporter: 
     check_batch(experiment, make_mesh(execution.mesh), execution.accumulate)
     if execution.workers < 1:
         raise ValueError(f"--workers must be at least 1, got {execution.workers}")
-    span(execution.profile)
+    span(execution.profile, experiment.num_steps)
     check_network(experiment)
     if experiment.data.listing is not None:
         reporter.line(experiment.data.listing().report)
@@ -158,7 +163,7 @@ def preview(experiment: Experiment, mesh: Mesh, log: Log, folder: Path):
 
     @partial(jax.jit, out_shardings=sharding.replicated(mesh))
     def sample(params):
-        return draw(params, keys(experiment.seed, PREVIEW_IMAGES), condition)
+        return draw(sharding.all_gathered(params, mesh), keys(experiment.seed, PREVIEW_IMAGES), condition)
 
     def do(step: int, state: TrainState, _: dict[str, Any]) -> None:
         picture = figures.picture(np.asarray(sample(state.averages[EMA])))

@@ -1,5 +1,10 @@
-"""Orbax checkpoints of a `TrainState`: written in the background; the newest readable one is restored."""
+"""Orbax checkpoints of a `TrainState`: written in the background; the newest undamaged one is restored.
 
+A checkpoint contains the digest of each of its arrays, computed from the arrays that were saved. What is read must have
+these digests. With several processes, process 0 chooses the checkpoint, and all processes must be able to read it.
+"""
+
+import json
 import logging
 import shutil
 import time
@@ -8,9 +13,18 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
+from ddpm_jax.training import distributed
+from ddpm_jax.training.digests import digest, digests
 from ddpm_jax.training.state import EMA, TrainState
 
+__all__ = ["digest", "manager", "reader", "restore", "restore_parameters", "save"]
+
 logger = logging.getLogger(__name__)
+
+DIGESTS = "digests"
+"""The item of a checkpoint with its step and the digests of its arrays. Checkpoints of version 0.1 do not have it."""
+PAUSES = (0.2, 1.0)
+"""Seconds before each further attempt to read a checkpoint: an error of a network file system may pass."""
 
 
 def manager(folder: Path, max_to_keep: int = 3) -> ocp.CheckpointManager:
@@ -30,8 +44,10 @@ def save(checkpoints: ocp.CheckpointManager, state: TrainState) -> None:
     step = int(state.step)
     if step in checkpoints.all_steps():
         return
-    items = {name: ocp.args.StandardSave(item) for name, item in _to_items(state).items()}
-    checkpoints.save(step, args=ocp.args.Composite(**items))
+    items = _to_items(state)
+    record = {"step": step, "arrays": digests(items)}
+    args: dict[str, Any] = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+    checkpoints.save(step, args=ocp.args.Composite(**args, **{DIGESTS: ocp.args.JsonSave(record)}))
 
 
 def _to_items(state: TrainState) -> dict[str, Any]:
@@ -54,55 +70,119 @@ def _from_items(items: Any) -> TrainState:
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState | None:
-    """The newest readable state, with the shapes and shardings of `like`; None if there is no checkpoint.
+    """The newest undamaged state, with the shapes and shardings of `like`; None if there is no checkpoint.
 
-    Newer checkpoints that cannot be read are moved to ``damaged/`` beside the folder, and a warning names them. If no
-    checkpoint can be read, none is moved, and ValueError is raised with the error of the newest one.
+    Newer checkpoints, which are damaged, are moved to ``damaged/`` beside the folder, and a warning names them. If all
+    are damaged, none is moved, and ValueError is raised with the error of the newest one. With several processes, each
+    of them must call this function; process 0 moves.
     """
-    items = {name: ocp.args.StandardRestore(item) for name, item in _to_items(like).items()}
-    found = _newest_readable(checkpoints, ocp.args.Composite(**items))
+    found = _newest(checkpoints, _to_items(like))
     if found is None:
         return None
     items, _, damaged = found
-    for step in damaged:
-        _set_aside(checkpoints, step)
+    if damaged:
+        _set_aside(checkpoints, damaged)
     return _from_items(items)
 
 
 def restore_parameters(checkpoints: ocp.CheckpointManager, like: TrainState, weights: str) -> tuple[Any, int] | None:
-    """(parameters, step) of the newest readable checkpoint; None if there is none. Changes nothing in the folder.
+    """(parameters, step) of the newest undamaged checkpoint; None if there is none. Changes nothing in the folder.
 
     The parameters are the average `EMA` for `weights` "ema", and those that the optimizer updates for "raw". They have
-    the shapes and shardings of `like`. Raises ValueError if there are checkpoints but none can be read.
+    the shapes and shardings of `like`. Raises ValueError if there are checkpoints but all are damaged. With several
+    processes, each of them must call this function.
     """
-    wanted = {"ema": "ema", "raw": "rest"}[weights]
-    item = ocp.args.StandardRestore(_to_items(like)[wanted])
-    found = _newest_readable(checkpoints, ocp.args.Composite(**{wanted: item}))
+    name = {"ema": "ema", "raw": "rest"}[weights]
+    found = _newest(checkpoints, {name: _to_items(like)[name]})
     if found is None:
         return None
-    return (found[0].ema if weights == "ema" else found[0].rest["params"]), found[1]
+    return (found[0]["ema"] if weights == "ema" else found[0]["rest"]["params"]), found[1]
 
 
-def _newest_readable(checkpoints: ocp.CheckpointManager, args: ocp.args.Composite) -> tuple[Any, int, list[int]] | None:
-    """(items, step, steps of the newer checkpoints that cannot be read), or None if there are no checkpoints at all."""
-    damaged, errors = [], []
-    for step in sorted(checkpoints.all_steps(), reverse=True):
-        try:
-            return checkpoints.restore(step, args=args), step, damaged
-        except Exception as error:  # a damaged file raises one of many exception types
-            reason = str(error).strip().split("\n")[0]
-            logger.warning("checkpoint %d cannot be read (%.200s): trying the previous one", step, reason)
-            damaged.append(step)
-            errors.append(reason)
+def _newest(checkpoints: ocp.CheckpointManager, like: dict[str, Any]) -> tuple[dict[str, Any], int, list[int]] | None:
+    """(items, step, steps of the newer checkpoints, which are damaged), or None if there are no checkpoints at all."""
+    errors: dict[int, str] = {}
+    for step in distributed.from_leader(sorted(checkpoints.all_steps(), reverse=True)):
+        items, error = _patiently_read(Path(checkpoints.directory), step, like)
+        if not error:
+            return items, step, list(errors)
+        logger.warning("checkpoint %d cannot be read (%.200s): trying the previous one", step, error)
+        errors[step] = error
     if errors:
-        raise ValueError(f"none of the checkpoints in {checkpoints.directory} can be read: {errors[0]:.300s}")
+        newest = next(iter(errors.values()))
+        raise ValueError(f"none of the checkpoints in {checkpoints.directory} can be read: {newest:.300s}")
     return None
 
 
-def _set_aside(checkpoints: ocp.CheckpointManager, step: int) -> None:
-    folder = Path(checkpoints.directory)
+def _patiently_read(folder: Path, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Like `_read`, tried again after each of `PAUSES` while there is an error."""
+    items, error = _read(folder, step, like)
+    for pause in PAUSES:
+        if not error:
+            break
+        time.sleep(pause)
+        items, error = _read(folder, step, like)
+    return items, error
+
+
+def _read(folder: Path, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """(items, error): the items of the checkpoint with the names, shapes and shardings of `like`, and what is wrong.
+
+    The error is empty if there is none in any process. Orbax's manager is avoided here: a process that cannot read
+    would leave the others waiting for it.
+    """
+    items, record, error = {}, None, ""
+    handler: Any = ocp.StandardCheckpointHandler()  # whose paths have the type of another library
+    try:
+        for name, item in like.items():
+            items[name] = handler.restore(folder / str(step) / name, args=ocp.args.StandardRestore(item))
+        record = _record(folder / str(step))
+    except Exception as exception:  # a damaged file raises one of many exception types
+        if isinstance(exception, MemoryError) or "RESOURCE_EXHAUSTED" in str(exception):
+            raise
+        error = str(exception).strip().split("\n")[0] or type(exception).__name__
+    if not distributed.agree(not error):
+        return {}, error or "another process cannot read it"
+    found = digests(items)  # by all processes, whatever the record of each
+    if not distributed.agree(record is None or _matches(record, step, found)):
+        return {}, "its numbers are not those that were saved"
+    return items, ""
+
+
+def _record(folder: Path) -> Any:
+    """The record of the digests of this checkpoint, or None for one of version 0.1. Raises ValueError or OSError."""
+    path = folder / DIGESTS / "metadata"
+    if path.parent.exists() or DIGESTS in json.loads((folder / "_CHECKPOINT_METADATA").read_text())["item_handlers"]:
+        return json.loads(path.read_text())
+    return None
+
+
+def _matches(record: Any, step: int, found: dict[str, str]) -> bool:
+    """Whether these are the digests of the arrays of their items that are recorded for this step."""
+    items = {name.split("/")[0] for name in found}
+    try:
+        recorded = {name: value for name, value in record["arrays"].items() if name.split("/")[0] in items}
+        return record["step"] == step and recorded == found
+    except (AttributeError, KeyError, TypeError):  # a damaged record
+        return False
+
+
+def _set_aside(checkpoints: ocp.CheckpointManager, steps: list[int]) -> None:
+    """Moves the checkpoints of these steps to ``damaged/``. Raises OSError in all processes if process 0 cannot."""
+    failure = None
+    try:
+        if distributed.is_leader():
+            for step in steps:
+                _move(Path(checkpoints.directory), step)
+    except OSError as error:
+        failure = error
+    if not distributed.agree(failure is None):
+        raise failure or OSError("process 0 could not move a damaged checkpoint")
+    checkpoints.reload()
+
+
+def _move(folder: Path, step: int) -> None:
     target = folder.parent / "damaged" / f"{step}-{time.time_ns()}"
     target.parent.mkdir(exist_ok=True)
     shutil.move(folder / str(step), target)
-    checkpoints.reload()
     logger.warning("the damaged checkpoint %d was moved to %s", step, target)

@@ -17,7 +17,7 @@ def digest(tree: Any) -> str:
     It does not depend on how the arrays are sharded, nor on the number of devices and processes. With several
     processes, each of them must call this function.
     """
-    kinds = {_name(path): f"{jnp.dtype(x.dtype).name}{x.shape}" for path, x in jax.tree.leaves_with_path(tree)}
+    kinds = {name: f"{jnp.dtype(x.dtype).name}{x.shape}" for name, x in _named(tree).items()}
     lines = (f"{name} {kinds[name]} {value}\n" for name, value in sorted(digests(tree).items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -28,18 +28,18 @@ def digests(tree: Any) -> dict[str, str]:
     A change of one element always changes the digest. Any other change, such as swapped elements, keeps it with a
     probability of about 2^-64. With several processes, each of them must call this function.
     """
-    arrays = {_name(path): x if _is_on_host(x) else _device_sums(x) for path, x in jax.tree.leaves_with_path(tree)}
-    on_host = {_name(path) for path, x in jax.tree.leaves_with_path(tree) if _is_on_host(x)}
-    fetched = jax.device_get(arrays)
-    sums = {name: _host_sums(x) if name in on_host else x for name, x in fetched.items()}
+    small = {name: _is_small(x) for name, x in _named(tree).items()}
+    fetched = jax.device_get({name: x if small[name] else _device_sums(x) for name, x in _named(tree).items()})
+    sums = {name: _host_sums(x) if small[name] else x for name, x in fetched.items()}
     return {name: "{:08x}{:08x}".format(*map(int, pair)) for name, pair in sums.items()}
 
 
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+def _named(tree: Any) -> dict[str, Any]:
+    """The arrays of the tree by the names of their paths."""
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in jax.tree.leaves_with_path(tree)}
 
 
-def _is_on_host(x: Any) -> bool:
+def _is_small(x: Any) -> bool:
     """Whether the array is hashed on the host. All processes decide alike."""
     return not isinstance(x, jax.Array) or (x.size < SMALL and (x.is_fully_addressable or x.is_fully_replicated))
 

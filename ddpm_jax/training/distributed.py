@@ -1,6 +1,9 @@
 """Runs of several processes, connected by JAX's distributed runtime. Process 0 writes; all stop at the same step."""
 
+from collections.abc import Sequence
+
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 HEARTBEAT_SECONDS = 30
@@ -41,6 +44,20 @@ def wait(name: str) -> None:
     """Waits until all processes have called `wait` with this name."""
     if not is_alone():
         multihost_utils.sync_global_devices(name)
+
+
+def agree(ok: bool) -> bool:
+    """Whether `ok` is true in all processes. Every process must call this function, and gets the same result."""
+    return ok if is_alone() else bool(np.all(multihost_utils.process_allgather(np.array(ok))))
+
+
+def from_leader(numbers: Sequence[int]) -> list[int]:
+    """The `numbers` of process 0, each below 2^31. Every process must call this function, with any numbers."""
+    if is_alone():
+        return list(numbers)
+    count = int(multihost_utils.broadcast_one_to_all(np.int32(len(numbers))))
+    mine = np.resize(np.array(numbers, np.int32), count)
+    return multihost_utils.broadcast_one_to_all(mine).tolist() if count else []
 
 
 def stop_requested(call: int) -> bool:

@@ -1,6 +1,7 @@
 """The log of a run: numbers and pictures by step, as JSON lines and as TensorBoard events."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -33,10 +34,14 @@ class Log:
                 opened.close()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Writes one row of named numbers for this step, to ``metrics.jsonl`` and to the TensorBoard events."""
+        """Writes one row of named numbers for this step, to ``metrics.jsonl`` and to the TensorBoard events.
+
+        JSON has no numbers that are not finite: they become null.
+        """
         if self._lines is None or self._events is None:
             return
-        self._lines.write(json.dumps({"step": step, **{name: float(value) for name, value in values.items()}}) + "\n")
+        row = {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
+        self._lines.write(json.dumps({"step": step, **row}, allow_nan=False) + "\n")
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
 

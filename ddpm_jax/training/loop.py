@@ -4,7 +4,8 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,8 @@ from ddpm_jax.training import distributed
 from ddpm_jax.training.state import TrainState
 from ddpm_jax.training.step import Metrics
 
+UNCHECKED_CALLS = 1000
+"""Calls of the train step after which their metrics are checked, if no action does so earlier."""
 Advance = Callable[[TrainState, int], tuple[TrainState, Metrics]]
 """``advance(state, step)`` -> (state, metrics): the state after `count` >= 1 steps, and their metrics, each [count]."""
 
@@ -23,7 +26,10 @@ class Action(NamedTuple):
 
     every: int
     do: Callable[[int, TrainState, dict[str, float]], None]
-    """``do(step, state, averages)``, with the means of the metrics since the last call, and "steps_per_second"."""
+    """``do(step, state, averages)``, with the means of the metrics since the last call, and "steps_per_second".
+
+    The time that actions take does not count as time of steps.
+    """
     at_end: bool = True
 
 
@@ -68,7 +74,7 @@ class StopRequest:
 
 
 class Diverged(ArithmeticError):
-    """The loss is not finite."""
+    """The loss or the gradient of a step is not finite."""
 
 
 def fit(
@@ -77,22 +83,44 @@ def fit(
     """Trains from the step of `state` to `num_steps`, or until `stop`; returns the last state.
 
     Calls each action at its multiples of `every`, so no call of `advance` may pass over one. The host prepares one call
-    while the device computes the previous one. Raises Diverged if a loss is not finite, skipped steps aside: when the
-    next action is due, or before returning.
+    while the device computes the previous one. Raises Diverged if the loss or the gradient norm of a step is not
+    finite, skipped steps aside: before an action is given such a state, and before it would be returned.
     """
-    step, pending = int(state.step), None
-    timers = [(action, _Averages(step)) for action in actions if action.every]
+    step, pending, clock = int(state.step), None, _Clock()
+    timers = [(action, _Averages(step, clock)) for action in actions if action.every]
+    unchecked = _Averages(step, clock)
     while step < num_steps and not stop.reached():
         state, metrics = advance(state, step)
         jax.block_until_ready(pending)
         step, pending = step + len(metrics["loss"]), metrics
+        unchecked.add(metrics)
         for action, averages in timers:
             averages.add(metrics)
             if step % action.every == 0 or (action.at_end and step == num_steps):
-                action.do(step, state, averages.take())
-    for _, averages in timers:
-        averages.check()
+                means = averages.take()
+                with clock.paused():
+                    action.do(step, state, means)
+        if len(unchecked) == UNCHECKED_CALLS:
+            unchecked.take()
+    unchecked.take()
     return state
+
+
+class _Clock:
+    """A clock that can be paused."""
+
+    def __init__(self):
+        self._pauses = 0.0
+
+    def seconds(self) -> float:
+        """The time outside pauses, from an arbitrary start."""
+        return time.perf_counter() - self._pauses
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._pauses += time.perf_counter() - start
 
 
 class _Averages:
@@ -101,34 +129,36 @@ class _Averages:
     Skipped steps are counted, and excluded from the means.
     """
 
-    def __init__(self, step: int):
+    def __init__(self, step: int, clock: _Clock):
+        self._clock = clock
         self._reset(step)
 
     def _reset(self, step: int) -> None:
-        self._step, self._metrics, self._start = step, [], time.perf_counter()
+        self._step, self._metrics, self._start = step, [], self._clock.seconds()
+
+    def __len__(self) -> int:
+        """The number of calls since the last `take`."""
+        return len(self._metrics)
 
     def add(self, metrics: Metrics) -> None:
         self._metrics.append(metrics)
 
-    def check(self) -> None:
-        """Raises Diverged if a loss since the last `take` is not finite."""
-        if self._metrics:
-            self._checked()
-
-    def _checked(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """The metrics since the last `take`, and which steps were not skipped. Raises Diverged."""
+    def take(self) -> dict[str, float]:
+        """Returns the means. Raises Diverged if a step that was not skipped is bad."""
+        if not self._metrics:
+            return {}
         rows = jax.device_get(self._metrics)
         values = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
         good = values.pop("skipped", np.zeros(len(values["loss"]))) == 0
-        bad = np.flatnonzero(good & ~np.isfinite(values["loss"]))
-        if bad.size:
-            raise Diverged(f"the loss is {values['loss'][bad[0]]} at step {self._step + bad[0] + 1}")
-        return values, good
-
-    def take(self) -> dict[str, float]:
-        values, good = self._checked()
+        self._check(values, good)
         count = len(good)
-        rate = count / (time.perf_counter() - self._start)
+        rate = count / (self._clock.seconds() - self._start)
         self._reset(self._step + count)
         means = {name: float(value[good].mean()) if good.any() else math.nan for name, value in values.items()}
         return means | {"steps_per_second": rate} | ({} if good.all() else {"skipped": float((~good).sum())})
+
+    def _check(self, values: dict[str, np.ndarray], good: np.ndarray) -> None:
+        for name, meaning in (("loss", "loss"), ("grad_norm", "norm of the gradient")):
+            bad = np.flatnonzero(good & ~np.isfinite(values.get(name, 0.0)))
+            if bad.size:
+                raise Diverged(f"the {meaning} is {values[name][bad[0]]} at step {self._step + bad[0] + 1}")

@@ -1,6 +1,7 @@
 """What goes wrong on a pod, tried on a tiny run: kills, other devices, preemption, damage, full disks."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -16,10 +17,14 @@ import numpy as np
 import pytest
 
 import ddpm_jax
+from ddpm_jax import figures
 from ddpm_jax.data import flip
 from ddpm_jax.diffusion import gaussian, schedules
 from ddpm_jax.diffusion.losses.reductions import diffuse
-from ddpm_jax.training import checkpoints, create, sharding
+from ddpm_jax.experiment import Every
+from ddpm_jax.runs import experiment_files
+from ddpm_jax.runs import train as training
+from ddpm_jax.training import Log, StopRequest, checkpoints, create, sharding
 
 TINY = Path(__file__).parents[1] / "experiments" / "tiny.py"
 
@@ -97,6 +102,43 @@ def test_draws_do_not_know_the_mesh():
         jax.tree.map(np.testing.assert_array_equal, alone, spread)
 
 
+def test_a_preview_of_parameters_split_over_fsdp_is_that_of_one_device(tmp_path, monkeypatch, capfd):
+    """And XLA does not warn that it had to rematerialize what it had split."""
+    monkeypatch.setattr(training, "PREVIEW_IMAGES", 8)
+    experiment = experiment_files.read(TINY)(timesteps=3, width=48)
+    drawn = []
+    monkeypatch.setattr(figures, "save_png", lambda path, picture: drawn.append(picture))
+    for mesh in (sharding.make_mesh({"fsdp": 2}), sharding.make_mesh(devices=jax.devices()[:1])):
+        state = training.initial_state(experiment, mesh)
+        training.preview(experiment, mesh, Log(None, 0), tmp_path / "samples")(1, state, {})
+    split, alone = (np.asarray(picture, int) for picture in drawn)
+    assert alone.std() > 10 and np.abs(split - alone).max() <= 1  # but for the order of sums
+    assert "rematerialization" not in capfd.readouterr().err
+
+
+def test_a_gradient_that_is_no_number_is_never_saved(tmp_path):
+    """Its step saves, and is the last one; its loss is a number."""
+
+    def broken(loss_fn):
+        gradient = jax.value_and_grad(loss_fn)
+
+        def value_and_grad(*args):
+            loss, grads = gradient(*args)
+            return loss, jax.tree.map(lambda x: x * jnp.nan, grads)
+
+        return value_and_grad
+
+    every = Every(log=0, sample=0, save=1)
+    roll = experiment_files.read(experiment_files.find("sohl_dickstein_2015/swiss_roll"))(num_steps=1)
+    experiment = dataclasses.replace(roll, gradient=broken, every=every)
+    with pytest.raises(ValueError, match=r"gradient is nan at step 1: no checkpoint was saved yet") as raised:
+        training.train(experiment, tmp_path, StopRequest())
+    assert "\n" not in str(raised.value)
+    with checkpoints.reader(tmp_path / "checkpoints") as manager:
+        assert not manager.all_steps()
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
 def garbled(path: Path) -> None:
     path.write_bytes(bytes(byte ^ 0xA5 for byte in path.read_bytes()))
 
@@ -107,7 +149,7 @@ def truncated(path: Path) -> None:
 
 @pytest.mark.parametrize("harm", [garbled, truncated, Path.unlink])
 @pytest.mark.parametrize("which", range(4))
-def test_whichever_file_of_the_newest_checkpoint_is_harmed_a_good_one_is_read(tmp_path, harm, which):
+def test_whichever_file_of_the_newest_checkpoint_is_harmed_a_good_one_is_read(tmp_path, monkeypatch, harm, which):
     """The newest itself where the file does not matter, else the one before; never an error, never wrong numbers."""
     import optax
 
@@ -115,6 +157,7 @@ def test_whichever_file_of_the_newest_checkpoint_is_harmed_a_good_one_is_read(tm
         values = jnp.full(30_000, float(step))
         return create({"w": values}, optax.sgd(0.1))._replace(step=jnp.int32(step))
 
+    monkeypatch.setattr(checkpoints, "PAUSES", ())
     folder = tmp_path / "checkpoints"
     with checkpoints.manager(folder) as manager:
         for step in (1, 2):

@@ -107,7 +107,21 @@ def test_kinds_of_devices_are_known_by_their_own_names():
     assert accelerators.of_kind("NVIDIA H100 80GB HBM3").name == "H100"
     assert accelerators.of_kind("TPU v5 lite").name == "v5e" and accelerators.of_kind("TPU v5p").name == "v5p"
     assert accelerators.of_kind("TPU v5").name == "v5p"
-    assert accelerators.of_kind("cpu") is None
+
+
+@pytest.mark.parametrize("kind, memory", [("A100-SXM4-40GB", 40), ("A100-PCIE-40GB", 40), ("A100-SXM4-80GB", 80)])
+@pytest.mark.parametrize("maker", ["", "NVIDIA "])
+def test_an_a100_has_the_memory_that_its_name_states(maker, kind, memory):
+    """Older drivers leave out the maker's name."""
+    device = accelerators.of_kind(maker + kind)
+    assert device.memory == memory and accelerators.named(device.name) == device
+
+
+@pytest.mark.parametrize(
+    "kind", ["cpu", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA H100 PCIe", "TPU v4 lite", "TPU v5x"]
+)
+def test_variants_that_are_not_listed_are_not_taken_for_others(kind):
+    assert accelerators.of_kind(kind) is None
 
 
 def test_the_command_writes_all_of_it(tmp_path, capsys):
@@ -158,7 +172,7 @@ def test_a_trace_is_written_of_the_steps_that_are_asked_for(tmp_path, capsys):
     file, run = str(Path(__file__).parents[1] / "experiments" / "tiny.py"), tmp_path / "run"
     assert main(["train", file, "--workdir", str(run), "--profile", "4:6"]) == 0
     assert list((run / "profile").rglob("*.xplane.pb"))
-    for span in ("4", "6:4", "a:b"):
+    for span in ("4", "6:4", "a:b", "12:13"):
         assert main(["train", file, "--workdir", str(tmp_path / "no"), "--profile", span]) == 2
         assert "--profile" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()

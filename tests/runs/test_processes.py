@@ -113,6 +113,19 @@ def test_a_preemption_notice_to_one_stops_all_at_the_same_step(tmp_path, which):
 
 
 @pytest.mark.slow
+def test_a_damaged_checkpoint_costs_two_processes_the_steps_since_the_one_before(finished, tmp_path):
+    run = tmp_path / "run"
+    assert ended(start(run, 2), 240) == [0, 0], printed(run, 2)
+    for path in (run / "checkpoints" / "12" / "rest").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[::-1])
+    assert ended(start(run, 2), 240) == [0, 0], printed(run, 2)
+    assert "step 10/" in printed(run, 1) and "step 8/" not in printed(run, 1)
+    assert [path.name.split("-")[0] for path in (run / "damaged").iterdir()] == ["12"]
+    close(finished, run)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1])
 def test_where_one_is_killed_the_other_ends_and_the_restart_goes_on(tmp_path, which):
     run = tmp_path / "run"

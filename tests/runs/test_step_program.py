@@ -1,5 +1,6 @@
 """How a run is fed and cut into calls, where the journey of a run (on one CPU, data resident) does not come by."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -61,6 +62,84 @@ def test_data_stay_on_the_device_as_long_as_their_bytes_fit(monkeypatch, limit, 
         monkeypatch.setattr(step_program, f"_{name}", lambda *_, program=program: program)
     experiment = experiment_files.read(experiment_files.find("sohl_dickstein_2015/swiss_roll"))()
     assert step_program.make_program(experiment, sharding.make_mesh(), range(3)) is programs[kept]
+
+
+@pytest.fixture
+def traces(monkeypatch):
+    """A list of the traces that JAX's profiler has written, each the list of the calls in it."""
+    written, open_traces = [], []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: open_traces.append([]))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: written.append(open_traces.pop()))
+    return written, open_traces
+
+
+def profile(traces, span, length, end, num_steps=200, start=0):
+    """Trains in calls of `length` steps with this span, up to step `end`, where an error ends the run."""
+    _, open_traces = traces
+
+    def advance(state, step):
+        if step >= end:
+            raise KeyboardInterrupt
+        for trace in open_traces:
+            trace.append(step)
+        return state, {"loss": jnp.zeros(length)}
+
+    program = step_program.Program(advance, lambda rate: {}, lambda step: length)
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        step_program.profiled(program, Path("profile"), step_program.span(span)) as traced,
+    ):
+        for step in range(start, num_steps, length):
+            traced(TrainState(jnp.int32(step), None, {}, None), step)
+    assert not open_traces
+    return traces[0]
+
+
+@pytest.mark.parametrize(
+    "span, length, calls",
+    [
+        ("110:120", 50, [100]),
+        ("100:150", 50, [100]),
+        ("99:101", 50, [50, 100]),
+        ("0:1", 50, [0]),
+        ("149:150", 50, [100]),
+        ("10:12", 1, [10, 11]),
+        ("190:300", 50, [150]),
+        ("20:160", 50, [0, 50, 100, 150]),
+    ],
+)
+def test_the_calls_that_meet_the_span_are_traced(traces, span, length, calls):
+    assert profile(traces, span, length, end=1000) == [calls]
+
+
+def test_a_trace_is_written_whatever_ends_the_run(traces):
+    assert profile(traces, "60:180", 50, end=100) == [[50]]
+
+
+@pytest.mark.parametrize("span, start", [("200:210", 0), ("10:50", 50)])
+def test_without_a_step_in_the_span_there_is_no_trace(traces, span, start):
+    assert profile(traces, span, 50, end=1000, start=start) == []
+
+
+def test_a_span_after_the_end_of_the_run_is_refused():
+    assert step_program.span("11:20", 12) == (11, 20)
+    with pytest.raises(ValueError, match="--profile 12:20: the run has 12 steps only"):
+        step_program.span("12:20", 12)
+
+
+def test_the_length_of_a_call_is_known_before_it(monkeypatch):
+    """Between two of its multiples, and at the end of the run, too."""
+    calls = Calls()
+    monkeypatch.setattr(step_program, "steps_a_call", lambda experiment, backend: 8)
+    monkeypatch.setattr(step_program, "Compiled", lambda *_: calls)
+    experiment = TINY(num_steps=20)
+    program = step_program.make_program(experiment, sharding.make_mesh(), experiment.data.open("train"))
+    state, step = TrainState(jnp.int32(3), None, None, None), 3
+    while step < 20:
+        state, _ = program.advance(state, step)
+        step += program.length(step)
+        assert calls.ends[-1] == step
+    assert calls.ends == [8, 16, 20]
 
 
 def test_streamed_training_resumes_as_if_never_stopped(monkeypatch):

@@ -1,6 +1,9 @@
 """Checkpoints: what was saved comes back, damage costs one checkpoint, and those of version 0.1 load."""
 
+import errno
+import json
 import os
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +11,16 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
+from benchmarks import damage
 
 from ddpm_jax.training import EMA, checkpoints, create
 
 OPTIMIZER = optax.adam(0.1)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(checkpoints, "PAUSES", (0.0,) * len(checkpoints.PAUSES))
 
 
 def state(step=0, **changes):
@@ -96,3 +105,78 @@ def test_samplers_restore_the_average_and_change_nothing(tmp_path):
     assert step == 2 and (ema["w"] == 2).all()
     np.testing.assert_array_equal(raw["w"], state(2).params["w"])
     assert not (tmp_path / "damaged").exists()
+
+
+def test_random_damages_are_found_or_harmless():
+    """Forty of those that the benchmark makes, among them flipped bits and files swapped between checkpoints."""
+    assert damage.main(damage.Options(num=40)) == 0
+
+
+def failing(monkeypatch, error, times):
+    """Lets the first reads of a checkpoint fail."""
+    read, calls = ocp.StandardCheckpointHandler.restore, []
+
+    def restore(*args, **kwargs):
+        calls.append(1)
+        if len(calls) <= times:
+            raise error
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(ocp.StandardCheckpointHandler, "restore", restore)
+
+
+@pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EIO, errno.ENOENT])
+def test_an_error_that_passes_is_no_damage(tmp_path, monkeypatch, number):
+    folder = three(tmp_path)
+    failing(monkeypatch, OSError(number, os.strerror(number)), times=1)
+    assert int(restore(folder).step) == 3
+    assert not (tmp_path / "damaged").exists()
+
+
+def test_an_error_that_stays_is_damage(tmp_path, monkeypatch):
+    folder = three(tmp_path)
+    failing(monkeypatch, OSError(errno.EIO, os.strerror(errno.EIO)), times=1 + len(checkpoints.PAUSES))
+    assert int(restore(folder).step) == 2
+
+
+def test_lack_of_memory_is_no_damage(tmp_path, monkeypatch):
+    folder = three(tmp_path)
+    failing(monkeypatch, jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), times=100)
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        restore(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "3"]
+
+
+def lose_the_folder(digests):
+    shutil.rmtree(digests)
+
+
+def lose_a_name(digests):
+    record = json.loads((digests / "metadata").read_text())
+    record["arrays"].popitem()
+    (digests / "metadata").write_text(json.dumps(record))
+
+
+def empty(digests):
+    (digests / "metadata").write_text("{}")
+
+
+@pytest.mark.parametrize("harm", [lose_the_folder, lose_a_name, empty])
+def test_a_checkpoint_whose_digests_are_lost_is_damaged(tmp_path, harm):
+    folder = three(tmp_path)
+    harm(folder / "3" / checkpoints.DIGESTS)
+    assert int(restore(folder).step) == 2
+
+
+def test_a_checkpoint_under_the_number_of_another_step_is_damaged(tmp_path):
+    folder = three(tmp_path)
+    shutil.rmtree(folder / "3")
+    shutil.copytree(folder / "1", folder / "3")
+    with checkpoints.reader(folder) as manager:
+        assert checkpoints.restore_parameters(manager, state(), "ema")[1] == 2
+
+
+def test_a_state_of_numbers_that_are_not_finite_comes_back(tmp_path):
+    """The history of losses by t may start so."""
+    full = state(5, history={"losses": jnp.array([jnp.nan, jnp.inf, -0.0])})
+    jax.tree.map(np.testing.assert_array_equal, restore(saved(tmp_path, full), full), full)

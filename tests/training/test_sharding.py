@@ -1,6 +1,4 @@
-"""Meshes, what lies where on them, parts of a batch, and updates that are left out."""
-
-import signal
+"""Meshes, the shardings of arrays on them, and the parts of a batch."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from ddpm_jax.training import EMA, Action, Diverged, StopRequest, accumulate, create, fit, make_train_step, sharding
+from ddpm_jax.training import EMA, accumulate, create, make_train_step, sharding
 
 
 def test_what_a_mesh_leaves_open_goes_to_data():
@@ -91,52 +89,3 @@ def test_the_parts_of_a_batch_have_noise_of_their_own():
 
     _, gradient = accumulate(400, jax.value_and_grad)(noisy)(jnp.ones(()), jax.random.key(0), jnp.zeros(400))
     assert abs(gradient) < 4 / 20
-
-
-def sometimes(params, key, batch):
-    """A loss that is no number where the batch says so."""
-    return jnp.where(batch > 0, jnp.square(params).sum(), jnp.nan)
-
-
-def walk(losses, skip_nan, stop_after=None):
-    """`fit` over steps whose losses are numbers or not, an action each two steps; the steps that were saved."""
-    stop = StopRequest()
-    step = jax.jit(make_train_step(sometimes, optax.sgd(0.1), {EMA: 0.9}, jax.random.key(0), skip_nan=skip_nan))
-    seen = []
-
-    def advance(state, number):
-        state, metrics = step(state, jnp.float32(losses[number]))
-        stop.signal = signal.SIGTERM if number + 1 == stop_after else None
-        return state, jax.tree.map(lambda x: x[None], metrics)
-
-    state = create(jnp.ones(3), optax.sgd(0.1))
-    action = Action(2, lambda number, _, averages: seen.append((number, averages.get("skipped"), averages["loss"])))
-    try:
-        return fit(state, advance, len(losses), [action], stop), seen
-    except Diverged as error:
-        return str(error), seen
-
-
-def test_a_loss_that_is_no_number_stops_before_anything_is_saved():
-    printed, seen = walk([1, 1, 1, 0, 1, 1], skip_nan=False)
-    assert printed == "the loss is nan at step 4"
-    assert [number for number, *_ in seen] == [2]
-
-
-def test_a_run_stopped_after_a_loss_that_is_no_number_returns_no_state():
-    """Between two actions too: the state of a run that is stopped early is saved."""
-    printed, seen = walk([1, 1, 0, 1, 1], skip_nan=False, stop_after=3)
-    assert printed == "the loss is nan at step 3"
-    assert [number for number, *_ in seen] == [2]
-    state, _ = walk([1, 1, 1, 1, 1], skip_nan=False, stop_after=3)
-    assert int(state.step) == 3
-
-
-def test_or_is_left_out_and_counted():
-    state, seen = walk([1, 1, 1, 0, 0, 0, 1, 1], skip_nan=True)
-    plain, _ = walk([1, 1, 1, 1, 1], skip_nan=True)
-    assert int(state.step) == 8 and int(plain.step) == 5
-    np.testing.assert_allclose(state.params, plain.params)
-    np.testing.assert_allclose(state.averages[EMA], plain.averages[EMA])
-    assert [(number, skipped) for number, skipped, _ in seen] == [(2, None), (4, 1.0), (6, 2.0), (8, None)]
-    assert np.isfinite([loss for *_, loss in seen]).tolist() == [True, True, False, True]

@@ -131,3 +131,17 @@ def test_a_log_opened_again_forgets_the_future(tmp_path):
         log.scalars(30, {"loss": 9.0})
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], row["loss"]) for row in rows] == [(10, 10 / 7), (20, 20 / 7), (30, 9.0)]
+
+
+def test_numbers_that_are_not_finite_are_null_in_the_log(tmp_path):
+    """JSON has no NaN: strict readers would refuse the file."""
+
+    def refuse(constant):
+        raise ValueError(constant)
+
+    with Log(tmp_path, 0) as log:
+        log.scalars(10, {"loss": float("nan"), "grad_norm": np.float32(np.inf), "speed": 2.0})
+    with Log(tmp_path, 10) as log:  # a resumed run keeps such a row
+        log.scalars(20, {"loss": 1.0})
+    rows = [json.loads(row, parse_constant=refuse) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows == [{"step": 10, "loss": None, "grad_norm": None, "speed": 2.0}, {"step": 20, "loss": 1.0}]
