@@ -52,7 +52,7 @@ def train(
         first = int(state.step)
         if first >= experiment.num_steps:
             return state
-        program = make_program(experiment, mesh, experiment.data.open("train"), execution)
+        program = make_program(experiment, mesh, experiment.data.open("train"), execution, reporter)
         reporter.line(placement(mesh, state))
         reporter.start_training(first, experiment.num_steps)
         with Log(folder if is_leader else None, first) as log:
