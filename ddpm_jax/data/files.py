@@ -1,5 +1,6 @@
 """The picture files in a folder with its subfolders, or in a zip: found, counted, and read one by one."""
 
+import errno
 import os
 import stat
 import zipfile
@@ -71,9 +72,9 @@ def read(root: Path, file: File) -> bytes:
         return (root / file.name).read_bytes()
     try:
         return _archive(root).read(file.name)
-    except OSError:
-        raise
     except Exception as error:  # zipfile and its decompressors have no common error
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which a damaged offset causes
+            raise
         raise ValueError(f"cannot be read: {error}") from None
 
 

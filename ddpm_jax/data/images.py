@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -95,7 +95,7 @@ class Images(Sequence):
             cache.keep(kept._key("pixels"), np.stack(pixels))
         return kept
 
-    def _where(self, good: Sequence) -> "Images":
+    def _where(self, good: Iterable) -> "Images":
         chosen = tuple(file for file, is_good in zip(self.files, good, strict=True) if is_good)
         return dataclasses.replace(self, files=chosen)
 
