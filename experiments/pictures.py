@@ -6,7 +6,8 @@ docs/own_pictures.md goes through it. The method: linear betas, T = 1000, eps pr
 U-Net follows from the size; at 32 and 256 it is that of Ho et al. 2020 (CIFAR-10 and CelebA-HQ).
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, TypeVar
 
 import optax
 
@@ -16,8 +17,11 @@ from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 from ddpm_jax.experiment import Every, Experiment
 from ddpm_jax.networks import UNet
 
+Choice = TypeVar("Choice")
 MULTIPLIERS = {16: (1, 2, 2), 64: (1, 2, 2, 2), 128: (1, 1, 2, 2, 4), 256: (1, 1, 2, 2, 4, 4)}
-"""The U-Net's levels for sizes up to the key: its lowest resolution is 4 to 8 for sizes that are powers of two."""
+"""The channels of the U-Net's levels, divided by its width, for sizes up to the key."""
+BATCHES = {64: 64, 128: 32, 256: 16}
+"""The default number of pictures per step for sizes up to the key, so that a step has about the same cost."""
 
 
 def experiment(
@@ -38,7 +42,7 @@ def experiment(
     dtype: Literal["float32", "bfloat16"] = "float32",
     remat: bool = False,
     num_steps: int = 200_000,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     learning_rate: float = 2e-4,
     warmup: int = 1000,
     ema_decay: float = 0.9999,
@@ -69,7 +73,8 @@ def experiment(
         dtype: Type in which the network computes. Parameters, loss and sampling are always float32.
         remat: Recompute the blocks in the backward pass: less memory, a third more time.
         num_steps: Number of training steps.
-        batch_size: Number of pictures per step, over all devices.
+        batch_size: Number of pictures per step, over all devices. Default: 64 for sizes up to 64, 32 for sizes up to
+            128, and 16 beyond.
         learning_rate: Learning rate of Adam after the warm-up.
         warmup: Number of steps over which the learning rate rises from zero.
         ema_decay: Decay of the moving average of the parameters, which is used for sampling. The decay starts lower
@@ -104,7 +109,7 @@ def experiment(
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(training.warmup(learning_rate, warmup))),
         augment=flip if flips else None,
         label_dropout=0.1 if labels else 0.0,
-        batch_size=batch_size,
+        batch_size=up_to(size, BATCHES) if batch_size is None else batch_size,
         num_steps=num_steps,
         ema_decay=training.ema_ramp(ema_decay),
         seed=seed,
@@ -114,14 +119,19 @@ def experiment(
 
 def levels(size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The multipliers of the U-Net, and the resolution of its attention, the largest up to 16."""
-    multipliers = next((MULTIPLIERS[limit] for limit in MULTIPLIERS if size <= limit), ())
-    if size < 8 or not multipliers:
+    if not 8 <= size <= 256:
         raise ValueError(f"--size must be 8 to 256, got {size}: docs/own_pictures.md has an experiment to start from")
-    factor = 2 ** (len(multipliers) - 1)
-    if size % factor:
-        below, above = size - size % factor, size - size % factor + factor
-        raise ValueError(f"--size {size} cannot be halved {len(multipliers) - 1} times: choose {below} or {above}")
-    return multipliers, (next(size >> level for level in range(len(multipliers)) if size >> level <= 16),)
+    multipliers = up_to(size, MULTIPLIERS)
+    halvings = len(multipliers) - 1
+    if size % 2**halvings:
+        below = size >> halvings << halvings
+        raise ValueError(f"--size {size} cannot be halved {halvings} times: choose {below} or {below + 2**halvings}")
+    return multipliers, (next(size >> level for level in range(halvings + 1) if size >> level <= 16),)
+
+
+def up_to(size: int, choices: Mapping[int, Choice]) -> Choice:
+    """The choice for the smallest key that is not below the size."""
+    return choices[min(limit for limit in choices if size <= limit)]
 
 
 def _no_data(split: str):
