@@ -39,10 +39,12 @@ def colour(text: str) -> Colour:
     from PIL import ImageColor
 
     try:
-        red, green, blue = ImageColor.getrgb(text)  # four numbers, an error here, for a colour with alpha
+        numbers = ImageColor.getrgb(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not a colour: give a name such as white, or a code such as #ff8800") from None
-    return red, green, blue
+        numbers = ()
+    if len(numbers) != 3:  # four for a colour with alpha
+        raise ValueError(f"{text!r} is not a colour: give a name such as white, or a code such as #ff8800")
+    return numbers
 
 
 def as_mode(image: Any, mode: str, background: Colour = WHITE):

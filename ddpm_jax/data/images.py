@@ -65,7 +65,11 @@ class Images(Sequence):
 
     def __getitem__(self, index: int) -> Example:
         image = {"image": self._image(self.files[index])}
-        return image if self.labels is None else image | {"label": np.int32(self.labels[self.files[index].name])}
+        return (
+            image
+            if self.labels is None
+            else image | {"label": np.asarray(self.labels[self.files[index].name], np.int32)}
+        )
 
     def load_all(self, workers: int, track: Track) -> dict[str, np.ndarray]:
         """All examples, from the cache of decoded pixels if they are there: see `dataset.load_all`."""
