@@ -80,7 +80,8 @@ def experiment(
         head_dim: Channels per attention head. Default: one head.
         dropout: Dropout rate in the residual blocks.
         out_channels: Channels of the output. Default: those of the images.
-        num_classes: Number of class labels. Default: an unconditional network.
+        num_classes: Number of class labels. Default: an unconditional network. In a folder, the class of an image is
+            its first-level subfolder.
         groups: Number of groups of the group normalization.
         norm_eps: Epsilon of the group normalization.
         down_padding: Number of zeros before the first row and column where the resolution is halved.
@@ -161,7 +162,8 @@ def choose_data(
 ) -> Data:
     """The data set that these knobs choose. If they choose none, opening a split raises FileNotFoundError."""
     if folder_of_images is not None:
-        return folder(folder_of_images, image_shape, test_percent)
+        labels = num_classes is not None
+        return folder(folder_of_images, image_shape, test_percent, labels=labels, num_classes=num_classes)
     if name is not None:
         return tfds_images(name, image_shape, num_classes, test=test_split, fit=True)
     return Data("none", image_shape, open=_no_data, num_classes=num_classes)

@@ -5,13 +5,18 @@ import os
 import platform
 import sys
 import threading
+import warnings
 
 AFTERMATH = ("Event loop is closed", "handle is closed", "No space left on device")
 """Parts of the errors in background threads that follow a failed write; the failed write itself raises an error."""
 
 
 def be_quiet() -> None:
-    """Hides Orbax's log, and what background threads print about a failed write, which raises an error anyway."""
+    """Hides Orbax's log, Pillow's warnings, and what background threads print about a failed write.
+
+    A failed write, or a picture that cannot be read, raises an error anyway.
+    """
+    warnings.filterwarnings("ignore", module="PIL")
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     for module, name in ((sys, "unraisablehook"), (threading, "excepthook")):

@@ -25,10 +25,10 @@ def run(args: list[str], own_process: bool) -> int:
     experiment = experiment_files.build(parsed.function, parsed.knobs)
     reporter = Screen() if distributed.is_leader() else Reporter()
     check(experiment, request, reporter)  # first, so that a run that cannot be trained leaves no workdir behind
-    start = resume.start(request, experiment)
+    knobs, start = resume.settled(parsed.knobs, experiment), resume.start(request, experiment)
     with ExitStack() as stack:
         if distributed.is_leader():
-            stack.enter_context(resume.opened(request, parsed.path, parsed.knobs, experiment, reporter))
+            stack.enter_context(resume.opened(request, parsed.path, knobs, experiment, reporter))
         distributed.wait("the workdir exists")
         stop = stack.enter_context(StopRequest())
         step = int(train(experiment, request.workdir, stop, request, reporter, start).step)

@@ -1,7 +1,7 @@
 """Data sets as random-access sources of uint8 images, and the order in which a run reads them."""
 
 from ddpm_jax.data.augment import flip
-from ddpm_jax.data.dataset import Data, indices, load, stream
+from ddpm_jax.data.dataset import Data, Listing, indices, load, load_all, stream
 from ddpm_jax.data.digits import digits, mnist_5000
 from ddpm_jax.data.folder import folder
 from ddpm_jax.data.tfds import tfds_images
@@ -9,6 +9,7 @@ from ddpm_jax.data.toys import dead_leaves, heartbeat, swiss_roll
 
 __all__ = [
     "Data",
+    "Listing",
     "dead_leaves",
     "digits",
     "flip",
@@ -16,6 +17,7 @@ __all__ = [
     "heartbeat",
     "indices",
     "load",
+    "load_all",
     "mnist_5000",
     "stream",
     "swiss_roll",

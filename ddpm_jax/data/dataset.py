@@ -7,9 +7,10 @@ streamed from disk. No position has to be saved.
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,13 +19,18 @@ Example = Mapping[str, np.ndarray]
 ``label``: int32 scalar, where the data set has classes."""
 
 
+Track = Callable[[Sequence, str, int], Iterator]
+"""``track(items, unit, size)`` -> the items, one by one; it may show the progress, in which each counts as `size`."""
+
+
 class Listing(NamedTuple):
-    """What was found where the files of a data set lie."""
+    """The examples that a data set has now, and what was left out."""
 
     report: str
-    """One line on the examples and on the files that were left out."""
+    """One line, such as "6,212 pictures, 14 files left out (.txt 12, .gif broken 2), 5 classes from subfolders"."""
     digest: str
-    """Identifies the examples and their order, in hexadecimal; the same after the files were moved."""
+    """Identifies the examples and their order. It does not depend on where the data are, nor on when they were written.
+    """
 
 
 @dataclass(frozen=True)
@@ -42,9 +48,11 @@ class Data:
     """The number of values of a pixel: 256 for bytes, 2 for bits, None for floats."""
     num_classes: int | None = None
     """The number of values of ``label``; None where examples have no label."""
+    listing: Callable[..., Listing] | None = None
+    """``listing()`` or ``listing(track)`` -> Listing, where the examples are files that may change between two starts.
 
-    listing: Callable[[], Listing] | None = None
-    """``listing()`` -> what was found, for data that are files of the user."""
+    `track` receives the progress if pictures have to be decoded to find those that are broken. Raises what `open`
+    raises."""
 
     @property
     def dtype(self) -> np.dtype:
@@ -58,6 +66,49 @@ def load(source: Sequence[Example], rows: Sequence[int] | None = None) -> dict[s
     read_many = getattr(source, "__getitems__", lambda rows: [source[row] for row in rows])
     examples = read_many(range(len(source)) if rows is None else rows)
     return {feature: np.stack([example[feature] for example in examples]) for feature in examples[0]}
+
+
+def untracked(items: Sequence, unit: str, size: int = 1) -> Iterator:
+    """Yields the items: a `Track` that shows nothing."""
+    yield from items
+
+
+BLOCK = 32
+"""The number of examples that a thread reads at once."""
+
+
+def in_blocks(read: Callable[[range], Any], size: int, workers: int, track: Track = untracked) -> Iterator[Any]:
+    """``read(rows)`` for each block of the rows 0 .. size - 1, in order, computed by `workers` threads."""
+    starts = range(0, size, BLOCK)
+    pool = ThreadPoolExecutor(workers)
+    try:
+        blocks = pool.map(lambda start: read(range(start, min(start + BLOCK, size))), starts)
+        for _ in track(starts, "image", BLOCK):
+            yield next(blocks)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error, or Ctrl-C, no further block is read
+
+
+def load_all(source: Sequence, workers: int, track: Track = untracked) -> dict[str, np.ndarray]:
+    """All examples of a source as one array per feature, [examples, ...], read by threads.
+
+    A source may have a method ``load_all(workers, track)`` of its own, which keeps what it decoded.
+    """
+    own = getattr(source, "load_all", None)
+    return load_by_threads(source, workers, track) if own is None else own(workers, track)
+
+
+def load_by_threads(source: Sequence, workers: int, track: Track = untracked) -> dict[str, np.ndarray]:
+    """The result of `load`, computed by threads, a block of examples each."""
+    whole: dict[str, np.ndarray] = {}
+    position = 0
+    for block in in_blocks(lambda rows: load(source, rows), len(source), workers, track):
+        for feature, rows in block.items():
+            if feature not in whole:  # once, so that there are no two copies of the whole
+                whole[feature] = np.empty((len(source), *rows.shape[1:]), rows.dtype)
+            whole[feature][position : position + len(rows)] = rows
+        position += len(block["image"])
+    return whole
 
 
 def check_example(data: Data, example: Example) -> None:

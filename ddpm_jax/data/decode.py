@@ -1,56 +1,107 @@
 """Decoding of an image file into a uint8 array of a given shape."""
 
 import io
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I")
-"""Pillow's modes of grey images with 16 bits. Its conversion to 8 bits would clip all values above 255."""
+from ddpm_jax.data.colours import WHITE, Colour, Unreadable, as_mode, correct_transparency
+
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """Pillow's mode of an image with this number of channels."""
+NOT_READ = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+"""Formats that Pillow knows but cannot decode by itself. For EPS it would start another program."""
+ORIENTATION = 0x0112
+"""The EXIF tag that states how the camera was held, 1 to 8."""
 
 
-def decode(encoded: bytes, image_shape: tuple[int, int, int], fit: bool) -> np.ndarray:
+@lru_cache(1)
+def formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read, the most frequent first."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in Image.ID if name not in NOT_READ)
+
+
+@lru_cache(1)
+def endings() -> frozenset[str]:
+    """The endings of files in these formats, in lower case, such as ".png"."""
+    from PIL import Image
+
+    known = {*formats(), "MPO"}  # Pillow opens MPO, several pictures in one file, as JPEG
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in known)
+
+
+def decode(
+    encoded: bytes,
+    image_shape: tuple[int, int, int],
+    fit: bool,
+    centring: tuple[float, float] = (0.5, 0.5),
+    background: Colour = WHITE,
+) -> np.ndarray:
     """The image in the bytes of an image file: uint8 [height, width, channels] of `image_shape`.
 
-    With `fit`, the image is rotated as its EXIF orientation demands, cropped in the centre to the proportions of
-    `image_shape`, and resized (Lanczos). Without, its size must be that of `image_shape`.
+    The colours follow the rules of `data.colours`: transparent parts show the background, unless `image_shape` has an
+    alpha channel (2 or 4 channels). Of several frames or pages the first is decoded. With `fit`, the image is rotated
+    as its EXIF orientation demands, cropped to the proportions of `image_shape`, and resized (Lanczos). `centring` is
+    the position of the crop, from (0, 0), left and top, to (1, 1). Without `fit`, its size must be that of
+    `image_shape`.
 
     Raises ValueError for bytes that are not an image, an image too large to be decoded safely, or (without `fit`) one
     of another size. The message continues a sentence that begins with the name of the file.
     """
-    from PIL import Image, ImageOps
-
     height, width, channels = image_shape
-    with _opened(encoded) as image:
-        if fit:
-            ImageOps.exif_transpose(image, in_place=True)
-        converted = _as_mode(image, MODES[channels])
-        if fit and converted.size != (width, height):
-            converted = ImageOps.fit(converted, (width, height), Image.Resampling.LANCZOS)
-        pixels = np.array(converted)
+    pixels = np.array(_image(encoded, MODES[channels], (width, height) if fit else None, centring, background))
     if pixels.shape[:2] != (height, width):
-        raise ValueError(f"has {pixels.shape[0]}x{pixels.shape[1]} pixels, not {height}x{width}")
+        raise Unreadable(f"has {pixels.shape[0]}x{pixels.shape[1]} pixels, not {height}x{width}")
     return pixels.reshape(image_shape)
 
 
-def _opened(encoded: bytes):
-    """The image as a PIL.Image.Image, completely read. Raises ValueError with Pillow's reason if it cannot be read."""
-    from PIL import Image
+def _image(
+    encoded: bytes, mode: str, size: tuple[int, int] | None, centring: tuple[float, float], background: Colour
+) -> Any:
+    """The image in this mode, cropped and resized to `size` if that is given. Raises Unreadable, whatever is wrong."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        image = Image.open(io.BytesIO(encoded))
-        image.load()
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot be read as an image: {error}") from None
-    return image
+        with Image.open(io.BytesIO(encoded), formats=formats()) as opened:
+            correct_transparency(opened)
+            opened.load()
+            image = as_mode(opened, mode, background)
+            if size is not None:
+                image = _upright(image, _orientation(opened))
+                if image.size != size:
+                    image = ImageOps.fit(image, size, Image.Resampling.LANCZOS, centering=centring)
+            return image
+    except Unreadable:
+        raise
+    except UnidentifiedImageError:
+        raise Unreadable("cannot be read as an image: its format is unknown") from None
+    except Exception as error:  # damaged files make Pillow raise almost anything
+        raise Unreadable(f"cannot be read as an image: {error or type(error).__name__}") from None
 
 
-def _as_mode(image: Any, mode: str):
-    """The image converted to one of Pillow's modes; of 16 bits the upper 8 are kept."""
-    if image.mode in SIXTEEN_BITS:
-        from PIL import Image
+def _orientation(image: Any) -> int:
+    """The EXIF orientation of a loaded image; 1, upright, if there is none or it cannot be read."""
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # malformed EXIF data, of which nothing else is needed
+        return 1
 
-        image = Image.fromarray((np.asarray(image, np.uint32) >> 8).astype(np.uint8))
-    return image if image.mode == mode else image.convert(mode)
+
+def _upright(image: Any, orientation: int):
+    """The image, rotated or mirrored as the EXIF orientation demands."""
+    from PIL.Image import Transpose
+
+    methods = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    return image.transpose(methods[orientation]) if orientation in methods else image

@@ -1,5 +1,7 @@
 """Image data sets of TensorFlow Datasets (TFDS), read from array_record files at random, without TensorFlow."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_jax.data.dataset import Data, Example
+from ddpm_jax.data.dataset import Data, Example, Listing
 from ddpm_jax.data.decode import decode
 
 Builder = Any
@@ -43,7 +45,8 @@ def tfds_images(
     """
     splits = {"train": train, "test": test}
     open_split = partial(_open, name, image_shape, num_classes, data_dir, splits, fit, cost)
-    return Data(name=name, image_shape=image_shape, open=open_split, num_classes=num_classes)
+    listing = partial(_listing, name, data_dir, splits, [image_shape, num_classes, fit], cost)
+    return Data(name=name, image_shape=image_shape, open=open_split, num_classes=num_classes, listing=listing)
 
 
 def find(name: str, data_dir: str | Path | None) -> Builder:
@@ -110,15 +113,39 @@ def _open(
 ) -> _Images:
     import tensorflow_datasets as tfds
 
-    builder = find(name, data_dir)
-    if not is_prepared(builder):
-        raise FileNotFoundError(_how_to_prepare(name, data_dir, cost, builder.data_dir_root))
+    builder = _prepared(name, data_dir, cost)
     _check_image(name, builder, image_shape, fit)
     _check_label(name, builder, num_classes)
     # _Images decodes: TFDS uses OpenCV or Pillow, whichever is installed, and with Pillow returns palette indices
     decoders = {"image": tfds.decode.SkipDecoding()}
     rows = builder.as_data_source(splits[split], decoders=decoders)
     return _Images(name, image_shape, num_classes is not None, fit, rows)
+
+
+def _prepared(name: str, data_dir: str | None, cost: str | None) -> Builder:
+    builder = find(name, data_dir)
+    if not is_prepared(builder):
+        raise FileNotFoundError(_how_to_prepare(name, data_dir, cost, builder.data_dir_root))
+    return builder
+
+
+def _listing(
+    name: str, data_dir: str | None, splits: Mapping[str, str], options: list, cost: str | None, track: Any = None
+) -> Listing:
+    """The name with the version, and the number of examples of each split. Pictures are not read."""
+    info = _prepared(name, data_dir, cost).info
+    sizes = {split: _size(info, spec) for split, spec in splits.items()}
+    content = json.dumps(["tfds", info.full_name, splits, sizes, options])
+    counts = ", ".join(f"{size:,} images for {split}" for split, size in sizes.items())
+    return Listing(f"{info.full_name}: {counts}", hashlib.sha256(content.encode()).hexdigest())
+
+
+def _size(info: Any, spec: str) -> int:
+    """The number of examples of a split such as "train[:90%]"; 0 if the data set has no such split."""
+    try:
+        return info.splits[spec].num_examples
+    except (KeyError, ValueError):
+        return 0
 
 
 def _how_to_prepare(name: str, data_dir: str | None, cost: str | None, root: Any) -> str:

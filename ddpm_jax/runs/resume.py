@@ -20,8 +20,8 @@ from ddpm_jax.training import checkpoints
 
 PERIODS = ("log_every", "sample_every", "save_every")
 """Knobs on which no step depends."""
-LOCATIONS = ("path", "folder_of_images", "data_dir")
-"""Knobs that name where the data lie; the digest of the data decides whether they are the same."""
+OF_DATA = ("path", "folder_of_images", "data_dir", "on_bad_picture")
+"""Knobs on which only the data depend; their digest decides whether they are the same."""
 PROBES = 64
 """The number of past steps at which the optimizers of two lengths of a run are compared."""
 
@@ -45,6 +45,15 @@ def opened(
         new = workdir.prepare(folder, source, knobs, data=data, **({} if origin is None else {"from": origin}))
         reporter.line(f"{'training' if new else 'resuming'} in {folder}")
         yield
+
+
+def settled(knobs: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
+    """The knobs with the number of classes that was counted in the data, if `num_classes` leaves it open.
+
+    A recorded number lets a run be sampled where its data are not at hand.
+    """
+    counted = experiment.num_classes is not None and "num_classes" in knobs
+    return knobs | {"num_classes": experiment.num_classes} if counted else knobs
 
 
 def origin_of(request: TrainRequest) -> dict[str, str] | None:
@@ -94,10 +103,13 @@ def check_fits(run: Run, experiment: Experiment, name: str) -> None:
 
 
 def check_data(folder: Path, data: dict[str, str], changed: bool) -> None:
-    """Raises ValueError if the data differ from those that the run recorded; with `changed` records the new ones."""
+    """Raises ValueError if the data differ from those that the run recorded, and it has taken steps with them.
+
+    With `changed` records the new ones instead.
+    """
     record = _record(folder)
     recorded = record.get("data", data)
-    if recorded["digest"] != data["digest"] and not changed:
+    if recorded["digest"] != data["digest"] and not changed and latest_step(folder) is not None:
         raise ValueError(
             f"the data have changed since the run in {folder} began (then: {recorded['found']}; now: {data['found']}), "
             "so its examples would come in another order: put the files back, or resume with --data-changed"
@@ -115,7 +127,7 @@ def adopt(folder: Path, knobs: dict[str, Any], experiment: Experiment, reporter:
     if not changes:
         return
     step = latest_step(folder) or 0
-    refused = {name: values for name, values in changes.items() if name not in (*PERIODS, *LOCATIONS, "num_steps")}
+    refused = {name: values for name, values in changes.items() if name not in (*PERIODS, *OF_DATA, "num_steps")}
     workdir.refuse(folder, refused)
     if "num_steps" in changes:
         check_length(folder, workdir.read(folder), experiment, step)

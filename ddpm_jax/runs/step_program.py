@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from ddpm_jax.data import indices, load, stream
+from ddpm_jax.data import indices, load_all, stream
 from ddpm_jax.experiment import Experiment, loss_fn, shapes
 from ddpm_jax.runs import accelerators
 from ddpm_jax.runs.costs import compute_dtype, flops
+from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import Execution
 from ddpm_jax.training import EMA, TrainState, accumulate, create, gather_steps, make_train_step, sharding
 from ddpm_jax.training.keys import TRAIN, root_key
@@ -91,15 +92,29 @@ class Program(NamedTuple):
     """``length(step)`` -> the number of steps in the call of `advance` that starts at this step."""
 
 
-def make_program(experiment: Experiment, mesh: Mesh, source: Sequence, execution: Execution | None = None) -> Program:
-    """The program for this data set, kept on the device up to `RESIDENT_BYTES` and streamed if it is larger."""
+def make_program(
+    experiment: Experiment,
+    mesh: Mesh,
+    source: Sequence,
+    execution: Execution | None = None,
+    reporter: Reporter | None = None,
+) -> Program:
+    """The program for this data set, kept on the device up to `RESIDENT_BYTES` and streamed if it is larger.
+
+    The reporter receives the progress of loading a data set that is kept on the device.
+    """
+    execution, reporter = execution or Execution(), reporter or Reporter()
     size = len(source) * math.prod(experiment.data.image_shape) * experiment.data.dtype.itemsize
-    return (_resident if size <= RESIDENT_BYTES else _streamed)(experiment, mesh, source, execution or Execution())
+    if size > RESIDENT_BYTES:
+        return _streamed(experiment, mesh, source, execution)
+    return _resident(experiment, mesh, source, execution, reporter)
 
 
-def _resident(experiment: Experiment, mesh: Mesh, source: Sequence, execution: Execution) -> Program:
+def _resident(
+    experiment: Experiment, mesh: Mesh, source: Sequence, execution: Execution, reporter: Reporter
+) -> Program:
     count = steps_a_call(experiment, jax.default_backend())
-    data = sharding.to_devices(load(source), sharding.replicated(mesh))
+    data = sharding.to_devices(load_all(source, execution.workers, reporter.track), sharding.replicated(mesh))
     rows = indices(len(source), experiment.batch_size, experiment.seed)
     step = train_step(experiment, mesh, execution.accumulate, execution.on_nan == "skip")
     compiled = Compiled(jitted(experiment, mesh, gather_steps(step)), experiment, mesh, execution.accumulate)

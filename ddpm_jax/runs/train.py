@@ -54,7 +54,7 @@ def train(
         first = int(state.step)
         if first >= experiment.num_steps:
             return state
-        program = make_program(experiment, mesh, experiment.data.open("train"), execution)
+        program = make_program(experiment, mesh, experiment.data.open("train"), execution, reporter)
         reporter.line(placement(mesh, state))
         steps = span(execution.profile)
         if steps is not None and steps[1] <= first:
@@ -112,7 +112,7 @@ def check(experiment: Experiment, execution: Execution | None = None, reporter: 
     span(execution.profile, experiment.num_steps)
     check_network(experiment)
     if experiment.data.listing is not None:
-        reporter.line(experiment.data.listing().report)
+        reporter.line(experiment.data.listing(reporter.track).report)
     check_example(experiment.data, experiment.data.open("train")[0])
     if (kept := initial_share(experiment)) > 0.05:
         reporter.line(

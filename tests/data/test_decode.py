@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_jax.data.decode import MODES, decode
+from ddpm_jax.data.decode import MODES, decode, endings
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options) -> bytes:
@@ -65,3 +65,14 @@ def test_a_crop_is_centred():
 def test_bytes_that_are_no_whole_image_are_refused(damage):
     with pytest.raises(ValueError, match="cannot be read as an image"):
         decode(damage(encoded(Image.fromarray(random_pixels(40, 40, 3)))), (40, 40, 3), fit=True)
+
+
+def test_no_format_is_read_that_starts_another_program():
+    """Pillow would hand PostScript to Ghostscript, whatever the ending of the file."""
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+    with Image.open(io.BytesIO(postscript)) as image:
+        assert image.format == "EPS"
+    with pytest.raises(ValueError, match=r"\Acannot be read as an image: its format is unknown\Z"):
+        decode(postscript, (8, 8, 3), fit=True)
+    assert not endings() & {".eps", ".ps", ".mpg", ".wmf", ".h5"}
+    assert endings() >= {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}

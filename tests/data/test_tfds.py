@@ -92,6 +92,16 @@ def test_splits_are_given_in_the_syntax_of_tfds(tmp_path):
     np.testing.assert_array_equal([example["image"] for example in data.open("test")], images[30:])
 
 
+def test_a_listing_has_the_version_and_the_sizes_and_changes_with_the_splits(tmp_path):
+    write(tmp_path, random_images((5, 4, 1)))
+    data = tfds_images("tiny", (5, 4, 1), 10, data_dir=str(tmp_path))
+    assert data.listing().report == "tiny/1.0.0: 40 images for train, 0 images for test"
+    half = tfds_images("tiny", (5, 4, 1), 10, train="train[:50%]", test="train[50%:]", data_dir=str(tmp_path))
+    assert half.listing().report == "tiny/1.0.0: 20 images for train, 20 images for test"
+    assert data.listing() == tfds_images("tiny", (5, 4, 1), 10, data_dir=str(tmp_path)).listing()
+    assert data.listing().digest != half.listing().digest
+
+
 def test_without_classes_there_are_no_labels(tmp_path):
     write(tmp_path, random_images((5, 4, 1)))
     source = tfds_images("tiny", (5, 4, 1), data_dir=str(tmp_path)).open("train")

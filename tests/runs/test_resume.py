@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from mistakes import fails
+from PIL import Image
 
 import ddpm_jax
 from ddpm_jax.commands import main
@@ -50,6 +51,21 @@ def test_a_finished_run_made_longer_is_the_longer_run(run, train, tmp_path):
     assert record["changes"] == [{"step": 12, "knobs": {"num_steps": 12, "save_every": 4}}]
 
 
+def test_the_number_of_classes_that_was_counted_is_a_knob_of_the_run(tmp_path):
+    """So that the run is sampled where its pictures are not at hand, and resumed by the command that began it."""
+    for name in ("cats", "dogs"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / "pictures" / name / "a.png")
+    pictures = experiment_files.read(experiment_files.find("pictures"))
+    given = experiment_files.defaults(pictures) | {"path": str(tmp_path / "pictures"), "size": 16, "labels": True}
+    knobs = resume.settled(given, experiment_files.build(pictures, given))
+    assert given["num_classes"] is None and knobs["num_classes"] == 2
+    (tmp_path / "pictures").rename(tmp_path / "elsewhere")
+    assert experiment_files.build(pictures, knobs).num_classes == 2
+    without = given | {"labels": False}
+    assert resume.settled(without, experiment_files.build(pictures, without)) == without
+
+
 def test_a_learning_rate_that_depends_on_the_length_fixes_it(tmp_path):
     """The rate of digits rises for 100 steps, whatever the length, and then falls to zero at the end."""
     short, long = (
@@ -79,6 +95,14 @@ def test_changed_data_are_refused_unless_it_is_said(run, capsys):
     assert "then: 1,436 examples" in message and "now: 1,437 examples" in message and "--data-changed" in message
     assert main(["train", str(TINY), "--workdir", str(run), "--data-changed"]) == 0
     assert main(["train", str(TINY), "--workdir", str(run)]) == 0  # the new data are recorded
+
+
+def test_data_may_change_before_the_first_checkpoint(tmp_path):
+    """Such as pictures that turned out to be broken when they were loaded."""
+    first, now = ({"digest": name, "found": f"{name} pictures"} for name in ("9", "8"))
+    workdir.prepare(tmp_path, TINY, {}, data=first)
+    resume.check_data(tmp_path, now, changed=False)
+    assert json.loads((tmp_path / "experiment.json").read_text())["data"] == now
 
 
 def test_data_are_identified_by_their_listing_or_by_their_examples():
