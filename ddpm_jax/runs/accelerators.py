@@ -31,7 +31,7 @@ ACCELERATORS = (
     Accelerator("v5e", ("TPU v5 lite", "TPU v5e"), 16, 197, 197, 200),
     Accelerator("v5p", ("TPU v5p", "TPU v5"), 95, 459, 459, 600),
     Accelerator("v6e", ("TPU v6 lite", "TPU v6e"), 32, 918, 918, 448),
-    Accelerator("A100", ("A100-SXM4-80GB", "A100 80GB PCIe", "A100-PCIE-80GB"), 80, 312, 156, 300),
+    Accelerator("A100", ("A100-SXM4-80GB", "A100 80GB PCIe"), 80, 312, 156, 300),
     Accelerator("A100-40GB", ("A100-SXM4-40GB", "A100-PCIE-40GB"), 40, 312, 156, 300),
     Accelerator("H100", ("H100 80GB HBM3",), 80, 989, 495, 450),
     Accelerator("H200", ("H200",), 141, 989, 495, 450),
