@@ -47,9 +47,11 @@ def calls(start: str) -> list[str]:
 
 @pytest.fixture
 def place(finished, tmp_path, monkeypatch):
-    """The current folder of a reader: with a finished run in runs/digits, and the experiment of the docs in mine.py."""
+    """The current folder of a reader: with a finished run in runs/digits, a converted one, and the experiment of the docs in mine.py."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(finished, "runs/digits")
+    Path("runs/cifar10").mkdir()
+    shutil.copyfile(ROOT / "experiments" / "imported.py", "runs/cifar10/experiment.py")  # as `convert` does
     (mine,) = blocks(ROOT / "docs" / "own_pictures.md", "python")
     Path("mine.py").write_text(mine)
     return tmp_path
