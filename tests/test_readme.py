@@ -47,7 +47,7 @@ def calls(start: str) -> list[str]:
 
 @pytest.fixture
 def place(finished, tmp_path, monkeypatch):
-    """The current folder of a reader: with a finished run in runs/digits, a converted one, and the experiment of the docs in mine.py."""
+    """The folder of a reader, with a finished run in runs/digits, a converted one, and the experiment of the docs."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(finished, "runs/digits")
     Path("runs/cifar10").mkdir()
