@@ -78,7 +78,7 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     _check(request)
     run = load_run(request.workdir, request.weights)
     metrics: Any = request.metrics or run.experiment.metrics
-    request = dataclasses.replace(request, metrics=metrics, batch_size=request.batch_size or default_batch_size(run))
+    request = dataclasses.replace(request, metrics=metrics)
     check_example(run.experiment.data, run.experiment.data.open(request.split)[0])
     if not request.clip:
         run = unclipped(run)
@@ -113,9 +113,10 @@ def unclipped(run: Run) -> Run:
     return run._replace(experiment=dataclasses.replace(run.experiment, parameterization=parameterization))
 
 
-def default_batch_size(run: Run) -> int:
-    """The default number of examples evaluated together: 120, and for images above 64x64 as many as have its pixels."""
-    return max(1, min(120, 120 * 64 * 64 * 3 // math.prod(run.experiment.data.image_shape)))
+def batch_size(run: Run, request: EvaluateRequest) -> int:
+    """The number of examples evaluated together, by default 120, or as many as have the pixels of 120 at 64x64."""
+    fitting = max(1, min(120, 120 * 64 * 64 * 3 // math.prod(run.experiment.data.image_shape)))
+    return request.batch_size or fitting
 
 
 def _unfinished(request: EvaluateRequest, run: Run) -> Path:
@@ -133,8 +134,8 @@ def _remove_unfinished(folder: Path, keep: Path, step: int) -> None:
 
 
 def _bound(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
-    source = run.experiment.data.open(request.split)
-    measured = bits_per_dim(run, source, request.num, request.times, request.batch_size, request.seed, reporter, keep)
+    source, size = run.experiment.data.open(request.split), batch_size(run, request)
+    measured = bits_per_dim(run, source, request.num, request.times, size, request.seed, reporter, keep)
     for metric in request.metrics or ():
         if metric in BOUND_TABLES:
             reporter.line(BOUND_TABLES[metric](measured))
@@ -149,7 +150,8 @@ def _bound(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -
 def _importance(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
     source = run.experiment.data.open(request.split)
     num = min(request.num or len(source), len(source))
-    nats = importance_sampled(run, source, num, request.chains, request.batch_size, request.seed, reporter)
+    size = batch_size(run, request)
+    nats = importance_sampled(run, source, num, request.chains, size, request.seed, reporter)
     _, per_pixel, pixels = units(run.experiment)
     estimate = mean_and_error(nats * per_pixel)
     unit = "bits per pixel" if pixels > 1 else "bits per example"
@@ -161,7 +163,7 @@ def _entropy(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter)
     source, steps = run.experiment.data.open(request.split), run.experiment.process.schedule.num_steps
     num = min(request.num or len(source), len(source))
     times = sorted({max(2, round(steps * n / 10)) for n in range(11)}) if steps > 1 else []
-    bounds = entropy_bounds(run, source, num, times, request.batch_size, request.seed, reporter)
+    bounds = entropy_bounds(run, source, num, times, batch_size(run, request), request.seed, reporter)
     bounds = bounds * units(run.experiment)[0]
     rows = [f"{t:>6} {lower:>10.4f} {upper:>10.4f}" for t, (lower, upper) in zip(times, bounds, strict=True)]
     heading = "bounds on the entropy of x_(t-1) given x_t, bits/dim (2015, Eq. 24)"
