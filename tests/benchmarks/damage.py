@@ -4,9 +4,9 @@
 
 Each damage is made on a fresh copy of a folder with two checkpoints of a small model, to one of the files of the newest
 one (half of the time drawn by size, so that those with the arrays have their share), or to two of them. Both
-`restore_parameters`, which sampling uses, and `restore`, which training uses, then read the folder. The result of each must
-be, to the bit, the newest checkpoint or the one before; anything else, an exception included, counts as WRONG, and the
-exit status is 1. With several processes all of them restore at once, and must have the same result. --no-digests
+`restore_parameters`, which sampling uses, and `restore`, which training uses, then read the folder. The result of each
+must be, to the bit, the newest checkpoint or the one before; anything else, an exception included, counts as WRONG, and
+the exit status is 1. With several processes all of them restore at once, and must have the same result. --no-digests
 removes the digests from the checkpoints, which shows what they are good for.
 """
 

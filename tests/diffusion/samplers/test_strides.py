@@ -1,5 +1,6 @@
 """Ancestral sampling in strides: the kernels that have the right variance there, and the one that has none."""
 
+import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,7 +119,7 @@ def test_bits_that_are_independent_are_exact_at_any_stride(count, x64):
 
     kernel = samplers.reverse(parameterizations.logits(made), network)
     one, times = jnp.full((1,), 0.3), samplers.times(20, count)  # x_T is all noise
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in itertools.pairwise(times):
         given = [kernel(jnp.full((1,), bit), t, s).one for bit in (0.0, 1.0)]
         one = (1 - one) * given[0] + one * given[1]
     np.testing.assert_allclose(one, share, rtol=1e-9)
@@ -151,7 +152,7 @@ def test_a_variance_of_single_steps_is_refused_in_strides(kind):
             lambda times, wrapped=wrapped: samplers.sample_path(keys(2), wrapped, x_T, times, 2)[0],
             lambda times, wrapped=wrapped: samplers.stretch(keys(2), wrapped, x_T, None, times, 0, len(times) - 1)[0],
         ):
-            with pytest.raises(ValueError, match="--steps 5: .* take all 20 steps, or choose --sampler ddim"):
+            with pytest.raises(ValueError, match=r"--steps 5: .* take all 20 steps, or choose --sampler ddim"):
                 walk(some)
     assert np.isfinite(samplers.sample(keys(2), sampler, x_T, all_steps)).all()
 
