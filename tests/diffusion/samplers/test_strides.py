@@ -1,6 +1,7 @@
 """Ancestral sampling in strides: the kernels that have the right variance there, and the one that has none."""
 
 import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
