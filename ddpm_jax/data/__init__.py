@@ -4,6 +4,7 @@ from ddpm_jax.data.augment import flip
 from ddpm_jax.data.dataset import Data, Listing, indices, load, load_all, stream
 from ddpm_jax.data.digits import digits, mnist_5000
 from ddpm_jax.data.folder import folder
+from ddpm_jax.data.textures import textures
 from ddpm_jax.data.tfds import tfds_images
 from ddpm_jax.data.toys import dead_leaves, heartbeat, swiss_roll
 
@@ -21,5 +22,6 @@ __all__ = [
     "mnist_5000",
     "stream",
     "swiss_roll",
+    "textures",
     "tfds_images",
 ]
