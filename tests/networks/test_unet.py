@@ -1,14 +1,17 @@
 """The U-Net: parameter counts of the papers, invariances, conditioning."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from networks.variables import apply, num_parameters, variables_of
 
 from ddpm_jax.networks import UNet
+from ddpm_jax.networks.layers import GroupNorm
 
 SMALL: dict[str, Any] = {
     "width": 8,
@@ -90,6 +93,22 @@ def test_bfloat16_is_near_float32_with_float32_parameters():
     exact, rough = apply(UNet(**SMALL), variables, x, index), apply(half, variables, x, index)
     assert rough.dtype == jnp.float32 and not np.array_equal(exact, rough)
     assert jnp.linalg.norm(rough - exact) < 0.05 * jnp.linalg.norm(exact)
+
+
+def test_the_last_three_layers_compute_in_float32():
+    """In bfloat16 they are, to the last digits, the float32 layers applied to the output of the last block."""
+    network = UNet(**SMALL, dtype=jnp.bfloat16)
+    variables, x, index = variables_of(network, SHAPE)
+    captured = partial(network.apply, capture_intermediates=lambda module, _: module.name == "up_0_1", mutable=True)
+    # XLA may otherwise compute what is rounded to bfloat16 in float32
+    exact = jax.jit(captured, compiler_options={"xla_allow_excess_precision": False})
+    output, kept = exact(variables, x, index)
+    (block,) = kept["intermediates"]["up_0_1"]["__call__"]
+    norm, conv = (variables["params"][name] for name in ("norm_out", "conv_out"))
+    h = nn.swish(GroupNorm(SMALL["groups"], jnp.float32).apply({"params": norm}, block))
+    expected = nn.Conv(SHAPE[-1], (3, 3)).apply({"params": conv}, h)
+    assert block.dtype == jnp.bfloat16 and output.dtype == jnp.float32
+    np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_heads_divide_the_channels_but_not_the_parameters():
