@@ -283,7 +283,7 @@ class Run(NamedTuple):
 
     experiment: Experiment
     params: Params
-    """The exponential moving average of the parameters."""
+    """The parameters, by default their exponential moving average."""
     step: int
     """The training step of the checkpoint."""
 

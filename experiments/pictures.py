@@ -60,8 +60,7 @@ def experiment(
         grey: Convert the pictures to grey.
         labels: Take the class of each picture from its first-level subfolder, and train a network that is given the
             class. A tenth of the training examples have none, so that the network also samples without a class.
-        num_classes: Number of classes for --labels. Default: the number of subfolders, which are then listed each time
-            that the run is loaded.
+        num_classes: Number of classes for --labels. Default: the number of subfolders, which is kept with the run.
         crop: Part of each picture that is kept: its centre, or a random part, which is the same in each epoch.
         background: Colour behind the transparent parts of pictures, such as white or "#808080".
         on_bad_picture: At a picture that cannot be decoded: stop with an error that names it, or skip it.
@@ -84,6 +83,8 @@ def experiment(
         sample_every: Number of steps between grids of samples.
         save_every: Number of steps between checkpoints.
     """
+    if num_classes is not None and not labels:
+        raise ValueError(f"--num-classes {num_classes} applies with --labels: add it, or leave out --num-classes")
     process = gaussian.process(schedules.linear_scaled(timesteps))
     eps = parameterizations.eps(process, parameterizations.fixed_large)
     multipliers, attention = levels(size)
@@ -114,6 +115,7 @@ def experiment(
         ema_decay=training.ema_ramp(ema_decay),
         seed=seed,
         every=Every(log=log_every, sample=sample_every, save=save_every),
+        metrics=("bpd", "memorisation"),
     )
 
 

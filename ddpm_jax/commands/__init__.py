@@ -26,6 +26,8 @@ COMMANDS = (
 )
 TRACEBACK = "DDPM_JAX_TRACEBACK"
 """The environment variable that, if it is set, shows errors with their traceback."""
+OF_NAMES = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""The errors of the system that a wrong name or path causes; the others are faults of a disk or a network."""
 OUT_OF_MEMORY = (
     "out of memory: a smaller --batch-size needs less; in training also --accumulate 2, --mesh fsdp=N over N devices, "
     "or --dtype bfloat16 where the experiment has it. ddpm-jax plan EXPERIMENT computes the memory of training"
@@ -64,7 +66,7 @@ def _explained(error: Exception) -> tuple[str | None, int]:
     if not isinstance(error, ValueError | OSError | ArithmeticError):
         return None, 1
     hint = "" if getattr(error, "is_usage", False) else f"  ({TRACEBACK}=1 shows the traceback)"
-    return text + hint, 1 if isinstance(error, ArithmeticError) else 2
+    return text + hint, 2 if isinstance(error, (ValueError, *OF_NAMES)) else 1
 
 
 def _dispatch(name: str, args: list[str], own_process: bool) -> int:

@@ -27,9 +27,7 @@ def run(args: list[str], own_process: bool) -> int:
     check(experiment, request, reporter)  # first, so that a run that cannot be trained leaves no workdir behind
     knobs, start = resume.settled(parsed.knobs, experiment), resume.start(request, experiment)
     with ExitStack() as stack:
-        if distributed.is_leader():
-            stack.enter_context(resume.opened(request, parsed.path, knobs, experiment, reporter))
-        distributed.wait("the workdir exists")
+        stack.enter_context(resume.opened(request, parsed.path, knobs, experiment, reporter))
         stop = stack.enter_context(StopRequest())
         step = int(train(experiment, request.workdir, stop, request, reporter, start).step)
     if stop.signal is not None and step < experiment.num_steps:

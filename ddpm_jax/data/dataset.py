@@ -111,8 +111,19 @@ def load_by_threads(source: Sequence, workers: int, track: Track = untracked) ->
     return whole
 
 
+def check_examples(data: Data, split: str) -> None:
+    """Raises ValueError if the first, the middle or the last example of the split is not as `data` describes."""
+    source = data.open(split)
+    if not len(source):
+        raise ValueError(f"{data.name} has no example in the {split} split")
+    for row in sorted({0, len(source) // 2, len(source) - 1}):
+        check_example(data, source[row])
+
+
 def check_example(data: Data, example: Example) -> None:
     """Raises ValueError if the example does not have the shape, dtype, values and label that `data` describes."""
+    if "image" not in example:
+        raise ValueError(f"{data.name} has an example with {', '.join(example) or 'nothing'}, but no image")
     image, label = np.asarray(example["image"]), example.get("label")
     if image.shape != tuple(data.image_shape):
         raise ValueError(f"the images of {data.name} have shape {image.shape}, not {tuple(data.image_shape)}")

@@ -1,6 +1,5 @@
 """Conversion between workdirs and folders of the diffusers library."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,6 @@ def from_diffusers(request: ConvertRequest) -> str:
         fields["num_classes"] -= 1
     else:
         loaded = tensors.with_null_class(loaded)
-        if fields["num_classes"] and request.folder_of_images:
-            raise ValueError("--folder-of-images: this network needs class labels, a folder has none; use --data")
     path = experiment_files.shipped()["imported"]
     function = experiment_files.read(path)
     knobs = experiment_files.defaults(function) | fields | schedulers.to_knobs(content.scheduler) | request.data_knobs()
@@ -81,7 +78,7 @@ def to_diffusers(source: Path, target: Path, weights: str = "ema") -> str:
     if not isinstance(network, UNet):
         raise ValueError(f"the network of {source} is a {type(network).__name__}: diffusers has a model for UNet only")
     fields = {name: getattr(network, name) for name in UNet.__dataclass_fields__}
-    record = json.loads((source / "experiment.json").read_text())
+    record = workdir.read_record(source)
     origin = {"weights": workdir.weights_in(source, run.step, weights), "null_class": fields["num_classes"] is not None}
     content = folders.Folder(
         unet=unets.to_config(fields, run.experiment.data.image_shape),

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import importlib.machinery
 import importlib.util
 import inspect
 import sys
@@ -51,9 +52,12 @@ def read(path: Path) -> ExperimentFunction:
         raise ValueError(f"{path} is not a Python file: give one that ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look up the types of their fields there
-    for name in _beside:  # a module of this name beside another file is another module
-        sys.modules.pop(name, None)
+    for name in [name for name in sys.modules if name.partition(".")[0] in _beside]:
+        del sys.modules[name]  # a module of this name beside another file is another module
     with _located_errors(path, ()), _importing_beside(path):
+        for each in modules(path):  # all of them here, also those that functions import when they are called
+            importlib.import_module(each.stem)
+            _beside.add(each.stem)
         spec.loader.exec_module(module)
     if not callable(getattr(module, "experiment", None)):
         raise ValueError(f"{path} defines no function experiment(*, ...) -> Experiment")
@@ -80,14 +84,13 @@ _beside: set[str] = set()
 
 @contextmanager
 def _importing_beside(path: Path) -> Iterator[None]:
-    folder, before = str(path.resolve().parent), set(sys.modules)
+    folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
+    importlib.invalidate_caches()
     try:
         yield
     finally:
         sys.path.remove(folder)
-        new = {name: sys.modules[name] for name in set(sys.modules) - before}
-        _beside.update(name for name, each in new.items() if (getattr(each, "__file__", "") or "").startswith(folder))
 
 
 @contextmanager
@@ -100,22 +103,42 @@ def _located_errors(path: Path, let_pass: tuple[type[Exception], ...]) -> Iterat
     except SyntaxError as error:
         raise ValueError(f"{error.filename}:{error.lineno}: SyntaxError: {error.msg}") from error
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if Path(frame.filename).is_relative_to(path.parent)]
+        frames, folder = traceback.extract_tb(error.__traceback__), path.resolve().parent
+        own = [frame for frame in frames if _is_below(Path(frame.filename), folder)]
         where = f"{own[-1].filename}:{own[-1].lineno}" if own else str(path)
         raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
 
 
+def _is_below(file: Path, folder: Path) -> bool:
+    """Whether the file is one of the user's, in the folder, and not in a virtual environment there."""
+    return file.is_absolute() and file.is_relative_to(folder) and "site-packages" not in file.parts
+
+
 def modules(path: Path) -> list[Path]:
     """The modules and packages beside the file which it imports, directly or through one another, sorted."""
-    found, pending = set(), [path]
+    found, pending, folder = set(), [path], path.resolve().parent
     while pending:
-        imported = _imported(pending.pop())
-        candidates = {path.parent / each for name in imported for each in (f"{name}.py", name)}
-        new = {each for each in candidates - found - {path} if each.is_file() or any(each.glob("*.py"))}
+        new = {module for name in _imported(pending.pop()) if (module := _beside_module(folder, name))} - found
+        new -= {path.resolve()}
         found |= new
-        pending += [file for each in new for file in (each.rglob("*.py") if each.is_dir() else [each])]
-    return sorted(found)
+        pending += [file for module in new for file in python_files(module)]
+    return sorted(path.parent / module.name for module in found)
+
+
+def _beside_module(folder: Path, name: str) -> Path | None:
+    """The file or folder of the module of this name, if an import with `folder` first in the path finds it there."""
+    spec = importlib.machinery.PathFinder.find_spec(name, [str(folder), *sys.path])
+    if spec is None:
+        return None
+    if spec.submodule_search_locations is None:
+        return Path(spec.origin) if spec.origin and Path(spec.origin).parent == folder else None
+    package = Path(next(iter(spec.submodule_search_locations)))
+    return package if package.parent == folder and python_files(package) else None
+
+
+def python_files(module: Path) -> list[Path]:
+    """The Python files of a module, or of a package with its subfolders, sorted."""
+    return sorted(module.rglob("*.py")) if module.is_dir() else [module]
 
 
 def _imported(path: Path) -> set[str]:
@@ -130,7 +153,7 @@ def digest(path: Path) -> str:
     """SHA-256 of the file and of its `modules`, with their names, in hexadecimal."""
     found = hashlib.sha256(path.read_bytes())
     for module in modules(path):
-        for file in sorted(module.rglob("*.py")) if module.is_dir() else [module]:
+        for file in python_files(module):
             found.update(f"{file.relative_to(path.parent)}\n".encode() + file.read_bytes())
     return found.hexdigest()
 

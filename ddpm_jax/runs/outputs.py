@@ -35,6 +35,7 @@ def kept(draws: Draws, folder: Path, reporter: Reporter) -> Iterator[np.ndarray]
         images = _read(path)
         if images is None:
             images = draws.at(first)
+            folder.mkdir(parents=True, exist_ok=True)  # again: the same measurement elsewhere may have ended
             with whole_file(path) as part, part.open("wb") as file:
                 np.save(file, images)
         yield images
@@ -55,10 +56,20 @@ def write(out: Path, draws: Draws, provenance: dict[str, Any], overwrite: bool, 
     """
     fill = _kind(out)
     check_replaceable(out, overwrite)
-    part = out.with_name(f"{out.name}.{_name(provenance)}.part")
+    part = _part(out, provenance)
     part.mkdir(parents=True, exist_ok=True)
     with locked(part / ".lock"):
         fill(out, part, draws, provenance, overwrite, reporter)
+
+
+def discard_part(out: Path, provenance: dict[str, Any]) -> None:
+    """Removes what a process kept that was killed after it had written the output."""
+    shutil.rmtree(_part(out, provenance), ignore_errors=True)
+
+
+def _part(out: Path, provenance: dict[str, Any]) -> Path:
+    """The folder beside the output that keeps its images while they are drawn."""
+    return out.with_name(f"{out.name}.{_name(provenance)}.part")
 
 
 def _name(provenance: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ddpm_jax import figures
-from ddpm_jax.data.dataset import check_example
+from ddpm_jax.data.dataset import check_examples
 from ddpm_jax.experiment import Run
 from ddpm_jax.runs.checks import data_identity
 from ddpm_jax.runs.likelihood import (
@@ -29,7 +29,7 @@ from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import EvaluateRequest
 from ddpm_jax.runs.workdir import load as load_run
 from ddpm_jax.runs.workdir import read, weights_in
-from ddpm_jax.system.files import check_writable, write_json
+from ddpm_jax.system.files import check_writable, read_json, write_json
 from ddpm_jax.system.locks import locked
 from ddpm_jax.training.digests import digest
 from ddpm_jax.training.keys import check_seed
@@ -61,8 +61,13 @@ def quick(folder: Path, step: int, reporter: Reporter) -> None:
 
 def is_recorded(path: Path, step: int, protocol: dict[str, Any]) -> bool:
     """Whether the JSON file `path` has a record of this step with this protocol."""
-    records = json.loads(path.read_text()) if path.exists() else []
+    records = read_records(path)
     return _key(step, protocol) in {_key(record["step"], record["protocol"]) for record in records}
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records in ``evaluation.json``; none if it does not exist. Raises ValueError naming a damaged file."""
+    return read_json(path) if path.exists() else []
 
 
 def _key(step: int, protocol: dict[str, Any]) -> str:
@@ -79,7 +84,10 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     run = load_run(request.workdir, request.weights)
     metrics: Any = request.metrics or run.experiment.metrics
     request = dataclasses.replace(request, metrics=metrics)
-    check_example(run.experiment.data, run.experiment.data.open(request.split)[0])
+    if run.experiment.data.listing is not None:
+        run.experiment.data.listing(reporter.track)
+    check_examples(run.experiment.data, request.split)
+    read_records(request.workdir / "evaluation.json")  # before the work: a damaged file is reported now
     if not request.clip:
         run = unclipped(run)
     weights = weights_in(request.workdir, run.step, request.weights)
@@ -91,7 +99,7 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
         if name in ESTIMATES:
             record[name] = ESTIMATES[name](run, request, keep, reporter)
     add_record(request.workdir / "evaluation.json", record)
-    _remove_unfinished(request.workdir, keep, run.step)
+    _remove_unfinished(keep)
     if request.json is not None:
         write_json(request.json, record)
     return record
@@ -126,11 +134,11 @@ def _unfinished(request: EvaluateRequest, run: Run) -> Path:
     return request.workdir / f"evaluation_{run.step}_{zlib.crc32(identity.encode()):08x}.npz"
 
 
-def _remove_unfinished(folder: Path, keep: Path, step: int) -> None:
-    """Removes what was kept for this measurement, and for measurements of other checkpoints."""
-    for path in folder.glob("evaluation_*.npz*"):
-        if path.name.startswith(keep.name) or not path.name.startswith(f"evaluation_{step}_"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+def _remove_unfinished(keep: Path) -> None:
+    """Removes what was kept for this measurement."""
+    keep.unlink(missing_ok=True)
+    for suffix in (".samples", ".few"):
+        shutil.rmtree(keep.with_name(keep.name + suffix), ignore_errors=True)
 
 
 def _bound(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
@@ -183,11 +191,10 @@ def _parzen(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) 
 
 def _memorisation(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
     measured = memorisation(run, request, keep.with_name(f"{keep.name}.few"), reporter)
-    of_samples, closest, of_test = measured["samples"], measured["closest"], measured["test"]
-    compared = "" if of_test is None else f"; test images {of_test:.1f}, ratio {of_samples / max(of_test, 1e-6):.2f}"
     reporter.line(
         f"distance to the nearest training image (RMS of pixels, 0-255): {measured['num_samples']} samples "
-        f"{of_samples:.1f}, the closest {closest:.1f}{compared}. Far below test images, samples repeat training images"
+        f"{measured['samples']:.1f}, the closest {measured['closest']:.1f}; test images {measured['test']:.1f}. "
+        "Samples well below test images repeat training images"
     )
     return measured
 
@@ -239,7 +246,7 @@ def coding_table(rate: np.ndarray, distortion: np.ndarray) -> str:
 def add_record(path: Path, record: dict[str, Any]) -> None:
     """Adds a record to the list in the JSON file `path`, in place of one with the same step and protocol."""
     with locked(path.with_name(f".{path.name}.lock"), wait=True):  # of two evaluations at once, both records are kept
-        records = json.loads(path.read_text()) if path.exists() else []
+        records = read_records(path)
         record = json.loads(json.dumps(record))  # tuples become lists, as in the file
         by_protocol = {_key(other["step"], other["protocol"]): other for other in (*records, record)}
         write_json(path, list(by_protocol.values()))

@@ -36,9 +36,9 @@ class Execution(Placement):
     """How a run is executed. It may differ each time the run is resumed."""
 
     on_nan: Literal["stop", "skip"] = "stop"
-    """At a loss that is not finite: stop the run, or skip the update and count it in the log."""
+    """At a loss or gradient that is not finite: stop the run, or skip the update and count it in the log."""
     workers: int = 16
-    """Number of threads that read and decode a data set too large for the device's memory."""
+    """Number of threads that read and decode the data."""
     profile: str | None = None
     """START:STOP, the steps to trace for TensorBoard; the trace is written to profile/ in the workdir."""
 

@@ -1,8 +1,7 @@
 """How a run begins and what may change when it is resumed: its length, its periods, and where its data lie."""
 
-import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from ddpm_jax.runs.checks import data_identity
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import TrainRequest
 from ddpm_jax.system.files import write_json
-from ddpm_jax.training import checkpoints
+from ddpm_jax.training import checkpoints, distributed
 
 PERIODS = ("log_every", "sample_every", "save_every")
 """Knobs on which no step depends."""
@@ -30,18 +29,43 @@ PROBES = 64
 def opened(
     request: TrainRequest, source: Path, knobs: dict[str, Any], experiment: Experiment, reporter: Reporter
 ) -> Iterator[None]:
-    """Holds the workdir for this process alone, after it was created or found to belong to this run.
+    """Holds the workdir for this run alone, after it was created or found to belong to the run.
 
-    Raises ValueError if it belongs to another run, to another process, or if the data have changed.
+    Process 0 holds it; every process must call this function. Raises ValueError in all of them if the workdir belongs
+    to another run, or is in use, or if the data have changed or are not the same for all processes.
     """
+    data, problem = data_identity(experiment.data, "train"), None
+    if not distributed.agree([int(data["digest"][:7], 16)] == distributed.from_leader([int(data["digest"][:7], 16)])):
+        raise ValueError(f"the processes have different data ({data['found']} here): give all of them the same files")
+    with ExitStack() as stack:
+        if distributed.is_leader():
+            try:
+                stack.enter_context(_held(request, source, knobs, experiment, data, reporter))
+            except (ValueError, OSError) as error:
+                problem = error
+        if not distributed.agree(problem is None):
+            raise problem or ValueError(f"process 0 cannot use --workdir {request.workdir}: its message has the reason")
+        yield
+
+
+@contextmanager
+def _held(
+    request: TrainRequest,
+    source: Path,
+    knobs: dict[str, Any],
+    experiment: Experiment,
+    data: dict[str, str],
+    reporter: Reporter,
+) -> Iterator[None]:
     folder, origin = request.workdir, origin_of(request)
-    data = data_identity(experiment.data, "train")
     with workdir.held(folder, source):
         if (folder / "experiment.json").is_file():
             workdir.check_program(folder, source)
             check_origin(folder, origin)
+            changes = workdir.differing(folder, knobs)
+            check_knobs(folder, changes, experiment)
             check_data(folder, data, request.data_changed)
-            adopt(folder, knobs, experiment, reporter)
+            adopt(folder, knobs, changes, data, reporter)
         new = workdir.prepare(folder, source, knobs, data=data, **({} if origin is None else {"from": origin}))
         reporter.line(f"{'training' if new else 'resuming'} in {folder}")
         yield
@@ -57,15 +81,20 @@ def settled(knobs: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
 
 
 def origin_of(request: TrainRequest) -> dict[str, str] | None:
-    """Where the parameters at step 0 come from, as recorded with the run; None for random ones."""
+    """Where the parameters at step 0 come from, as recorded with the run; None for random ones.
+
+    Raises ValueError for --weights without --from.
+    """
     if request.start_from is None:
+        if request.weights != "ema":
+            raise ValueError(f"--weights {request.weights}: applies with --from, the run to start from")
         return None
     return {"workdir": str(request.start_from.absolute()), "weights": request.weights}
 
 
 def check_origin(folder: Path, origin: dict[str, str] | None) -> None:
     """Raises ValueError if the run started from other parameters than `origin`, which may be left out."""
-    recorded = _record(folder).get("from")
+    recorded = workdir.read_record(folder).get("from")
     if origin is not None and origin != recorded:
         theirs = (
             "random parameters" if recorded is None else f"the {recorded['weights']} weights of {recorded['workdir']}"
@@ -78,8 +107,9 @@ def start(request: TrainRequest, experiment: Experiment) -> Params | None:
 
     Raises ValueError if they do not fit the experiment. Reads nothing if the workdir has a checkpoint already.
     """
-    recorded = _record(request.workdir).get("from") if (request.workdir / "experiment.json").is_file() else None
-    origin = origin_of(request) or recorded
+    origin = origin_of(request)
+    if origin is None and (request.workdir / "experiment.json").is_file():
+        origin = workdir.read_record(request.workdir).get("from")
     if origin is None or latest_step(request.workdir) is not None:
         return None
     run = workdir.load(origin["workdir"], origin["weights"])
@@ -102,40 +132,41 @@ def check_fits(run: Run, experiment: Experiment, name: str) -> None:
             )
 
 
-def check_data(folder: Path, data: dict[str, str], changed: bool) -> None:
-    """Raises ValueError if the data differ from those that the run recorded, and it has taken steps with them.
+def check_knobs(folder: Path, changes: dict[str, tuple[Any, Any]], experiment: Experiment) -> None:
+    """Raises ValueError for changed knobs on which a step that the run has taken depends, or a length below them."""
+    refused = {name: values for name, values in changes.items() if name not in (*PERIODS, *OF_DATA, "num_steps")}
+    workdir.refuse(folder, refused)
+    if "num_steps" in changes:
+        check_length(folder, workdir.read(folder), experiment, latest_step(folder) or 0)
 
-    With `changed` records the new ones instead.
-    """
-    record = _record(folder)
-    recorded = record.get("data", data)
+
+def check_data(folder: Path, data: dict[str, str], changed: bool) -> None:
+    """Raises ValueError if the run took steps with data other than `data`, unless it is stated that they `changed`."""
+    recorded = workdir.read_record(folder).get("data", data)
     if recorded["digest"] != data["digest"] and not changed and latest_step(folder) is not None:
         raise ValueError(
             f"the data have changed since the run in {folder} began (then: {recorded['found']}; now: {data['found']}), "
             "so its examples would come in another order: put the files back, or resume with --data-changed"
         )
-    if record.get("data") != data:
-        write_json(folder / "experiment.json", record | {"data": data})
 
 
-def adopt(folder: Path, knobs: dict[str, Any], experiment: Experiment, reporter: Reporter) -> None:
-    """Records knobs that differ from those of the run, if no step that it took depends on them.
-
-    Raises ValueError for other knobs, and for a length below the steps taken.
-    """
-    changes = workdir.differing(folder, knobs)
-    if not changes:
-        return
-    step = latest_step(folder) or 0
-    refused = {name: values for name, values in changes.items() if name not in (*PERIODS, *OF_DATA, "num_steps")}
-    workdir.refuse(folder, refused)
-    if "num_steps" in changes:
-        check_length(folder, workdir.read(folder), experiment, step)
-    record = _record(folder)
-    old = {name: theirs for name, (theirs, _) in changes.items()}
-    changed = [*record.get("changes", []), {"step": step, "knobs": old}]
-    write_json(folder / "experiment.json", record | {"knobs": record["knobs"] | knobs, "changes": changed})
-    reporter.line(f"changed at step {step}: {workdir.described(changes)}")
+def adopt(
+    folder: Path, knobs: dict[str, Any], changes: dict[str, tuple[Any, Any]], data: dict[str, str], reporter: Reporter
+) -> None:
+    """Records the knobs and the data with which the run is resumed, and, with their step, those that it had before."""
+    record, step = workdir.read_record(folder), latest_step(folder) or 0
+    old: dict[str, Any] = {"step": step}
+    if changes:
+        old["knobs"] = {name: theirs for name, (theirs, _) in changes.items()}
+        reporter.line(f"changed at step {step}: {workdir.described(changes)}")
+    if record.get("data", data)["digest"] != data["digest"]:
+        old["data"] = record["data"]
+        reporter.line(f"changed at step {step}: the data, now {data['found']}")
+    new = record | {"knobs": record["knobs"] | knobs, "data": data}
+    if len(old) > 1:
+        new["changes"] = [*record.get("changes", []), old]
+    if "data" not in record or len(old) > 1:
+        write_json(folder / "experiment.json", new)
 
 
 def check_length(folder: Path, old: Experiment, new: Experiment, step: int) -> None:
@@ -166,9 +197,4 @@ def _effects(experiment: Experiment, steps: np.ndarray) -> np.ndarray:
 
 def latest_step(folder: Path) -> int | None:
     """The step of the newest checkpoint in the workdir, readable or not; None if there is none."""
-    with checkpoints.reader(folder / "checkpoints") as manager:
-        return manager.latest_step()
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "experiment.json").read_text())
+    return checkpoints.latest_step(folder / "checkpoints")

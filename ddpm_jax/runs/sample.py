@@ -32,6 +32,7 @@ def sample_to_file(request: SampleRequest, reporter: Reporter | None = None) -> 
     outputs.check_name(out, images=len(run.experiment.data.image_shape) == 3)
     provenance = workdir.provenance(request.workdir, run, **_identity(request, run))
     if not request.overwrite and outputs.holds(out, provenance):
+        outputs.discard_part(out, provenance)
         return f"{out} holds these images already"
     drawn = draws(run, request, labels_of(run, request))
     outputs.write(out, drawn, provenance, request.overwrite, reporter or Reporter())

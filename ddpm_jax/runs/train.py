@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ddpm_jax import figures
-from ddpm_jax.data.dataset import check_example
+from ddpm_jax.data.dataset import check_examples
 from ddpm_jax.experiment import Experiment, Params, init_fn, labels, sample_fn
 from ddpm_jax.runs.checks import check_network
 from ddpm_jax.runs.reporter import Reporter
@@ -113,7 +113,7 @@ def check(experiment: Experiment, execution: Execution | None = None, reporter: 
     check_network(experiment)
     if experiment.data.listing is not None:
         reporter.line(experiment.data.listing(reporter.track).report)
-    check_example(experiment.data, experiment.data.open("train")[0])
+    check_examples(experiment.data, "train")
     if (kept := initial_share(experiment)) > 0.05:
         reporter.line(
             f"after {experiment.num_steps} steps with EMA decay {experiment.ema_decay}, {kept:.0%} of the average "

@@ -1,6 +1,5 @@
 """Comparison of an experiment with the numbers ("figures") that its paper states, without training."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 
 from ddpm_jax.data import flip
 from ddpm_jax.experiment import Experiment, shapes
+from ddpm_jax.system.files import read_json
 
 TOLERANCE = 1e-4
 """Relative tolerance for figures that need no training: it allows for tables in float32."""
@@ -108,7 +108,7 @@ def _measured(what: str, folder: Path | None) -> tuple[float | None, str]:
     figure = MEASURED[what]
     if figure is None or path is None or not path.exists():
         return None, "not measured"
-    whole = [record for record in json.loads(path.read_text()) if _is_whole(record)]
+    whole = [record for record in read_json(path) if _is_whole(record)]
     if not whole:
         return None, "not measured in full: run ddpm-jax evaluate"
     newest = max(whole, key=lambda record: record["step"])

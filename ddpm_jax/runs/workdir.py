@@ -7,6 +7,7 @@ It contains ``experiment.py`` (a copy, with copies of the modules beside it that
 
 import importlib.metadata
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -20,14 +21,14 @@ from jax.sharding import SingleDeviceSharding
 import ddpm_jax
 from ddpm_jax.experiment import Experiment, Run, shapes
 from ddpm_jax.runs import experiment_files
-from ddpm_jax.system.files import write_json
+from ddpm_jax.system.files import read_json, whole_file, write_json
 from ddpm_jax.system.locks import locked
 from ddpm_jax.training import checkpoints, create
 from ddpm_jax.training.digests import digest
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-UNFINISHED = {"experiment.py", ".lock", "__pycache__"}
-"""The files of a workdir whose creation was interrupted, apart from the modules of its experiment."""
+UNFINISHED = re.compile(r"\.lock|__pycache__|(.*\.py|experiment\.json)\.[0-9a-f]{8}\.part")
+"""The names in a workdir whose creation was interrupted, apart from the experiment file and its modules."""
 NAMES = {"checkpoints", "events", "samples", "studies", "profile", "damaged", "experiment", "evaluation"}
 """The names that files and folders of a workdir have, without their endings."""
 
@@ -44,17 +45,19 @@ def prepare(folder: Path, source: Path, knobs: dict[str, Any], **more: Any) -> b
         return False
     check_empty(folder, source)
     folder.mkdir(parents=True, exist_ok=True)
-    for module in experiment_files.modules(source):
-        (shutil.copytree if module.is_dir() else shutil.copyfile)(module, folder / module.name, **_over(module))
-    shutil.copyfile(source, folder / "experiment.py")
+    for original, copy in copies(source, folder).items():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(copy) as part:
+            shutil.copyfile(original, part)
     record = {"experiment": source.name, "knobs": knobs, "versions": _versions(), "commit": _commit()}
     write_json(folder / "experiment.json", record | more)  # last: a folder without it is no workdir yet
     return True
 
 
-def _over(module: Path) -> dict[str, Any]:
-    """The options for copying a package, in place of one that an interrupted copy has left."""
-    return {"dirs_exist_ok": True, "ignore": shutil.ignore_patterns("__pycache__")} if module.is_dir() else {}
+def copies(source: Path, folder: Path) -> dict[Path, Path]:
+    """The copies in the workdir of an experiment file and of the Python files that it imports, by their originals."""
+    files = [file for module in experiment_files.modules(source) for file in experiment_files.python_files(module)]
+    return {file: folder / file.relative_to(source.parent) for file in files} | {source: folder / "experiment.py"}
 
 
 def check_empty(folder: Path, source: Path) -> None:
@@ -65,8 +68,10 @@ def check_empty(folder: Path, source: Path) -> None:
         raise ValueError(f"{source} imports {taken[0]}, a name that a workdir uses itself: rename this module")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--workdir {folder} is a file: choose a folder")
-    present = {path.name for path in folder.iterdir() if path.suffix != ".part"} if folder.exists() else set()
-    if present - UNFINISHED - modules:
+    others = {path.name for path in folder.glob("*") if not UNFINISHED.fullmatch(path.name)}
+    # files of the user may have these names too: only equal ones are left by an interrupted creation
+    equal = all(not copy.exists() or _equal(file, copy) for file, copy in copies(source, folder).items())
+    if others - modules - {"experiment.py"} or not equal:
         raise ValueError(f"--workdir {folder} is not empty and is not a workdir: choose another folder")
 
 
@@ -80,7 +85,7 @@ def held(folder: Path, source: Path) -> Iterator[None]:
         check_empty(folder, source)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".lock"):
-        for left in folder.glob("*.part"):  # by a process that was killed while it wrote
+        for left in folder.glob("experiment.json.*.part"):  # by a process that was killed while it wrote
             left.unlink()
         yield
 
@@ -101,23 +106,17 @@ def refuse(folder: Path, changes: dict[str, tuple[Any, Any]]) -> None:
 def check_program(folder: Path, source: Path) -> None:
     """Raises ValueError if the workdir has another experiment, FileNotFoundError if it is no workdir."""
     check_workdir(folder)
-    pairs = [(source, folder / "experiment.py")]
-    pairs += [(module, folder / module.name) for module in experiment_files.modules(source)]
-    for ours, copy in pairs:
+    for ours, copy in copies(source, folder).items():
         if not _equal(ours, copy):
-            name = json.loads((folder / "experiment.json").read_text())["experiment"]
+            name = read_record(folder)["experiment"] if ours == source else copy.relative_to(folder)
             raise ValueError(
-                f"--workdir {folder} belongs to another experiment, or another version of it: its copy of "
-                f"{name if ours == source else ours.name} differs from {ours}. {ways_out(folder)}"
+                f"--workdir {folder} belongs to another experiment, or another version of it: its copy of {name} "
+                f"differs from {ours}. {ways_out(folder)}"
             )
 
 
 def _equal(ours: Path, copy: Path) -> bool:
-    """Whether two files, or the Python files of two folders, have the same content."""
-    if ours.is_dir() and copy.is_dir():
-        names = {path.relative_to(root) for root in (ours, copy) for path in root.rglob("*.py")}
-        return all(_equal(ours / name, copy / name) for name in names)
-    return ours.is_file() and copy.is_file() and ours.read_bytes() == copy.read_bytes()
+    return copy.is_file() and ours.read_bytes() == copy.read_bytes()
 
 
 def ways_out(folder: Path) -> str:
@@ -143,8 +142,15 @@ def described(changes: dict[str, tuple[Any, Any]]) -> str:
 
 def read_knobs(folder: Path) -> dict[str, Any]:
     """The knobs of the run, as recorded in ``experiment.json``, with lists as tuples."""
-    record = json.loads((folder / "experiment.json").read_text())["knobs"]
-    return {name: _tuples(value) for name, value in record.items()}
+    return {name: _tuples(value) for name, value in read_record(folder)["knobs"].items()}
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The content of ``experiment.json``. Raises ValueError if it is damaged."""
+    record = read_json(folder / "experiment.json")
+    if not isinstance(record, dict) or not {"experiment", "knobs"} <= record.keys():
+        raise ValueError(f"{folder / 'experiment.json'} is damaged: it has no experiment and knobs")
+    return record
 
 
 def knobs_of(experiment_file: Path) -> dict[str, Any]:
@@ -190,7 +196,7 @@ def load(folder: str | Path, weights: str = "ema") -> Run:
         raise ValueError(f"weights must be ema or raw, got {weights!r}")
     folder = Path(folder).expanduser()
     experiment = read(folder)
-    here = SingleDeviceSharding(jax.devices()[0])  # whatever devices it was trained on
+    here = SingleDeviceSharding(jax.local_devices()[0])  # whatever devices it was trained on
     state = jax.eval_shape(lambda params: create(params, experiment.optimizer), shapes(experiment))
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), state)
     with checkpoints.reader(folder / "checkpoints") as manager:
@@ -202,7 +208,7 @@ def load(folder: str | Path, weights: str = "ema") -> Run:
 
 def weights_in(folder: Path, step: int, weights: str) -> str:
     """Whether parameters loaded as `weights` are "ema" or "raw"; a converted run may hold either at step 0."""
-    return weights if step else json.loads((folder / "experiment.json").read_text()).get("weights", weights)
+    return weights if step else read_record(folder).get("weights", weights)
 
 
 def provenance(folder: Path, run: Run, **request: Any) -> dict[str, Any]:
@@ -210,7 +216,7 @@ def provenance(folder: Path, run: Run, **request: Any) -> dict[str, Any]:
 
     The digests of the program and of the parameters are part of it: a name and a step do not determine them.
     """
-    record = json.loads((folder / "experiment.json").read_text())
+    record = read_record(folder)
     return {
         "experiment": record["experiment"],
         "program": experiment_files.digest(folder / "experiment.py"),

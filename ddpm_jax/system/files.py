@@ -1,7 +1,9 @@
 """Files and folders that are written as a whole or not at all."""
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -36,7 +38,7 @@ def whole_file(target: Path) -> Iterator[Path]:
         yield part
         _to_disk(part)
         os.replace(part, target)
-        _to_disk(target.parent)
+        _names_to_disk(target.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -50,9 +52,9 @@ def check_writable(target: Path) -> None:
 
 
 def _is_device(path: Path) -> bool:
-    # /dev/stdout may be a regular file, which the shell holds open: a file renamed to it would replace what it wrote
-    in_system = path.absolute().parts[1:2] in (("dev",), ("proc",))
-    return in_system or (path.exists() and not path.is_file())
+    # standard output may be a regular file that the shell holds open: a file renamed to it would replace its content
+    opened = re.match(r"/dev/(stdout|stderr|fd/\d+)$|/proc/(self|\d+)/fd/\d+$", str(path.absolute()))
+    return opened is not None or (path.exists() and not path.is_file())
 
 
 def _to_disk(path: Path) -> None:
@@ -63,9 +65,18 @@ def _to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+def _names_to_disk(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # some file systems cannot, and the file itself is on the disk already
+        _to_disk(folder)
+
+
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A new folder to fill, renamed to `target` after the block; an exception leaves `target` as it was."""
+    """A new folder to fill, renamed to `target` after the block; an exception leaves `target` as it was.
+
+    If `target` is a link to a folder, that folder is replaced, and the link stays.
+    """
+    target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
     part.mkdir()
@@ -78,14 +89,23 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 def put_folder(part: Path, target: Path) -> None:
     """Renames the folder `part` to `target`; a folder with this name is removed once the new one has its name."""
-    for path in (*part.rglob("*"), part):
-        _to_disk(path)
+    target = target.resolve()
+    for path in part.rglob("*"):
+        (_names_to_disk if path.is_dir() else _to_disk)(path)
     old = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.old")
     if target.exists():
         target.rename(old)
     part.rename(target)
-    _to_disk(target.parent)
+    _names_to_disk(target.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises ValueError naming the file if it is no JSON, OSError if it cannot be read."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, it cannot be read as JSON: {error}") from None
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -20,7 +20,9 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             file.seek(0)
-            raise ValueError(f"{path.parent} is in use by {file.read().strip() or 'another process'}") from None
+            owner = file.read().strip() or "another process"
+            message = f"{path.parent} is in use by {owner}: wait for it, end it, or choose another name"
+            raise ValueError(message) from None
         except OSError:  # such as a folder of cloud storage
             pass
         file.truncate(0)

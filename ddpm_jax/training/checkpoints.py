@@ -17,7 +17,7 @@ from ddpm_jax.training import distributed
 from ddpm_jax.training.digests import digest, digests
 from ddpm_jax.training.state import EMA, TrainState
 
-__all__ = ["digest", "manager", "reader", "restore", "restore_parameters", "save"]
+__all__ = ["digest", "latest_step", "manager", "reader", "restore", "restore_parameters", "save"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,12 @@ def reader(folder: Path) -> ocp.CheckpointManager:
     """A read-only manager of the checkpoints in `folder`; a folder that does not exist has no checkpoints."""
     options = ocp.CheckpointManagerOptions(read_only=True, create=False)
     return ocp.CheckpointManager(folder.absolute(), options=options)
+
+
+def latest_step(folder: Path) -> int | None:
+    """The step of the newest checkpoint in `folder`, readable or not; None if there is none. One process may ask."""
+    steps = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
+    return max(steps, default=None)
 
 
 def save(checkpoints: ocp.CheckpointManager, state: TrainState) -> None:

@@ -26,6 +26,8 @@ def command_raising(monkeypatch, error: BaseException) -> None:
         (FileNotFoundError("runs/x is not a workdir"), 2, "runs/x is not a workdir"),
         (Diverged("the loss is nan at step 7"), 1, "the loss is nan at step 7"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), 1, "a smaller --batch-size"),
+        (OSError(5, "Input/output error"), 1, "Input/output error"),
+        (PermissionError(13, "Permission denied"), 2, "Permission denied"),
         (MemoryError(), 1, "a smaller --batch-size"),
         (OSError(28, "No space left on device"), 1, "checkpoints saved before are kept"),
         (KeyboardInterrupt(), 130, "interrupted"),

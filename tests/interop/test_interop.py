@@ -144,9 +144,12 @@ def test_a_class_that_nothing_tells_is_not_made_up(tmp_path, capsys):
     load(folder)
     label = ddpm_jax.load(tmp_path / "run").params["time"]["label"]["embedding"]
     assert label.shape[0] == 6 and not label[5].any() and label[4].any()  # "no label" adds nothing
-    options = ["--weights", "raw", "--folder-of-images", "pictures"]
-    assert main(["convert", str(folder), str(tmp_path / "other"), *options]) == 2
-    assert "a folder has none" in capsys.readouterr().err
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / "unsorted.png")
+    options = ["--weights", "raw", "--folder-of-images", str(tmp_path / "pictures"), "--test-percent", "100"]
+    assert main(["convert", str(folder), str(tmp_path / "other"), *options]) == 0
+    assert main(["evaluate", str(tmp_path / "other")]) == 2
+    assert "each picture must be in the subfolder of its class" in capsys.readouterr().err
 
 
 def test_averages_that_diffusers_trained_are_known_as_such(tmp_path):
@@ -261,7 +264,7 @@ def test_questions_that_only_the_user_can_answer(finished, tmp_path, capsys):
 def test_a_network_that_diffusers_does_not_have_is_refused(finished, tmp_path, capsys, monkeypatch, network, message):
     run = ddpm_jax.load(finished)
     other = run._replace(experiment=dataclasses.replace(run.experiment, network=network))
-    monkeypatch.setattr(workdir, "load", lambda folder: other)
+    monkeypatch.setattr(workdir, "load", lambda folder, weights: other)
     assert main(["convert", str(finished), str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
 

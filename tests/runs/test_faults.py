@@ -24,7 +24,7 @@ from ddpm_jax.diffusion.losses.reductions import diffuse
 from ddpm_jax.experiment import Every
 from ddpm_jax.runs import experiment_files
 from ddpm_jax.runs import train as training
-from ddpm_jax.training import Log, StopRequest, checkpoints, create, sharding
+from ddpm_jax.training import Diverged, Log, StopRequest, checkpoints, create, sharding
 
 TINY = Path(__file__).parents[1] / "experiments" / "tiny.py"
 
@@ -131,7 +131,7 @@ def test_a_gradient_that_is_no_number_is_never_saved(tmp_path):
     every = Every(log=0, sample=0, save=1)
     roll = experiment_files.read(experiment_files.find("sohl_dickstein_2015/swiss_roll"))(num_steps=1)
     experiment = dataclasses.replace(roll, gradient=broken, every=every)
-    with pytest.raises(ValueError, match=r"gradient is nan at step 1: no checkpoint was saved yet") as raised:
+    with pytest.raises(Diverged, match=r"gradient is nan at step 1: no checkpoint was saved yet") as raised:
         training.train(experiment, tmp_path, StopRequest())
     assert "\n" not in str(raised.value)
     with checkpoints.reader(tmp_path / "checkpoints") as manager:
@@ -205,7 +205,7 @@ def test_a_full_disk_loses_nothing_that_was_saved(tmp_path):
     with disk(folder, "2500k"):
         process = run(folder / "run", "--num-steps", "60")
         _, errors = process.communicate()
-        assert process.returncode == 2
+        assert process.returncode == 1
         (line,) = errors.strip().splitlines()
         assert "no space left on device" in line
         good = ddpm_jax.load(folder / "run").step
@@ -229,7 +229,7 @@ def test_a_read_only_folder_is_told(tmp_path):
         subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
         process = run(folder / "run")
         _, errors = process.communicate()
-        assert process.returncode == 2
+        assert process.returncode == 1
         (line,) = errors.strip().splitlines()
         assert "read-only" in line.lower()
         assert ddpm_jax.load(folder / "run").step >= 6

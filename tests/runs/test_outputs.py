@@ -108,6 +108,15 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path, name):
     assert peak(160) < peak(16) + 64 * 64 * 3 * 8  # the 144 images more take 72 times that
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_kill_after_the_end_has_left_is_removed(tmp_path, name):
+    put(tmp_path / name, draws())
+    part = outputs._part(tmp_path / name, PROVENANCE)
+    part.mkdir()
+    outputs.discard_part(tmp_path / name, PROVENANCE)
+    assert os.listdir(tmp_path) == [name]
+
+
 def test_two_processes_do_not_draw_the_same_output(tmp_path):
     with pytest.raises(Killed):
         put(tmp_path / "folder", draws(1, []))

@@ -85,7 +85,7 @@ def test_parameters_split_over_processes_are_those_of_one(tmp_path):
     """Wide enough that fsdp splits some of them."""
     run, whole = tmp_path / "run", tmp_path / "whole"
     assert ended(start(run, 2, "--width", "48", "--mesh", "data=2,fsdp=2"), 240) == [0, 0], printed(run, 2)
-    shared = re.search(r"([\d,]+) of them split over fsdp", printed(run, 1))
+    shared = re.search(r"([\d,]+) of them sharded over fsdp", printed(run, 1))
     assert shared and int(shared[1].replace(",", "")) > 100_000
     assert ended(start(whole, 1, "--width", "48"), 240) == [0]
     close(whole, run)
@@ -106,7 +106,7 @@ def test_a_preemption_notice_to_one_stops_all_at_the_same_step(tmp_path, which):
     started = start(run, 2, "--num-steps", "100000", "--save-every", "100000")
     until_step(run, 10, started)
     started[which].send_signal(signal.SIGTERM)
-    assert ended(started, 60) == [0, 0], printed(run, 2)
+    assert ended(started, 60) == [143, 143], printed(run, 2)
     lines = [line for line in printed(run, 2).splitlines() if line.startswith("stopped and saved at step")]
     assert len(lines) == 2 and lines[0] == lines[1]
     assert lines[0].split()[5] == str(ddpm_jax.load(run).step)
@@ -126,6 +126,19 @@ def test_a_damaged_checkpoint_costs_two_processes_the_steps_since_the_one_before
 
 
 @pytest.mark.slow
+def test_processes_start_from_another_run_change_its_periods_and_are_refused_together(finished, tmp_path):
+    run, options = tmp_path / "run", ("--from", str(finished), "--num-steps", "1")
+    assert ended(start(run, 2, *options), 240) == [0, 0], printed(run, 2)
+    leaves = [jax.tree.leaves(params) for params in (ddpm_jax.load(finished).params, ddpm_jax.load(run, "raw").params)]
+    moved = max(float(np.abs(a - b).max()) for a, b in zip(*leaves, strict=True))
+    assert 0 < moved < 2.01e-3  # the first step of Adam moves a parameter by the learning rate at most
+    assert ended(start(run, 2, "--num-steps", "3", "--save-every", "2"), 240) == [0, 0], printed(run, 2)
+    assert ddpm_jax.load(run).step == 3
+    assert ended(start(run, 2, "--num-steps", "3", "--dropout", "0.3"), 240) == [2, 2], printed(run, 2)
+    assert "--dropout 0.1, not 0.3" in printed(run, 1) and "process 0 cannot use" in printed(run, 2)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1])
 def test_where_one_is_killed_the_other_ends_and_the_restart_goes_on(tmp_path, which):
     run = tmp_path / "run"
@@ -141,4 +154,4 @@ def test_where_one_is_killed_the_other_ends_and_the_restart_goes_on(tmp_path, wh
     until_step(run, 60, again)
     assert "resuming" in printed(run, 1) and "step 2/" not in printed(run, 1)
     again[0].send_signal(signal.SIGTERM)
-    assert ended(again, 60) == [0, 0]
+    assert ended(again, 60) == [143, 143]

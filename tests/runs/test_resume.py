@@ -102,7 +102,29 @@ def test_data_may_change_before_the_first_checkpoint(tmp_path):
     first, now = ({"digest": name, "found": f"{name} pictures"} for name in ("9", "8"))
     workdir.prepare(tmp_path, TINY, {}, data=first)
     resume.check_data(tmp_path, now, changed=False)
-    assert json.loads((tmp_path / "experiment.json").read_text())["data"] == now
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    resume.check_data(tmp_path, first, changed=False)
+    with pytest.raises(ValueError, match=r"then: 9 pictures; now: 8 pictures.*--data-changed"):
+        resume.check_data(tmp_path, now, changed=False)
+    resume.check_data(tmp_path, now, changed=True)
+    resume.adopt(tmp_path, {}, {}, now, Reporter())
+    record = workdir.read_record(tmp_path)
+    assert record["data"] == now and record["changes"] == [{"step": 4, "data": first}]
+
+
+def test_a_command_that_is_refused_records_nothing(run, capsys):
+    """Neither the changed data, nor the knob that may change."""
+    record = json.loads((run / "experiment.json").read_text())
+    record["data"] = {"digest": "0" * 64, "found": "9 pictures"}
+    (run / "experiment.json").write_text(json.dumps(record))
+    before = (run / "experiment.json").read_bytes()
+    fails(capsys, "train", str(TINY), "--workdir", str(run), "--data-changed", "--save-every", "2", "--dropout", "0.3")
+    assert (run / "experiment.json").read_bytes() == before
+
+
+def test_weights_apply_to_the_run_to_start_from(tmp_path, capsys):
+    message = fails(capsys, "train", str(TINY), "--workdir", str(tmp_path / "new"), "--weights", "raw")
+    assert "--weights raw: applies with --from" in message and not (tmp_path / "new").exists()
 
 
 def test_data_are_identified_by_their_listing_or_by_their_examples():

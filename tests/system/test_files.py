@@ -4,11 +4,13 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
-from ddpm_jax.system.files import put_folder, whole_file, whole_folder, write_json
+from ddpm_jax.system.files import put_folder, read_json, whole_file, whole_folder, write_json
 
 
 def test_an_exception_leaves_the_old_content_and_no_other_file(tmp_path):
@@ -63,6 +65,22 @@ def test_standard_output_is_written_through(tmp_path, redirected):
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_a_regular_file_in_memory_is_replaced():
+    """/dev/shm holds files, not devices."""
+    if not os.access("/dev/shm", os.W_OK):
+        pytest.skip("there is no /dev/shm")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        for number in (1, 2):
+            write_json(Path(folder) / "a.json", number)
+        assert read_json(Path(folder) / "a.json") == 2
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(ValueError, match=r"a\.json is damaged"):
+        read_json(tmp_path / "a.json")
+
+
 def test_two_writers_at_once_leave_the_content_of_one(tmp_path):
     with whole_file(tmp_path / "file") as one, whole_file(tmp_path / "file") as other:
         one.write_text("one")
@@ -85,6 +103,16 @@ def test_a_folder_replaces_another_as_a_whole(tmp_path):
         (part / "c").touch()
         raise RuntimeError
     assert os.listdir(target) == ["b"] and os.listdir(tmp_path) == ["folder"]
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for name in ("a", "b"):
+        with whole_folder(tmp_path / "link") as part:
+            (part / name).touch()
+    assert (tmp_path / "link").is_symlink() and os.listdir(tmp_path / "real") == ["b"]
+    assert sorted(os.listdir(tmp_path)) == ["link", "real"]
 
 
 def test_a_folder_that_was_filled_before_gets_its_name(tmp_path):

@@ -34,12 +34,13 @@ def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path):
 
 def test_a_process_may_wait(tmp_path):
     process = hold(tmp_path / ".lock")
+    script = HOLD.replace("with locked", "print('waits', flush=True)\nwith locked").replace("])):", "]), wait=True):")
     waiting = subprocess.Popen(
-        [sys.executable, "-c", HOLD.replace("])):", "]), wait=True):"), str(tmp_path / ".lock")],
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", script, str(tmp_path / ".lock")], stdout=subprocess.PIPE, text=True
     )
+    assert waiting.stdout is not None and waiting.stdout.readline() == "waits\n"
     time.sleep(0.2)
+    assert waiting.poll() is None
     process.kill()
-    assert waiting.stdout is not None and waiting.stdout.readline() == "held\n"
+    assert waiting.stdout.readline() == "held\n"
     waiting.kill()
