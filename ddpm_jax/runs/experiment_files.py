@@ -143,7 +143,7 @@ def python_files(module: Path) -> list[Path]:
 
 def _imported(path: Path) -> set[str]:
     """The first parts of the names that the file imports, without Python's own and this library."""
-    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"ddpm_jax"}
