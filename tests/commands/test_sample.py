@@ -45,6 +45,31 @@ def test_a_folder_of_pictures(finished, tmp_path):
     assert Image.open(pictures[0]).size == (8, 8)
 
 
+LEARNED = """
+import dataclasses
+from pathlib import Path, PosixPath
+from ddpm_jax.diffusion import parameterizations
+from ddpm_jax.networks import UNet
+from ddpm_jax.runs import experiment_files
+
+def experiment(*, num_steps: int = 1):
+    tiny = experiment_files.read({tiny!r})(num_steps=num_steps)
+    learned = parameterizations.learned(tiny.process, tiny.parameterization)
+    return dataclasses.replace(tiny, parameterization=learned, network=tiny.network.clone(out_channels=2))
+"""
+
+
+def test_a_learned_variance_is_sampled_in_all_steps_or_by_ddim(tmp_path, capsys):
+    file, run = tmp_path / "learned.py", tmp_path / "run"
+    file.write_text(LEARNED.format(tiny=Path(__file__).parents[1] / "experiments" / "tiny.py"))
+    assert main(["train", str(file), "--workdir", str(run)]) == 0
+    out = tmp_path / "strides.png"
+    message = fails(capsys, "sample", str(run), "--num", "1", "--steps", "10", "--out", str(out))
+    assert "--steps 10" in message and "take all 50 steps, or choose --sampler ddim" in message
+    assert not out.exists() and not list(run.glob("samples/*steps10*"))
+    assert sample(run, "--num", "1", "--steps", "10", "--sampler", "ddim", "--out", str(out)) == 0
+
+
 @pytest.mark.parametrize(
     "name, message", [("mine", "other things"), ("mine.png", "is a folder"), ("empty.npz", "exists")]
 )
