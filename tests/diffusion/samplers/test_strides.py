@@ -74,7 +74,7 @@ def test_the_two_fixed_variances_bound_that_of_other_data(x64):
     small, large = (
         spreads(parameterizations.eps(made, variance), network, data) for variance in (fixed_small, fixed_large)
     )
-    assert np.all((0.5 < small) & (small < 1) & (1 < large) & (large < 1.5))
+    assert np.all((small > 0.5) & (small < 1) & (large > 1) & (large < 1.5))
 
 
 @pytest.mark.parametrize("kind", ["shrinking", "shifted"])
@@ -104,7 +104,7 @@ def test_the_kernels_of_2015_lie_between_the_truth_and_the_large_variance(kind, 
 
     found = spreads(parameterization, network, data)
     large = spreads(parameterizations.eps(made, fixed_large), best_eps(made.schedule, data), data)
-    assert np.all((1 - 1e-3 < found) & (found < large + 1e-3))
+    assert np.all((found > 1 - 1e-3) & (found < large + 1e-3))
 
 
 def test_bits_that_are_independent_are_exact_at_any_stride(x64):
