@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key, Num
 
@@ -105,7 +106,7 @@ def check_times(sampler: Sampler, times: Num[ArrayLike, " visits"]) -> None:
 
     Does nothing for traced times, whose values are unknown.
     """
-    if not sampler.single_steps or isinstance(times, jax.core.Tracer):
+    if not sampler.single_steps or isinstance(times, Tracer):
         return
     values = np.asarray(times)
     drops = values[:-1] - values[1:]
