@@ -45,7 +45,8 @@ def experiment(
         learning_rate: Highest learning rate of Adam.
         ema_decay: Decay of the moving average of the parameters, which is used for sampling.
         dropout: Dropout rate in the residual blocks.
-        dtype: Type in which the network computes. Parameters, loss and sampling are always float32.
+        dtype: Type in which the network computes, up to its last block. The last normalization and convolution,
+            parameters, loss and sampling are always float32.
         seed: Seed of the parameters, the order of the data and the noise.
         log_every: Number of steps between rows of metrics.jsonl.
         sample_every: Number of steps between grids of samples.

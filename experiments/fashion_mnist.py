@@ -46,7 +46,8 @@ def experiment(
         ema_decay: Decay of the moving average of the parameters, which is used for sampling. The decay starts lower
             and rises to this value.
         dropout: Dropout rate in the residual blocks.
-        dtype: Type in which the network computes. Parameters, loss and sampling are always float32.
+        dtype: Type in which the network computes, up to its last block. The last normalization and convolution,
+            parameters, loss and sampling are always float32.
         remat: Recompute the blocks in the backward pass: less memory, a third more time.
         seed: Seed of the parameters, the order of the data and the noise.
         log_every: Number of steps between rows of metrics.jsonl.

@@ -126,6 +126,16 @@ def test_eta_is_of_the_samplers_that_have_one():
         sample_fn(experiment(), eta=2.0)
 
 
+def test_a_learned_variance_takes_all_steps_or_ddim():
+    """Refused where the sampler is made, before anything is drawn."""
+    made = experiment(parameterization=parameterizations.learned(PROCESS, parameterizations.eps(PROCESS)))
+    for strided in (lambda: sample_fn(made, steps=5), lambda: Run(made, {}, 0).sampler(steps=5, sampler="ancestral")):
+        with pytest.raises(ValueError, match=r"--steps 5: .* take all 20 steps, or choose --sampler ddim"):
+            strided()
+    for allowed in ({}, {"steps": 20}, {"steps": 5, "eta": 0.0}, {"steps": 5, "sampler": samplers.ddim}):
+        sample_fn(made, **allowed)
+
+
 def test_weights_and_tables_are_arguments_of_a_sampler_not_constants_in_it():
     """At the size of the digits: the program has no constant of 1 kB, also inside another jitted function."""
     made = experiment_files.read(experiment_files.find("digits"))()

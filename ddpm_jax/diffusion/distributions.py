@@ -86,9 +86,14 @@ class Bernoulli(NamedTuple):
         return -(xlogy(self.one, self.one) + xlogy(self.zero, self.zero))
 
     def tilt(self, gradient: Float[Array, "..."]) -> "Bernoulli":
-        """The normalized product with ``exp(gradient * x)``: `gradient` is added to the log odds of a one."""
+        """The normalized product with ``exp(gradient * x)``: `gradient` is added to the log odds of a one.
+
+        A bit that is certain stays so.
+        """
         one, zero = self.one * jax.nn.sigmoid(gradient), self.zero * jax.nn.sigmoid(-gradient)
-        return Bernoulli(one / (one + zero), zero / (one + zero))
+        certain = (self.one == 0) | (self.zero == 0)  # where the sum may underflow to 0
+        total = jnp.where(certain, 1.0, one + zero)
+        return Bernoulli(jnp.where(certain, self.one, one / total), jnp.where(certain, self.zero, zero / total))
 
 
 def _weighted_log_ratio(p: Array, q: Array) -> Array:

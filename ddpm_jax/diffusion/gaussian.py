@@ -129,7 +129,12 @@ class Discretized(NamedTuple):
 
 
 def discretized(levels: int = 256, interval: Callable[[Array, Array], Array] = erf_interval) -> Discretized:
-    """The log-likelihood of data that take `levels` values, such as 256 for uint8 images: see `Discretized`."""
+    """The log-likelihood of data that take `levels` values, such as 256 for uint8 images: see `Discretized`.
+
+    Raises ValueError for fewer than 2 levels.
+    """
+    if levels < 2:
+        raise ValueError(f"levels must be at least 2, got {levels}")
     return Discretized(levels, interval)
 
 

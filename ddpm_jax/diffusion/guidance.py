@@ -38,15 +38,16 @@ def multiplied(kernel: Kernel, factor: Callable[[ArrayLike], Normal]) -> Kernel:
 
         1 / variance = 1 / variance_p + 1 / variance_r,    mean / variance = mean_p / variance_p + mean_r / variance_r
 
-    A factor of infinite variance does not change the kernel, and no factor changes a kernel of variance 0. The warning
-    of `tilted` holds here too.
+    A factor of infinite variance does not change the kernel, and no factor changes a kernel of variance 0, not even one
+    of variance 0. The warning of `tilted` holds here too.
     """
 
     def product(x_t, t, s):
         dist: Any = kernel(x_t, t, s)
         r = factor(s)
         # the weights of the two means; neither divides by a variance of the kernel, which may be 0
-        kept, moved = 1 / (1 + dist.variance / r.variance), dist.variance / (dist.variance + r.variance)
+        other = jnp.where(dist.variance + r.variance == 0, 1.0, r.variance)
+        kept, moved = 1 / (1 + dist.variance / other), dist.variance / (dist.variance + other)
         return Normal(kept * dist.mean + moved * r.mean, kept * dist.variance)
 
     return product
@@ -57,7 +58,12 @@ def annealed(r: Normal, num_steps: int) -> Callable[[ArrayLike], Normal]:
 
     `num_steps` is T. Multiplies the variance of `r` by T / (T - s). The result is the `factor` of `multiplied`.
     """
-    return lambda s: r._replace(variance=r.variance * num_steps / (num_steps - jnp.asarray(s, jnp.float32)))
+
+    def factor(s):
+        share = (num_steps - jnp.asarray(s, jnp.float32)) / num_steps
+        return r._replace(variance=jnp.where(share == 0, jnp.inf, r.variance / share))
+
+    return factor
 
 
 def inpaint(

@@ -145,8 +145,8 @@ def from_betas(
     values = np.asarray(betas, np.float64)
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"betas must be a non-empty vector, got an array of shape {values.shape}")
-    if (outside := values[~((values > 0) & (values <= 1))]).size:
-        raise ValueError(f"betas must lie in (0, 1], got {outside}")
+    if (outside := np.flatnonzero(~((values > 0) & (values <= 1)))).size:
+        raise ValueError(f"betas must lie in (0, 1], got {values[outside[0]]:g} at t = {outside[0] + 1}")
     with np.errstate(divide="ignore"):  # beta_T = 1 is allowed: its logarithm is -inf
         log_alpha_bar = np.concatenate([[0.0], np.cumsum(np.log1p(-values))])
     if (lost := np.flatnonzero(np.exp(log_alpha_bar[:-1]) < np.finfo(dtype).tiny)).size:
@@ -164,12 +164,23 @@ def from_traced_betas(betas: Float[Array, " T"]) -> Schedule:
     return Schedule(jnp.exp(log_alpha_bar), lost, log_alpha_bar, jnp.zeros_like(log_alpha_bar))
 
 
+def _evenly(start: float, stop: float, num_steps: int) -> np.ndarray:
+    """``num_steps`` numbers evenly spaced from start to stop. Raises ValueError for fewer than one."""
+    _check_num_steps(num_steps)
+    return np.linspace(start, stop, num_steps)
+
+
+def _check_num_steps(num_steps: int) -> None:
+    if num_steps < 1:
+        raise ValueError(f"timesteps must be at least 1, got {num_steps}")
+
+
 def linear(num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02, dtype: DTypeLike = np.float32) -> Schedule:
     """Betas evenly spaced from beta_1 to beta_T (Ho et al. 2020, Section 4, with T = 1000).
 
     `num_steps` is T. The default betas are for T = 1000; for another T see `linear_scaled`.
     """
-    return from_betas(np.linspace(beta_1, beta_T, num_steps), dtype, "linear", beta_1=beta_1, beta_T=beta_T)
+    return from_betas(_evenly(beta_1, beta_T, num_steps), dtype, "linear", beta_1=beta_1, beta_T=beta_T)
 
 
 def linear_scaled(num_steps: int, dtype: DTypeLike = np.float32) -> Schedule:
@@ -184,14 +195,19 @@ def linear_scaled(num_steps: int, dtype: DTypeLike = np.float32) -> Schedule:
 
 
 def quadratic(num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02, dtype: DTypeLike = np.float32) -> Schedule:
-    """Betas whose square roots are evenly spaced (Ho et al. 2020, released code)."""
-    betas = np.linspace(beta_1**0.5, beta_T**0.5, num_steps) ** 2
+    """Betas whose square roots are evenly spaced (Ho et al. 2020, released code).
+
+    Raises ValueError if beta_1 or beta_T is negative.
+    """
+    if min(beta_1, beta_T) < 0:
+        raise ValueError(f"beta_1 and beta_T must be positive, got {beta_1:g} and {beta_T:g}")
+    betas = _evenly(beta_1**0.5, beta_T**0.5, num_steps) ** 2
     return from_betas(betas, dtype, "quadratic", beta_1=beta_1, beta_T=beta_T)
 
 
 def constant(num_steps: int, beta: float = 0.02, dtype: DTypeLike = np.float32) -> Schedule:
     """The same beta at each step (Ho et al. 2020, released code)."""
-    return from_betas(np.full(num_steps, beta), dtype, "constant", beta=beta)
+    return from_betas(_evenly(beta, beta, num_steps), dtype, "constant", beta=beta)
 
 
 def warmup(
@@ -199,9 +215,11 @@ def warmup(
 ) -> Schedule:
     """Betas that rise evenly from beta_1 to beta_T over the first `fraction` of the steps, and stay at beta_T.
 
-    Ho et al. 2020, released code.
+    Ho et al. 2020, released code. Raises ValueError for a fraction outside [0, 1].
     """
-    betas = np.full(num_steps, beta_T)
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction must lie in [0, 1], got {fraction}")
+    betas = _evenly(beta_T, beta_T, num_steps)
     rising = int(num_steps * fraction)
     betas[:rising] = np.linspace(beta_1, beta_T, rising)
     return from_betas(betas, dtype, "warmup", fraction=fraction, beta_1=beta_1, beta_T=beta_T)
@@ -213,8 +231,7 @@ def steady(num_steps: int, dtype: DTypeLike = np.float32) -> Schedule:
     The released code of Ho et al. 2020 calls it "jsd". alpha_bar_T is 0, so x_0 cannot be computed from x_T and eps.
     Raises ValueError for T < 1.
     """
-    if num_steps < 1:
-        raise ValueError(f"timesteps must be at least 1, got {num_steps}")
+    _check_num_steps(num_steps)
     left = np.arange(num_steps, -1, -1) / num_steps
     with np.errstate(divide="ignore"):
         return _tables(np.log(left), dtype, "steady", {}, (left, np.arange(num_steps + 1) / num_steps))
@@ -225,6 +242,7 @@ def cosine(num_steps: int, offset: float = 0.008, max_beta: float = 0.999, dtype
 
     alpha_bar_t = f(t) / f(0),    f(t) = cos^2((t / T + offset) / (1 + offset) * pi / 2)
     """
+    _check_num_steps(num_steps)
     angle = (np.arange(num_steps + 1) / num_steps + offset) / (1 + offset) * np.pi / 2
     alpha_bar = np.cos(angle) ** 2
     betas = np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], max_beta)
@@ -236,7 +254,7 @@ def sigmoid(num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02, dtype: D
 
     beta_t = beta_1 + (beta_T - beta_1) sigmoid(z_t),    z_t evenly spaced from -6 to 6
     """
-    betas = beta_1 + (beta_T - beta_1) / (1 + np.exp(-np.linspace(-6, 6, num_steps)))
+    betas = beta_1 + (beta_T - beta_1) / (1 + np.exp(-_evenly(-6.0, 6.0, num_steps)))
     return from_betas(betas, dtype, "sigmoid", beta_1=beta_1, beta_T=beta_T)
 
 

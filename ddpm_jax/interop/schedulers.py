@@ -27,12 +27,12 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "timestep_values": (None,),
 }
 """Entries for which only these values are supported."""
-IGNORED = {"dynamic_thresholding_ratio", "sample_max_value", "timestep_spacing", "steps_offset", "tensor_format"}
-"""Entries without effect here.
-
-timestep_spacing and steps_offset choose the times of a shorter walk, which our samplers take as an argument; the others
-have an effect only with values that `FIXED` excludes.
-"""
+TIMES = {"timestep_spacing", "steps_offset"}
+"""Entries that choose the times of fewer than T steps. Our samplers take the times as an argument: see `ignored`."""
+IGNORED = {"dynamic_thresholding_ratio", "sample_max_value", "tensor_format"}
+"""Entries without effect, since they matter only with values that `FIXED` excludes."""
+SPACING = "trailing"
+"""diffusers' name of the spacing `samplers.even`, such as the indices 999, 979, .. 19 for 50 of 1000 steps."""
 
 SCHEDULES = {"linear": "linear", "scaled_linear": "quadratic", "squaredcos_cap_v2": "cosine", "sigmoid": "sigmoid"}
 """diffusers' names of noise schedules, and ours."""
@@ -52,7 +52,7 @@ def to_knobs(config: dict[str, Any]) -> dict[str, Any]:
     scheduler = config.get("_class_name", "DDPMScheduler")
     if scheduler not in SAMPLERS:
         raise ValueError(f"{CONFIG}: {scheduler} is not supported: save the model with its DDPMScheduler")
-    configs.check_known(CONFIG, config, {*ENTRIES, *FIXED, *IGNORED})
+    configs.check_known(CONFIG, config, {*ENTRIES, *FIXED, *IGNORED, *TIMES})
     configs.check_fixed(CONFIG, config, FIXED)
     values = configs.read(CONFIG, config, ENTRIES)
     choices = {"beta_schedule": SCHEDULES, "variance_type": VARIANCES, "prediction_type": PREDICTIONS}
@@ -69,6 +69,18 @@ def to_knobs(config: dict[str, Any]) -> dict[str, Any]:
         "sampler": SAMPLERS[scheduler],
         "clip": float(values["clip_sample_range"]) if values["clip_sample"] else None,
     }
+
+
+def ignored(config: dict[str, Any]) -> str:
+    """The entries of a scheduler config that choose other times for fewer than T steps than ours; empty if none do.
+
+    The default of diffusers is "leading", with the indices 980, 960, .. 0 for 50 of 1000 steps. steps_offset is added
+    to these only.
+    """
+    spacing, offset = config.get("timestep_spacing", "leading"), config.get("steps_offset", 0)
+    if spacing == SPACING:
+        return ""
+    return f"timestep_spacing {spacing}" + (f" with steps_offset {offset}" if offset and spacing == "leading" else "")
 
 
 def _with_current_names(config: dict[str, Any]) -> dict[str, Any]:
@@ -95,5 +107,6 @@ def to_config(knobs: dict[str, Any]) -> dict[str, Any]:
         "clip_sample": knobs["clip"] is not None,
         "clip_sample_range": 1.0 if knobs["clip"] is None else knobs["clip"],
         "prediction_type": {ours: theirs for theirs, ours in PREDICTIONS.items()}[knobs["prediction"]],
+        "timestep_spacing": SPACING,
         "thresholding": False,
     }

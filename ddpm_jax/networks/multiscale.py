@@ -16,11 +16,12 @@ def temporal_basis(
         bump_j(index) ~ exp(-((count - 1) position - j)^2 / (2 width^2)),    j = 0 .. count - 1
         position = index / (num_steps - 1),    with `log_time`: log(index + 1) / log(num_steps)
 
-    `num_steps` is T; both it and `count` must be at least 2. The centres are evenly spaced from index 0 to T - 1, in
+    `num_steps` is T, and `count` must be at least 2. The centres are evenly spaced from index 0 to T - 1, in
     time or in its logarithm; the index may be real. `width` is the standard deviation in units of the spacing: 1 in the
     paper, 1/2 in the released code.
     """
-    position = jnp.log1p(index) / jnp.log(num_steps) if log_time else index / (num_steps - 1)
+    last = max(num_steps, 2)  # of a single step the index is 0, and so is its position
+    position = jnp.log1p(index) / jnp.log(last) if log_time else index / (last - 1)
     distance = position[:, None] * (count - 1) - jnp.arange(count)[None]
     return jax.nn.softmax(-0.5 * jnp.square(distance / width))
 
@@ -88,8 +89,8 @@ class MultiScale(nn.Module):
     twice the channels of x, z_mu and then z_Sigma: see ``parameterizations.shrinking`` and ``shifted``. The index
     enters only through the bumps, and may be real. The paper gives no layer widths: the defaults are those of the
     released code, in which all activations are leaky rectifiers of slope 0.05 and the convolutions have a bias per
-    pixel. Raises ValueError for `upper_layers` below 1, `basis` below 2, or a convolutional pathway with `scales` below
-    1.
+    pixel. Raises ValueError for `upper_layers` below 1, `basis` below 2, a convolutional pathway with `scales` below 1,
+    or no pathway at all.
 
     Ten bumps over T = 1000 steps cannot follow the steps near the data, where the output changes like 1 / t: on a pixel
     whose value is known, outputs linear in x_t reach at most K = 1.6 bits, with 100 bumps 2.8, with ten in `log_time`
@@ -130,6 +131,8 @@ class MultiScale(nn.Module):
             )
         if self.conv_layers and self.scales < 1:
             raise ValueError(f"scales must be at least 1, got {self.scales}")
+        if not (self.conv_layers or self.dense_layers or self.pixel_input):
+            raise ValueError("no pathway: conv_layers or dense_layers must be above 0, or pixel_input true")
         pathways = ((self._conv, self.conv_layers), (self._dense, self.dense_layers))
         outputs = [pathway(x) for pathway, layers in pathways if layers] + [x] * self.pixel_input
         h = jnp.concatenate([output / output.shape[-1] ** 0.5 for output in outputs], axis=-1)

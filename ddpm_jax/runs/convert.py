@@ -50,7 +50,9 @@ def from_diffusers(request: ConvertRequest) -> str:
         workdir.prepare(part, path, knobs, weights=weights, converted=str(request.source.absolute()))
         with checkpoints.manager(part / "checkpoints") as manager:
             checkpoints.save(manager, create(params, experiment.optimizer))
-    return f"{request.target} holds the run with {weights} weights; ddpm-jax sample {request.target} draws images"
+    line = f"{request.target} holds the run with {weights} weights; ddpm-jax sample {request.target} draws images"
+    ignored, spaced = schedulers.ignored(content.scheduler), schedulers.SPACING
+    return line + (f"; with --steps, at times spaced as {spaced}, not by {ignored} of the scheduler" if ignored else "")
 
 
 def _checked_weights(content: folders.Folder, given: str | None) -> str:

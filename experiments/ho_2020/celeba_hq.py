@@ -71,7 +71,8 @@ def experiment(
         timesteps: Number of diffusion steps T, at least 21. The betas are those for T = 1000 times 1000 / T.
         width: Channels of the U-Net at full resolution, a multiple of 32.
         dropout: Dropout rate in the residual blocks.
-        dtype: Type in which the network computes. Parameters, loss and sampling are always float32.
+        dtype: Type in which the network computes, up to its last block. The last normalization and convolution,
+            parameters, loss and sampling are always float32.
         num_steps: Number of training steps.
         batch_size: Number of images per step, over all devices.
         learning_rate: Learning rate of Adam after the warm-up.

@@ -2,12 +2,17 @@
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from mistakes import fails
 from PIL import Image
 
 from ddpm_jax.commands import main
+from ddpm_jax.experiment import shapes
+from ddpm_jax.runs import experiment_files, workdir
+from ddpm_jax.training import checkpoints, create
 
 
 def sample(workdir: Path, *options: str) -> int:
@@ -43,6 +48,35 @@ def test_a_folder_of_pictures(finished, tmp_path):
     pictures = sorted((tmp_path / "images").iterdir())
     assert [path.name for path in pictures] == ["000000.png", "000001.png", "000002.png"]
     assert Image.open(pictures[0]).size == (8, 8)
+
+
+LEARNED = """
+import dataclasses
+from pathlib import Path, PosixPath
+from ddpm_jax.diffusion import parameterizations
+from ddpm_jax.networks import UNet
+from ddpm_jax.runs import experiment_files
+
+def experiment(*, num_steps: int = 1):
+    tiny = experiment_files.read({tiny!r})(num_steps=num_steps)
+    learned = parameterizations.learned(tiny.process, tiny.parameterization)
+    return dataclasses.replace(tiny, parameterization=learned, network=tiny.network.clone(out_channels=2))
+"""
+
+
+def test_a_learned_variance_is_sampled_in_all_steps_or_by_ddim(tmp_path, capsys):
+    file, run = tmp_path / "learned.py", tmp_path / "run"
+    file.write_text(LEARNED.format(tiny=Path(__file__).parents[1] / "experiments" / "tiny.py"))
+    make = experiment_files.read(file)
+    workdir.prepare(run, file, experiment_files.defaults(make))
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes(make()))
+    with checkpoints.manager(run / "checkpoints") as manager:
+        checkpoints.save(manager, create(params, make().optimizer))
+    out = tmp_path / "strides.png"
+    message = fails(capsys, "sample", str(run), "--num", "1", "--steps", "10", "--out", str(out))
+    assert "--steps 10" in message and "take all 50 steps, or choose --sampler ddim" in message
+    assert not out.exists() and not (run / "samples").exists()
+    assert sample(run, "--num", "1", "--steps", "10", "--sampler", "ddim", "--out", str(out)) == 0
 
 
 @pytest.mark.parametrize(

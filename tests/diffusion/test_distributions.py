@@ -123,6 +123,14 @@ def test_bernoulli_is_a_distribution(x64):
     assert bernoulli(0.3, 0.5, 0.7).mode().tolist() == [0, 0, 1]
 
 
+def test_bits_that_are_certain_stay_so_however_they_are_tilted():
+    """Also where the other probability times the tilt is less than float32 holds."""
+    certain = Bernoulli(jnp.array([0.0, 1.0, 0.0, 1.0]), jnp.array([1.0, 0.0, 1.0, 0.0]))
+    for size in (1.0, 90.0, 500.0, np.inf):
+        tilted = certain.tilt(size * jnp.array([1.0, -1.0, -1.0, 1.0]))
+        np.testing.assert_array_equal(tilted, certain)
+
+
 def test_tilting_bits_multiplies_their_probabilities(x64):
     dist, r = Bernoulli(jnp.array(0.3), jnp.array(0.7)), np.array([0.2, 0.9])
     tilted = dist.tilt(jnp.log(r[1] / r[0]))

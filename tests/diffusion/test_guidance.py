@@ -105,14 +105,25 @@ def test_the_product_of_gaussians_is_normalized(x64):
         (of(-0.5, 0.3), of(2.0, np.inf), (-0.5, 0.3)),
         (of(-0.5, 0.3), of(2.0, 0.0), (2.0, 0.0)),
         (of(-0.5, 0.0), of(2.0, np.inf), (-0.5, 0.0)),
+        (of(-0.5, 0.0), of(2.0, 0.0), (-0.5, 0.0)),
         (of(-0.5, 1e-30), of(2.0, 1e30), (-0.5, 1e-30)),
     ],
-    ids=["kernel at a point", "flat factor", "factor at a point", "both", "far apart"],
+    ids=["kernel at a point", "flat factor", "factor at a point", "point and flat", "both at points", "far apart"],
 )
 def test_products_with_points_and_with_flat_factors(kernel, factor, expected):
     product = guidance.multiplied(lambda x_t, t, s: kernel, lambda s: factor)(jnp.zeros(3), 2, 1)
     for found, number in zip(product, expected, strict=True):
         np.testing.assert_allclose(found, np.full(3, number, np.float32), rtol=1e-6)
+
+
+@pytest.mark.parametrize("variance", [0.0, 0.7])
+def test_an_annealed_factor_begins_flat_and_ends_as_itself(variance):
+    """Also one at a point, whose variance is 0 until it is raised to the power 0."""
+    factor = guidance.annealed(of(2.0, variance), 10)
+    assert np.isposinf(factor(10).variance).all() and (factor(10).mean == 2).all()
+    np.testing.assert_allclose(factor(0).variance, np.full(3, variance), rtol=1e-6)
+    kernel = guidance.multiplied(lambda x_t, t, s: of(-0.5, 0.3), factor)
+    np.testing.assert_allclose(kernel(jnp.zeros(3), 10, 10), of(-0.5, 0.3), rtol=1e-6)
 
 
 def test_a_deterministic_chain_is_not_moved_by_a_factor():

@@ -157,6 +157,29 @@ def test_the_betas_of_any_length_end_in_the_same_noise_or_are_refused():
         schedules.linear_scaled(20)
 
 
+@pytest.mark.parametrize("name", ["linear", "quadratic", "constant", "warmup", "sigmoid", "cosine", "steady"])
+@pytest.mark.parametrize("num_steps", [0, -3])
+def test_a_schedule_has_at_least_one_step(name, num_steps):
+    assert getattr(schedules, name)(1).num_steps == 1
+    with pytest.raises(ValueError, match=f"timesteps must be at least 1, got {num_steps}"):
+        getattr(schedules, name)(num_steps)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: schedules.from_betas([0.1, np.nan] * 30), r"betas must lie in \(0, 1\], got nan at t = 2$"),
+        (lambda: schedules.linear(10, -1e-4), r"betas must lie in \(0, 1\], got -0.0001 at t = 1$"),
+        (lambda: schedules.quadratic(10, -1.0), "beta_1 and beta_T must be positive, got -1 and 0.02"),
+        (lambda: schedules.warmup(10, 1.5), r"fraction must lie in \[0, 1\], got 1.5"),
+        (lambda: schedules.warmup(10, -0.5), r"fraction must lie in \[0, 1\], got -0.5"),
+    ],
+)
+def test_numbers_that_are_no_betas_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
 def test_betas_that_leave_nothing_before_the_end_are_refused():
     """0.8 ** 391 is the last that float32 holds: the steps after it would be zero over zero."""
     with pytest.raises(ValueError, match="t = 392 of 1000"):

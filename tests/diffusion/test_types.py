@@ -120,3 +120,9 @@ def test_a_parameterization_can_be_differentiated(x64):
     slope = slopes.process.schedule.alpha_bar[7]
     np.testing.assert_allclose(slope, (moved(1e-6) - moved(-1e-6)) / 2e-6, rtol=1e-6)
     assert slope != 0
+
+
+@pytest.mark.parametrize("levels", [1, 0, -3])
+def test_a_likelihood_of_fewer_than_two_levels_is_refused(levels):
+    with pytest.raises(ValueError, match=f"levels must be at least 2, got {levels}"):
+        gaussian.discretized(levels)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -190,8 +191,19 @@ def configured(folder: Path, file: str = "config.json", **changed: Any) -> None:
     (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | changed))
 
 
-def pickled(folder: Path) -> None:
-    (folder / MODEL).rename(folder / "diffusion_pytorch_model.bin")
+class Payload:
+    """A pickle that creates the file when it is loaded."""
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def pickled(folder: Path, name: str) -> None:
+    (folder / MODEL).unlink()
+    (folder / name).write_bytes(pickle.dumps(Payload(folder.parent / "executed")))
 
 
 MISTAKES = {
@@ -200,7 +212,8 @@ MISTAKES = {
     "the tensor conv_in.bias of shape (3,)": lambda f: with_(f, "conv_in.bias", np.zeros(3, np.float32)),
     "conv_in.bias has values that are not finite": lambda f: with_(f, "conv_in.bias", np.full(8, np.nan, np.float32)),
     "safetensors cannot be read": lambda f: (f / MODEL).write_bytes(b"not a safetensors file at all"),
-    "a .bin is a pickle": pickled,
+    "a .bin is a pickle": lambda f: pickled(f, "diffusion_pytorch_model.bin"),
+    f"{MODEL} cannot be read": lambda f: pickled(f, MODEL),
     "has no scheduler_config.json": lambda f: (f / "scheduler_config.json").unlink(),
     "has neither config.json": lambda f: (f / "config.json").unlink(),
     "cannot be read as JSON": lambda f: (f / "config.json").write_text("{"),
@@ -237,6 +250,28 @@ def test_a_wrong_folder_gets_one_line_and_leaves_nothing(message, tmp_path, caps
     line = capsys.readouterr().err
     assert message in line and line.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["a pickle", "an array of objects"])
+def test_an_npz_with_a_pickle_is_not_loaded(whole, finished, tmp_path, capsys):
+    """`sample` reads what an existing file holds before it replaces it."""
+    out, objects = tmp_path / "images.npz", np.array([Payload(tmp_path / "executed")], object)
+    if whole:
+        out.write_bytes(pickle.dumps(objects))
+    else:
+        np.savez(out, provenance=objects, allow_pickle=True)
+    before = out.read_bytes()
+    assert main(["sample", str(finished), "--num", "1", "--out", str(out)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and out.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["images.npz"]
+
+
+@pytest.mark.parametrize("spacing, told", [({}, True), ({"timestep_spacing": "trailing"}, False)])
+def test_a_spacing_that_is_ignored_is_reported(spacing, told, tmp_path, capsys):
+    folder = write(tmp_path / "theirs", **spacing)
+    assert main(["convert", str(folder), str(tmp_path / "run"), "--weights", "raw"]) == 0
+    line = capsys.readouterr().out
+    assert ("spaced as trailing, not by timestep_spacing leading" in line) == told and line.count("\n") == 1
 
 
 def test_questions_that_only_the_user_can_answer(finished, tmp_path, capsys):

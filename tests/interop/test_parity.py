@@ -25,7 +25,9 @@ from ddpm_jax.commands import main  # noqa: E402
 from ddpm_jax.diffusion import samplers  # noqa: E402
 from ddpm_jax.diffusion.distributions import fold  # noqa: E402
 from ddpm_jax.experiment import network_fn, prior_sample  # noqa: E402
-from ddpm_jax.interop import tensors  # noqa: E402
+from ddpm_jax.interop import schedulers, tensors  # noqa: E402
+from ddpm_jax.runs import experiment_files  # noqa: E402
+from ddpm_jax.runs.convert import scheduler_knobs  # noqa: E402
 
 CASES = {
     "cifar10": CIFAR,
@@ -144,6 +146,17 @@ def times_of(scheduler) -> np.ndarray:
     """The times of ten steps of their scheduler in our numbering: 1 .. T, and 0 for the data."""
     scheduler.set_timesteps(10)
     return np.append(scheduler.timesteps.numpy() + 1, 0).astype(np.int32)
+
+
+@pytest.mark.parametrize("kind", ["DDPMScheduler", "DDIMScheduler"])
+@pytest.mark.parametrize("count", [10, 50, 1000])
+def test_their_scheduler_visits_our_times(kind, count):
+    """That of an exported run, for counts that divide 1000."""
+    made = experiment_files.read(experiment_files.find("imported"))
+    config = schedulers.to_config(scheduler_knobs(made(sampler="ddim" if kind == "DDIMScheduler" else "ancestral")))
+    scheduler = getattr(diffusers, kind).from_config(config)
+    scheduler.set_timesteps(count)
+    np.testing.assert_array_equal(np.append(scheduler.timesteps.numpy() + 1, 0), samplers.times(1000, count))
 
 
 def noise(keys, number: int, shape):

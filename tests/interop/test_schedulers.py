@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from ddpm_jax.diffusion import gaussian, parameterizations, schedules
+from ddpm_jax.diffusion import gaussian, parameterizations, samplers, schedules
 from ddpm_jax.experiment import shapes
 from ddpm_jax.interop import schedulers
 from ddpm_jax.networks import UNet
@@ -39,6 +39,27 @@ def test_schedule_and_parameterization_are_known_by_their_names(knobs):
     found = scheduler_knobs(MADE(**knobs))
     assert {name: found[name] for name in knobs} == knobs
     assert schedulers.to_knobs(schedulers.to_config(found)) == found
+
+
+def test_fewer_steps_are_spaced_as_diffusers_spaces_them():
+    """Lin et al. 2023, Table 2: ten of 1000 steps with the spacing "trailing" are 1000, 900, .. 100, counted from 1."""
+    assert samplers.times(1000, 10).tolist() == [*range(1000, 0, -100), 0]
+    config = schedulers.to_config(scheduler_knobs(MADE()))
+    assert config["timestep_spacing"] == "trailing" and schedulers.ignored(config) == ""
+
+
+@pytest.mark.parametrize(
+    "entries, ignored",
+    [
+        ({}, "timestep_spacing leading"),
+        ({"timestep_spacing": "leading", "steps_offset": 1}, "timestep_spacing leading with steps_offset 1"),
+        ({"timestep_spacing": "linspace", "steps_offset": 1}, "timestep_spacing linspace"),
+        ({"timestep_spacing": "trailing", "steps_offset": 1}, ""),
+    ],
+)
+def test_a_spacing_that_is_not_followed_is_named(entries, ignored):
+    """diffusers adds the offset to "leading" only, which is its default."""
+    assert schedulers.ignored(entries) == ignored
 
 
 def test_a_schedule_that_diffusers_lacks_is_known_by_its_betas():

@@ -22,6 +22,12 @@ def test_the_temporal_basis_is_that_of_the_released_code(index, expected):
     assert row.sum() == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize("log_time", [False, True])
+def test_the_basis_of_a_single_step_is_that_of_the_first_of_many(log_time):
+    one, many = (temporal_basis(jnp.array([0]), num_steps, 4, log_time=log_time) for num_steps in (1, 100))
+    np.testing.assert_array_equal(one, many)
+
+
 def test_the_temporal_basis_at_real_indices_is_that_of_a_finer_schedule():
     """It depends on index / (T - 1) only: halves of 11 steps are integers of 21."""
     fine = temporal_basis(jnp.arange(21), 21, 5)
@@ -103,6 +109,7 @@ def test_averaged_scales_are_the_mean_of_the_activations_of_the_scales_that_divi
         ({"scales": 0}, "scales must be at least 1, got 0"),
         ({"upper_layers": 0}, "upper_layers must be at least 1 and basis at least 2, got 0 and 10"),
         ({"basis": 1}, "upper_layers must be at least 1 and basis at least 2, got 2 and 1"),
+        ({"conv_layers": 0, "dense_layers": 0}, "no pathway: conv_layers or dense_layers"),
     ],
 )
 def test_a_network_that_cannot_be_built_is_refused(field, message):
