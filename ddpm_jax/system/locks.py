@@ -28,4 +28,7 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            file.truncate(0)

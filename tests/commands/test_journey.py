@@ -49,7 +49,11 @@ def same_run(one: Path, other: Path, cut: int = 0) -> None:
 
 @pytest.mark.parametrize(
     ("number", "status"),
-    [(signal.SIGKILL, -9), (signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+    [
+        (signal.SIGKILL, -9),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
 )
 def test_stopped_and_gone_on_is_never_stopped(finished, train, tmp_path, number, status):
     """Ctrl-C and SIGTERM save where they stop; a kill goes back to the last checkpoint; all end alike."""

@@ -304,6 +304,7 @@ def test_a_network_that_diffusers_does_not_have_is_refused(finished, tmp_path, c
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_converted_model_is_fine_tuned_at_another_batch_size(tmp_path):
     pictures, tuned = tmp_path / "pictures", tmp_path / "tuned"
     pictures.mkdir()

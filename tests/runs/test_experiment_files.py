@@ -55,13 +55,12 @@ def build(file):
 
 def test_modules_beside_the_file_go_into_the_workdir_and_are_used_there(tmp_path, capsys):
     file = write(tmp_path / "code")
-    assert main(["train", str(file), "--workdir", str(tmp_path / "run")]) == 0
+    workdir.prepare(tmp_path / "run", file, {"num_steps": 2})
     kept = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"experiment.py", "settings.py", "tiny_parts"} <= kept and "unrelated.py" not in kept
     for path in (tmp_path / "code").rglob("*.py"):
         path.unlink()  # as on another machine
     assert workdir.read(tmp_path / "run").network.width == 4
-    assert main(["sample", str(tmp_path / "run"), "--num", "2"]) == 0
 
 
 def test_two_files_may_have_modules_of_one_name(tmp_path):
