@@ -1,10 +1,18 @@
 """UNet2DModels of every kind that is converted, with tensors that depend on their names alone."""
 
+import json
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
 
+import ddpm_jax
+from ddpm_jax.commands import main
+
+GOLDEN = Path(__file__).parent / "golden"
+MODEL = "diffusion_pytorch_model.safetensors"
 CIFAR = {
     "sample_size": 32,
     "block_out_channels": [128, 256, 256, 256],
@@ -70,3 +78,18 @@ def inputs(config: dict[str, Any], batch: int = 2) -> tuple[np.ndarray, np.ndarr
     classes = config.get("num_class_embeds")
     index = draw.integers(0, 1000, batch).astype(np.int32)
     return x, index, None if classes is None else draw.integers(0, classes, batch).astype(np.int32)
+
+
+def write(folder: Path, name: str = "grey", **scheduler: Any) -> Path:
+    """A model's folder as published ones are: the files side by side."""
+    golden = json.loads((GOLDEN / f"{name}.json").read_text())
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel"} | golden["config"]))
+    (folder / "scheduler_config.json").write_text(json.dumps({"_class_name": "DDPMScheduler"} | scheduler))
+    save_file({key: tensor(key, tuple(shape)) for key, shape in golden["shapes"].items()}, folder / MODEL)
+    return folder
+
+
+def load(folder: Path) -> ddpm_jax.Run:
+    assert main(["convert", str(folder), str(folder.parent / "run"), "--weights", "raw"]) == 0
+    return ddpm_jax.load(folder.parent / "run")

@@ -150,6 +150,7 @@ def experiment(*, rate: float = 1e30):
 """
 
 
+@pytest.mark.slow
 def test_a_run_whose_loss_is_no_number_stops_or_skips(tmp_path, capsys):
     from pathlib import PosixPath
 
