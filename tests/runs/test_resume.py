@@ -159,8 +159,8 @@ def test_fine_tuning_starts_from_the_parameters_of_another_run(finished, train, 
     # one step of Adam moves a parameter by its learning rate of 2e-3 at most
     assert max(float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (begun, tuned)), strict=True)) < 2.01e-3
     assert json.loads((new / "experiment.json").read_text())["from"] == {"workdir": str(finished), "weights": "raw"}
-    same_command = ["train", str(TINY), "--workdir", str(new), *options]
-    assert "started from the raw weights" in fails(capsys, *same_command, "--weights", "ema")
+    command = ["train", str(TINY), "--workdir", str(new), *options]
+    assert "started from the raw weights" in fails(capsys, *command, "--weights", "ema")
 
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])
