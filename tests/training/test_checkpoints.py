@@ -108,8 +108,8 @@ def test_samplers_restore_the_average_and_change_nothing(tmp_path):
 
 
 def test_random_damages_are_found_or_harmless():
-    """Forty of those that the benchmark makes, among them flipped bits and files swapped between checkpoints."""
-    assert damage.main(damage.Options(num=40)) == 0
+    """Twenty of those that the benchmark makes, among them flipped bits and files swapped between checkpoints."""
+    assert damage.main(damage.Options(num=20)) == 0
 
 
 def failing(monkeypatch, error, times):
