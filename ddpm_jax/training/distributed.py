@@ -40,12 +40,6 @@ def is_alone() -> bool:
     return jax.process_count() == 1
 
 
-def wait(name: str) -> None:
-    """Waits until all processes have called `wait` with this name."""
-    if not is_alone():
-        multihost_utils.sync_global_devices(name)
-
-
 def agree(ok: bool) -> bool:
     """Whether `ok` is true in all processes. Every process must call this function, and gets the same result."""
     return ok if is_alone() else bool(np.all(multihost_utils.process_allgather(np.array(ok))))

@@ -176,8 +176,8 @@ def state(step: int) -> TrainState:
 
 def on(mesh: Mesh, tree: Any) -> Any:
     """The tree on the devices of the mesh, as training shards it."""
-    places = sharding.shardings(sharding.with_shardings(tree, mesh))
-    return jax.tree.map(sharding.to_devices, tree, places)
+    shardings = sharding.shardings(sharding.with_shardings(tree, mesh))
+    return jax.tree.map(sharding.to_devices, tree, shardings)
 
 
 def write(folder: Path, mesh: Mesh, with_digests: bool) -> None:
@@ -229,14 +229,14 @@ def restored(options: Options, workdir: Path) -> Counter[tuple[str, str]]:
     mesh = sharding.make_mesh({"fsdp": min(2, jax.device_count())})
     like = sharding.with_shardings(state(NEW), mesh)
     write(workdir / "whole", mesh, options.digests)
-    distributed.wait("the checkpoints are written")
+    distributed.agree(True)  # all wait until the checkpoints are written
     counts: Counter[tuple[str, str]] = Counter()
     for number in range(options.num):
         folder, kind = workdir / str(number) / "checkpoints", ""
         if distributed.is_leader():
             shutil.copytree(workdir / "whole", folder)
             kind = damage(random.Random(options.seed + number), folder)
-        distributed.wait(f"damage {number}")
+        distributed.agree(True)  # all wait for all
         result = outcome(folder, mesh, like)
         alike = [distributed.agree(result == each) for each in (RIGHT, PREVIOUS)]
         counts[kind, result if any(alike) else WRONG] += 1

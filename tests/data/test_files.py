@@ -28,7 +28,7 @@ def archive(path: Path, entries: dict[str, bytes], method: int = zipfile.ZIP_STO
 
 
 def patched(path: Path, offset_in_local: int, offset_in_directory: int, content: bytes) -> Path:
-    """The zip with a field changed in all its entries, in both of the places where a zip has it."""
+    """The zip with a field changed in all its entries, in both of their headers."""
     whole = bytearray(path.read_bytes())
     for signature, offset in ((b"PK\3\4", offset_in_local), (b"PK\1\2", offset_in_directory)):
         position = whole.find(signature)

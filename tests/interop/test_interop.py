@@ -192,12 +192,12 @@ def test_an_npz_with_a_pickle_is_not_loaded(whole, finished, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["images.npz"]
 
 
-@pytest.mark.parametrize("spacing, told", [({}, True), ({"timestep_spacing": "trailing"}, False)])
-def test_a_spacing_that_is_ignored_is_reported(spacing, told, tmp_path, capsys):
+@pytest.mark.parametrize("spacing, reported", [({}, True), ({"timestep_spacing": "trailing"}, False)])
+def test_a_spacing_that_is_ignored_is_reported(spacing, reported, tmp_path, capsys):
     folder = write(tmp_path / "theirs", **spacing)
     assert main(["convert", str(folder), str(tmp_path / "run"), "--weights", "raw"]) == 0
     line = capsys.readouterr().out
-    assert ("spaced as trailing, not by timestep_spacing leading" in line) == told and line.count("\n") == 1
+    assert ("spaced as trailing, not by timestep_spacing leading" in line) == reported and line.count("\n") == 1
 
 
 def test_questions_that_only_the_user_can_answer(finished, tmp_path, capsys):

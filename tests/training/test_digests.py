@@ -28,11 +28,11 @@ def hashed(x):
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16, np.int8, np.bool_, np.uint32])
 def test_a_digest_is_the_same_on_any_mesh_and_on_the_host(shape, dtype):
     x = array(shape, dtype)
-    places = [
+    shardings = [
         NamedSharding(sharding.make_mesh({"fsdp": fsdp}), PartitionSpec(*axes))
         for fsdp, axes in ((1, ()), (2, (None, "fsdp")), (4, ("fsdp",)), (2, ("data", "fsdp")), (8, (None, "fsdp")))
     ]
-    everywhere = [{"x": x}, {"x": jnp.asarray(x)}, *({"x": jax.device_put(x, place)} for place in places)]
+    everywhere = [{"x": x}, {"x": jnp.asarray(x)}, *({"x": jax.device_put(x, each)} for each in shardings)]
     assert len({checkpoints.digest(tree) for tree in everywhere}) == 1
     assert len({str(digests(tree)) for tree in everywhere}) == 1
 
