@@ -52,9 +52,9 @@ class Found(NamedTuple):
 def find(root: Path) -> Found:
     """The picture files in this folder or zip, by their endings, and the number of files that are left out.
 
-    Links are followed; a folder that several links reach is listed once, so that no picture is in two splits. Files and
-    folders whose names begin with a dot, and the metadata that macOS adds to zips, are left out. Raises
-    FileNotFoundError if the root is neither a folder nor a zip, and ValueError for a folder or zip that cannot be read.
+    Links are followed; a folder that several links reach is listed once. Files and folders whose names begin with a
+    dot, and the metadata that macOS adds to zips, are left out. Raises FileNotFoundError if the root is neither a
+    folder nor a zip, and ValueError for a folder or zip that cannot be read.
     """
     if not (root.is_dir() or (root.is_file() and zipfile.is_zipfile(root))):
         raise FileNotFoundError(f"{root} is neither a folder nor a zip: give one with images")

@@ -48,96 +48,100 @@ def _read(path: Path) -> np.ndarray | None:
         return None
 
 
-def write(out: Path, draws: Draws, provenance: dict[str, Any], overwrite: bool, reporter: Reporter) -> None:
+class Output(NamedTuple):
+    """A grid (.png), an .npz, or a folder of PNGs."""
+
+    path: Path
+    provenance: dict[str, Any]
+    """What determines the images."""
+    overwrite: bool = False
+    """Whether an output of the same kind may be replaced."""
+
+    @property
+    def part(self) -> Path:
+        """The folder beside the output that keeps its images while they are drawn; the same request finds it again."""
+        name = zlib.crc32(json.dumps(self.provenance, sort_keys=True).encode())
+        return self.path.with_name(f"{self.path.name}.{name:08x}.part")
+
+    def holds_images(self) -> bool:
+        """Whether the output exists and holds these very images."""
+        whole = not self.path.is_dir() or len(list(self.path.glob("*.png"))) == self.provenance["num"]
+        return self.path.exists() and whole and figures.provenance_of(self.path) == self.provenance
+
+
+def write(output: Output, draws: Draws, reporter: Reporter) -> None:
     """Draws what an interrupted call with the same provenance has not drawn yet, and writes the output as a whole.
 
     Raises ValueError for a name with an unknown ending, an output that may not be replaced, and one that another
     process is drawing.
     """
-    fill = _kind(out)
-    check_replaceable(out, overwrite)
-    part = _part(out, provenance)
-    part.mkdir(parents=True, exist_ok=True)
-    with locked(part / ".lock"):
-        fill(out, part, draws, provenance, overwrite, reporter)
+    fill = _kind(output.path)
+    check_replaceable(output)
+    output.part.mkdir(parents=True, exist_ok=True)
+    with locked(output.part / ".lock"):
+        fill(output, draws, reporter)
 
 
-def discard_part(out: Path, provenance: dict[str, Any]) -> None:
+def discard_part(output: Output) -> None:
     """Removes what a process kept that was killed after it had written the output."""
-    shutil.rmtree(_part(out, provenance), ignore_errors=True)
+    shutil.rmtree(output.part, ignore_errors=True)
 
 
-def _part(out: Path, provenance: dict[str, Any]) -> Path:
-    """The folder beside the output that keeps its images while they are drawn."""
-    return out.with_name(f"{out.name}.{_name(provenance)}.part")
-
-
-def _name(provenance: dict[str, Any]) -> str:
-    """A short name for these images, by which the same request finds them."""
-    return f"{zlib.crc32(json.dumps(provenance, sort_keys=True).encode()):08x}"
-
-
-def _kind(out: Path):
+def _kind(path: Path):
     """The function that writes a file of this name. Raises ValueError for an unknown ending."""
     kinds = {".png": _grid, ".npz": _npz, "": _folder}
-    if out.suffix not in kinds:
-        raise ValueError(f"--out {out}: end it in .png (a grid), in .npz, or in nothing (a folder of PNGs)")
-    return kinds[out.suffix]
+    if path.suffix not in kinds:
+        raise ValueError(f"--out {path}: end it in .png (a grid), in .npz, or in nothing (a folder of PNGs)")
+    return kinds[path.suffix]
 
 
-def check_name(out: Path, images: bool) -> None:
+def check_name(path: Path, images: bool) -> None:
     """Raises ValueError for a name with an unknown ending, or for a folder of PNGs of samples that are not images."""
-    if _kind(out) is _folder and not images:
-        raise ValueError(f"--out {out}: the samples of this run are not images: choose a name ending in .npz or .png")
+    if _kind(path) is _folder and not images:
+        raise ValueError(f"--out {path}: the samples of this run are not images: choose a name ending in .npz or .png")
 
 
-def _grid(out: Path, part: Path, draws: Draws, provenance: dict[str, Any], overwrite: bool, reporter: Reporter) -> None:
-    images = np.concatenate(list(kept(draws, part, reporter)))
-    check_replaceable(out, overwrite)
-    figures.save_png(out, figures.picture(images), provenance)
-    shutil.rmtree(part)
+def _grid(output: Output, draws: Draws, reporter: Reporter) -> None:
+    images = np.concatenate(list(kept(draws, output.part, reporter)))
+    check_replaceable(output)
+    figures.save_png(output.path, figures.picture(images), output.provenance)
+    discard_part(output)
 
 
-def _npz(out: Path, part: Path, draws: Draws, provenance: dict[str, Any], overwrite: bool, reporter: Reporter) -> None:
-    for _ in kept(draws, part, reporter):  # first, so that no time is lost if the disk is full in the end
+def _npz(output: Output, draws: Draws, reporter: Reporter) -> None:
+    for _ in kept(draws, output.part, reporter):  # first, so that no time is lost if the disk is full in the end
         pass
-    check_replaceable(out, overwrite)
-    figures.save_npz(out, kept(draws, part, Reporter()), draws.num, draws.labels, provenance)
-    shutil.rmtree(part)
+    check_replaceable(output)
+    batches = kept(draws, output.part, Reporter())
+    figures.save_npz(output.path, batches, draws.num, draws.labels, output.provenance)
+    discard_part(output)
 
 
-def _folder(
-    out: Path, part: Path, draws: Draws, provenance: dict[str, Any], overwrite: bool, reporter: Reporter
-) -> None:
+def _folder(output: Output, draws: Draws, reporter: Reporter) -> None:
     for first in reporter.track(draws.firsts, "image", draws.firsts.step):
         numbers = range(first, min(first + draws.firsts.step, draws.num))
-        paths = [part / f"{number:06d}.png" for number in numbers]
+        paths = [output.part / f"{number:06d}.png" for number in numbers]
         if not all(path.exists() for path in paths):
             for path, image in zip(paths, draws.at(first), strict=True):
-                figures.save_png(path, image, provenance)
-    check_replaceable(out, overwrite)
-    (part / ".lock").unlink()
-    for left in part.glob("*.part"):  # by a process that was killed while it wrote
+                figures.save_png(path, image, output.provenance)
+    check_replaceable(output)
+    (output.part / ".lock").unlink()
+    for left in output.part.glob("*.part"):  # by a process that was killed while it wrote
         left.unlink()
-    put_folder(part, out)
+    put_folder(output.part, output.path)
 
 
-def check_replaceable(out: Path, overwrite: bool) -> None:
-    """Raises ValueError unless `out` is free or may be replaced: with `overwrite`, and only by an output of its kind.
+def check_replaceable(output: Output) -> None:
+    """Raises ValueError unless the output is free or may be replaced: with `overwrite`, and only by one of its kind.
 
     A folder must hold nothing but images of this library.
     """
-    if not out.exists():
+    path = output.path
+    if not path.exists():
         return
-    if not overwrite:
-        raise ValueError(f"--out {out} exists and holds something else: choose another name, or --overwrite")
-    if out.is_dir() != (out.suffix == ""):
-        raise ValueError(f"--out {out} is a {'folder' if out.is_dir() else 'file'}: choose another name")
-    if out.is_dir() and not (all(path.suffix == ".png" for path in out.iterdir()) and figures.provenance_of(out)):
-        raise ValueError(f"--out {out} is a folder with other things, and is not replaced: choose another name")
-
-
-def holds(out: Path, provenance: dict[str, Any]) -> bool:
-    """Whether the output exists and holds these very images."""
-    whole = not out.is_dir() or len(list(out.glob("*.png"))) == provenance["num"]
-    return out.exists() and whole and figures.provenance_of(out) == provenance
+    if not output.overwrite:
+        raise ValueError(f"--out {path} exists and holds something else: choose another name, or --overwrite")
+    if path.is_dir() != (path.suffix == ""):
+        raise ValueError(f"--out {path} is a {'folder' if path.is_dir() else 'file'}: choose another name")
+    if path.is_dir() and not (all(each.suffix == ".png" for each in path.iterdir()) and figures.provenance_of(path)):
+        raise ValueError(f"--out {path} is a folder with other things, and is not replaced: choose another name")

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ddpm_jax.data import load
-from ddpm_jax.data.dataset import in_blocks
+from ddpm_jax.data.dataset import WORKERS, in_blocks
 from ddpm_jax.data.encodings import as_picture
 from ddpm_jax.experiment import Run, labels
 from ddpm_jax.metrics import nearest, parzen
@@ -21,8 +21,8 @@ from ddpm_jax.runs.sample import draws
 HELD_OUT = 1000
 """The number of training images on which the width of the Parzen window is chosen. The protocol of Goodfellow et al.
 2014 uses images that were held out from training; here the run was trained on them."""
-MOST_IMAGES, FEW_STEPS, WORKERS = 1000, 50, 16
-"""The most samples and test images, the sampling steps, and the threads that read images, of `memorisation`."""
+MOST_IMAGES, FEW_STEPS = 1000, 50
+"""The most samples and test images, and the sampling steps, of `memorisation`."""
 
 
 def memorisation(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:

@@ -31,11 +31,11 @@ def sample_to_file(request: SampleRequest, reporter: Reporter | None = None) -> 
     out = request.out or request.workdir / "samples" / _name(request, run)
     outputs.check_name(out, images=len(run.experiment.data.image_shape) == 3)
     provenance = workdir.provenance(request.workdir, run, **_identity(request, run))
-    if not request.overwrite and outputs.holds(out, provenance):
-        outputs.discard_part(out, provenance)
+    output = outputs.Output(out, provenance, request.overwrite)
+    if not request.overwrite and output.holds_images():
+        outputs.discard_part(output)
         return f"{out} holds these images already"
-    drawn = draws(run, request, labels_of(run, request))
-    outputs.write(out, drawn, provenance, request.overwrite, reporter or Reporter())
+    outputs.write(output, draws(run, request, labels_of(run, request)), reporter or Reporter())
     return f"{request.num} images in {out}"
 
 

@@ -6,8 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from ddpm_jax.runs import outputs
-from ddpm_jax.runs.outputs import Draws, write
+from ddpm_jax.runs.outputs import Draws, Output, discard_part, write
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.system.locks import locked
 
@@ -38,7 +37,7 @@ def content(out) -> dict[str, bytes]:
 
 
 def put(out, drawn: Draws, overwrite: bool = False, **changes) -> None:
-    write(out, drawn, PROVENANCE | changes, overwrite, Reporter())
+    write(Output(out, PROVENANCE | changes, overwrite), drawn, Reporter())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -55,20 +54,20 @@ def test_killed_after_each_batch_is_never_killed(tmp_path, name):
     assert calls == [0, 4, 4, 8, 8]  # each batch once, and each at which it was killed once more
     assert content(out) == content(tmp_path / "whole" / name)
     assert os.listdir(out.parent) == [name]  # nothing is left beside it
-    assert outputs.holds(out, PROVENANCE)
+    assert Output(out, PROVENANCE).holds_images()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_other_parameters_are_other_images(tmp_path, name):
     """Two models of one name, drawn to one file: the second does not keep the picture of the first."""
     put(tmp_path / name, draws())
-    assert not outputs.holds(tmp_path / name, PROVENANCE | {"parameters": "def"})
+    assert not Output(tmp_path / name, PROVENANCE | {"parameters": "def"}).holds_images()
     before = content(tmp_path / name)
     with pytest.raises(ValueError, match="exists and holds something else"):
         put(tmp_path / name, draws(), parameters="def")
     assert content(tmp_path / name) == before
     put(tmp_path / name, draws(), overwrite=True, parameters="def")
-    assert outputs.holds(tmp_path / name, PROVENANCE | {"parameters": "def"})
+    assert Output(tmp_path / name, PROVENANCE | {"parameters": "def"}).holds_images()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -111,9 +110,9 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_kill_after_the_end_has_left_is_removed(tmp_path, name):
     put(tmp_path / name, draws())
-    part = outputs._part(tmp_path / name, PROVENANCE)
-    part.mkdir()
-    outputs.discard_part(tmp_path / name, PROVENANCE)
+    output = Output(tmp_path / name, PROVENANCE)
+    output.part.mkdir()
+    discard_part(output)
     assert os.listdir(tmp_path) == [name]
 
 
