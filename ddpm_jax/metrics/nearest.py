@@ -27,4 +27,5 @@ def _lowest(x: Float[Array, "num dims"], block: Float[Array, "some dims"]) -> Fl
     x, block = x - centre, block - centre
     dot = partial(jnp.matmul, precision="highest")  # by default accelerators round the factors
     squared = jnp.square(x).sum(1)[:, None] + jnp.square(block).sum(1)[None] - 2 * dot(x, block.T)
-    return jnp.maximum(squared, 0).min(axis=1)
+    # the product only finds the nearest: its rounding would give a copy a distance
+    return jnp.square(x - block[squared.argmin(axis=1)]).sum(axis=1)
