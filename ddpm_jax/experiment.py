@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
+from jax.sharding import Mesh, PartitionSpec
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Key
 
@@ -20,6 +21,7 @@ from ddpm_jax.data.encodings import Encoding, evenly
 from ddpm_jax.diffusion import Network, Parameterization, Process, Sampler, Schedule, losses, samplers
 from ddpm_jax.diffusion.distributions import fold
 from ddpm_jax.diffusion.losses import Bound
+from ddpm_jax.training import sharding
 from ddpm_jax.training.keys import check_seed
 from ddpm_jax.training.step import LossFn, ValueAndGrad
 
@@ -254,6 +256,21 @@ def _sample_program(experiment: Experiment, kind: Callable[..., Sampler]) -> Cal
     return sample
 
 
+@lru_cache(maxsize=16)
+def _over_mesh(program: Callable[..., Array], mesh: Mesh) -> Callable[..., Array]:
+    """The program of `_sample_program` with keys, condition and images split over all devices of the mesh."""
+    same, split = PartitionSpec(), PartitionSpec(mesh.axis_names)
+    specs = (same, same, same, same, split, split)
+    on_mesh = jax.jit(jax.shard_map(program, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False))
+
+    def sample(schedule, times, numbers, params: Params, keys: Array, condition: Array | None = None) -> Array:
+        if len(keys) % mesh.size:
+            raise ValueError(f"{len(keys)} keys do not divide over {mesh.size} devices: give a multiple of {mesh.size}")
+        return on_mesh(schedule, times, numbers, params, keys, condition)
+
+    return sample
+
+
 def prior_sample(experiment: Experiment, keys: Key[Array, " batch"]) -> Array:
     """Draws x_T from the prior, one for each key. Folds 0 into the keys; the steps of a sampler fold in 1, 2, .."""
     return experiment.process.prior((len(keys), *experiment.data.image_shape)).sample(fold(keys, 0))
@@ -288,13 +305,24 @@ class Run(NamedTuple):
     """The training step of the checkpoint."""
 
     def sampler(
-        self, steps: int | None = None, eta: float | None = None, sampler: str | None = None, spacing: str = "even"
+        self,
+        steps: int | None = None,
+        eta: float | None = None,
+        sampler: str | None = None,
+        spacing: str = "even",
+        mesh: Mesh | None = None,
     ) -> Callable[..., Array]:
         """Returns ``sample(keys, condition=None)`` -> images, uint8 [num, height, width, channels], or points or bits.
 
         The result is a jitted function with its weights as one pytree (`jax.tree_util.Partial`), so it can be an
         argument of your own jitted functions. `sampler` and `spacing` are keys of ``samplers.SAMPLERS`` and
-        ``samplers.SPACINGS``; the other arguments, and the errors, are those of `sample_fn`.
+        ``samplers.SPACINGS``. The images are split over the devices of `mesh`, if there is one: then each of them has
+        the parameters, and the number of keys must be a multiple of their number. The other arguments, and the errors,
+        are those of `sample_fn`.
         """
         kind = None if sampler is None else samplers.SAMPLERS[sampler]
-        return Partial(*_sampling(self.experiment, kind, steps, eta, samplers.SPACINGS[spacing]), self.params)
+        program, *numbers = _sampling(self.experiment, kind, steps, eta, samplers.SPACINGS[spacing])
+        arguments = (*numbers, self.params)
+        if mesh is None:
+            return Partial(program, *arguments)
+        return Partial(_over_mesh(program, mesh), *sharding.to_devices(arguments, sharding.replicated(mesh)))

@@ -10,6 +10,10 @@ def run(args: list[str], own_process: bool) -> int:
 
     from ddpm_jax.commands.screen import Screen
     from ddpm_jax.runs.report import evaluate
+    from ddpm_jax.runs.reporter import Reporter
+    from ddpm_jax.training import distributed
 
-    evaluate(request, Screen())
+    distributed.join(request.coordinator, request.num_processes, request.process_id, detect=own_process)
+    reporter = Screen() if distributed.is_leader() else Reporter()
+    evaluate(request, reporter)
     return 0

@@ -9,7 +9,12 @@ def run(args: list[str], own_process: bool) -> int:
     request = parse(SampleRequest, args, "sample")
 
     from ddpm_jax.commands.screen import Screen
+    from ddpm_jax.runs.reporter import Reporter
     from ddpm_jax.runs.sample import sample_to_file
+    from ddpm_jax.training import distributed
 
-    print(sample_to_file(request, Screen()))
+    distributed.join(request.coordinator, request.num_processes, request.process_id, detect=own_process)
+    reporter = Screen() if distributed.is_leader() else Reporter()
+    done = sample_to_file(request, reporter)
+    reporter.line(done)
     return 0

@@ -21,7 +21,7 @@ def run(args: list[str], own_process: bool) -> int:
 
     if own_process:
         cpu.keep_memory()
-    distributed.join(request.coordinator, request.num_processes, request.process_id)
+    distributed.join(request.coordinator, request.num_processes, request.process_id, detect=own_process)
     experiment = experiment_files.build(parsed.function, parsed.knobs)
     reporter = Screen() if distributed.is_leader() else Reporter()
     check(experiment, request, reporter)  # first, so that a run that cannot be trained leaves no workdir behind
@@ -38,16 +38,13 @@ def run(args: list[str], own_process: bool) -> int:
 
 
 def _finish(folder: Path, step: int, reporter) -> None:
-    """Reports that the run is finished and, if it has one process, estimates its bits/dim."""
-    from ddpm_jax.runs import report
-    from ddpm_jax.training import distributed
+    """Reports that the run is finished, and estimates its bits/dim."""
+    from ddpm_jax.runs import quick
 
-    alone, samples = distributed.is_alone(), folder / "samples"
+    samples = folder / "samples"
     where = f", samples in {samples}" if samples.exists() else ""
-    measure = "" if alone else f"; ddpm-jax evaluate {folder} measures it, on one machine"
-    reporter.line(f"finished: {step} steps{where}{measure}")
-    if alone:
-        try:
-            report.quick(folder, step, reporter)
-        except Exception as error:  # whatever it is, such as too little memory or no test split: the run is finished
-            reporter.line(f"bits/dim not measured: {' '.join(str(error).split())[:200] or type(error).__name__}")
+    reporter.line(f"finished: {step} steps{where}")
+    try:
+        quick.quick(folder, step, reporter)
+    except Exception as error:  # whatever it is, such as too little memory or no test split: the run is finished
+        reporter.line(f"bits/dim not measured: {' '.join(str(error).split())[:200] or type(error).__name__}")

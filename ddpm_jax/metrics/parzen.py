@@ -12,23 +12,37 @@ WIDTHS = tuple(np.logspace(-1, 0, 10).tolist())
 
 
 def log_density(
-    x: Float[Array, "num dims"], centres: Float[Array, "count dims"], width: float, batch_size: int = 100
-) -> Float[np.ndarray, " num"]:
+    x: Float[Array, "num dims"], centres: Float[Array, "count dims"], width: float | Float[Array, ""]
+) -> Float[Array, " num"]:
     """The log density at each x, in nats, of a uniform mixture of Gaussians around the centres.
 
     log(1 / count sum_j N(x; centre_j, width^2 I))
+
+    It needs memory for num times count numbers.
     """
     # by default accelerators round the factors of a matrix product, which would change the estimate
     dot = partial(jnp.matmul, precision="highest")
+    distance = jnp.square(x).sum(1)[:, None] + jnp.square(centres).sum(1)[None] - 2 * dot(x, centres.T)
+    scale = jnp.log(len(centres)) + 0.5 * x.shape[1] * jnp.log(2 * jnp.pi * jnp.square(width))
+    return jax.nn.logsumexp(-0.5 * distance / jnp.square(width), axis=1) - scale
 
-    @jax.jit
-    def density(batch):
-        distance = jnp.square(batch).sum(1)[:, None] + jnp.square(centres).sum(1)[None] - 2 * dot(batch, centres.T)
-        return jax.nn.logsumexp(-0.5 * distance / width**2, axis=1)
 
-    parts = [density(x[first : first + batch_size]) for first in range(0, len(x), batch_size)]
-    scale = np.log(len(centres)) + 0.5 * x.shape[1] * np.log(2 * np.pi * width**2)
-    return np.concatenate([np.asarray(part) for part in parts]) - scale
+def best_width(
+    samples: Float[Array, "count dims"], held_out: Float[Array, "some dims"], widths: tuple[float, ...] = WIDTHS
+) -> float:
+    """The width of Gaussians around the samples for which the likelihood of `held_out` is highest."""
+    return max(widths, key=lambda width: _log_densities(held_out, samples, width).mean())
+
+
+def _log_densities(
+    x: Float[Array, "num dims"], centres: Float[Array, "count dims"], width: float
+) -> Float[np.ndarray, " num"]:
+    """`log_density`, a few x at a time."""
+    parts = [_jitted(x[first : first + 100], centres, width) for first in range(0, len(x), 100)]
+    return np.concatenate([np.asarray(part) for part in parts])
+
+
+_jitted = jax.jit(log_density)
 
 
 def parzen(
@@ -44,7 +58,7 @@ def parzen(
     and 10,000 test images; the estimate depends on these numbers. It is a poor measure of the quality of images (Theis
     et al. 2016).
     """
-    width = max(widths, key=lambda width: log_density(held_out, samples, width).mean())
-    values = log_density(test, samples, width)
+    width = best_width(samples, held_out, widths)
+    values = _log_densities(test, samples, width)
     error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
     return float(values.mean()), error, width

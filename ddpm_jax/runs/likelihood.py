@@ -1,9 +1,11 @@
 """Likelihood of data under a run: the variational bound in its parts, importance sampling, and bounds on entropies."""
 
 import math
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import jax
@@ -14,9 +16,10 @@ from ddpm_jax.data import load
 from ddpm_jax.diffusion import losses, samplers
 from ddpm_jax.diffusion.distributions import fold
 from ddpm_jax.diffusion.losses import Bound
-from ddpm_jax.experiment import Experiment, Run, bound_fn, network_fn, unpack
+from ddpm_jax.experiment import Batch, Experiment, Params, Run, bound_fn, network_fn, unpack
+from ddpm_jax.runs.chunks import Result, Work, devices_for, kept
 from ddpm_jax.runs.reporter import Reporter
-from ddpm_jax.system.files import whole_file
+from ddpm_jax.training import sharding
 from ddpm_jax.training.keys import EVALUATE, keys
 
 Estimate = tuple[float, float | None]
@@ -54,26 +57,6 @@ class BitsPerDim(NamedTuple):
 _CURVES = ("rate", "distortion")
 
 
-class Tally(NamedTuple):
-    """Sums over the examples evaluated so far, in nats and in squared units of x_0."""
-
-    parts: np.ndarray
-    """[n, 5]: the fields prior, chain (summed), decoder, fixed and null of `losses.Bound`, for each example."""
-    chain: np.ndarray
-    """[times]: the sum over the examples of each chain term, in the order of the times."""
-    distortion: np.ndarray
-    """[times + 1]: the sum over the examples of each squared error of x_0, in the same order and then at t = 1."""
-
-    def plus(self, terms: Bound) -> "Tally":
-        """The tally with the terms of another batch added."""
-        parts = np.stack([terms.prior, terms.chain.sum(axis=1), terms.decoder, terms.fixed, terms.null], axis=1)
-        return Tally(
-            np.concatenate([self.parts, parts]),
-            self.chain + terms.chain.sum(axis=0),
-            self.distortion + terms.distortion.sum(axis=0),
-        )
-
-
 def bits_per_dim(
     run: Run,
     source: Sequence,
@@ -84,46 +67,79 @@ def bits_per_dim(
     reporter: Reporter | None = None,
     keep: Path | None = None,
 ) -> BitsPerDim:
-    """Evaluates the bound on the first `num` examples of `source`, by default all.
+    """Evaluates the bound on the first `num` examples of `source`, by default all, on all devices of all processes.
 
     The noise of example i depends on (seed, i) only. With `times`, that number of random t is evaluated per example
-    instead of all T - 1: unbiased, and faster in proportion. The sums are written to the file `keep` after each batch;
-    if it exists, the measurement is resumed. Raises ValueError unless `times` is None or in 1..T-1.
+    instead of all T - 1: unbiased, and faster in proportion. The terms are kept in the folder `keep` as they are
+    computed, and resumed from there; `keep` is required if there are several processes, which must all call this
+    function. Raises ValueError unless `times` is None or in 1..T-1.
     """
-    reporter, num_steps = reporter or Reporter(), run.experiment.process.schedule.num_steps
+    total = len(source) if num is None else min(num, len(source))
+    work = bound_work(run, source, total, times, min(batch_size, total), seed)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory())) if keep is None else keep
+        return summarize(run.experiment, list(kept(work, folder, reporter)), whole=times is None)
+
+
+def bound_work(run: Run, source: Sequence, num: int, times: int | None, batch_size: int, seed: int) -> Work:
+    """The terms of the bound of the first `num` examples, in nats and in squared units of x_0. The results are
+
+        parts       [chunk, 5]: the fields prior, chain (summed), decoder, fixed and null of `losses.Bound`
+        chain       [times]: the sum over the examples of each chain term, in the order of the times
+        distortion  [times + 1]: the sum over the examples of each squared error of x_0, in this order and then at t = 1
+
+    `times` and the errors are those of `bits_per_dim`.
+    """
+    num_steps, bound = run.experiment.process.schedule.num_steps, bound_fn(run.experiment)
     if times is not None and not 1 <= times < num_steps:
         raise ValueError(f"--times must be between 1 and {num_steps - 1}, got {times}")
-    total = len(source) if num is None else min(num, len(source))
-    size = min(batch_size, total)
-    bound = jax.jit(bound_fn(run.experiment))
-    count = num_steps - 1 if times is None else times
-    tally = _read_tally(keep, reporter) or Tally(np.zeros((0, 5)), np.zeros(count), np.zeros(count + 1))
-    for first in reporter.track(range(len(tally.parts), total, size), "batch"):
-        rows = np.arange(first, first + size) % total  # the last batch is padded, so that all have one shape
-        batch_keys = keys(seed, size, first, EVALUATE)
+
+    def one(params: Params, batch_keys: jax.Array, batch: Batch) -> Bound:
         drawn = (None, None) if times is None else _draw_times(batch_keys, times, num_steps)
-        terms = jax.device_get(bound(run.params, batch_keys, load(source, rows.tolist()), *drawn))
-        tally = tally.plus(jax.tree.map(lambda x, real=total - first: np.asarray(x[:real], np.float64), terms))
-        _write_tally(keep, tally)
-    return _summarize(run.experiment, tally, whole=times is None)
+        return bound(params, batch_keys, batch, *drawn)
+
+    def result(terms: Any) -> Result:
+        parts = np.stack([terms.prior, terms.chain.sum(axis=1), terms.decoder, terms.fixed, terms.null], axis=1)
+        return {"parts": parts, "chain": terms.chain.sum(axis=0), "distortion": terms.distortion.sum(axis=0)}
+
+    return _over_examples(run, source, num, batch_size, seed, one, result)
 
 
-def _read_tally(path: Path | None, reporter: Reporter) -> Tally | None:
-    if path is None or not path.exists():
-        return None
-    try:
-        with np.load(path) as arrays:
-            return Tally(**arrays)
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
-        reporter.line(f"{path} cannot be read: measuring from the first example again")
-        return None
+def _over_examples(
+    run: Run,
+    source: Sequence,
+    num: int,
+    batch_size: int,
+    seed: int,
+    one: Callable[[Params, jax.Array, Batch], Any],
+    result: Callable[..., Result],
+) -> Work:
+    """The work ``result(one(params, keys, batch))`` for the first `num` examples of the source.
 
+    `one` returns arrays [batch, ...], which `result` receives as float64, without those that only fill the last batch.
+    """
 
-def _write_tally(path: Path | None, tally: Tally) -> None:
-    if path is None:
-        return
-    with whole_file(path) as part, part.open("wb") as file:
-        np.savez(file, **tally._asdict())
+    def computed(params: Params, chunk: Any) -> Any:
+        first, batch = chunk
+        return one(params, keys(seed, batch_size, first, EVALUATE), batch)
+
+    devices = devices_for(num, batch_size)
+    on_devices = sharding.on_each_device(computed, run.params, devices)
+
+    def compute(firsts: Sequence[int]) -> list[Result]:
+        def batch(first: int) -> Any:  # the last one is padded, so that all have one shape
+            rows = np.arange(first, first + batch_size) % num
+            return np.int32(first), load(source, rows.tolist())
+
+        def real(first: int, x: np.ndarray) -> np.ndarray:
+            return np.asarray(x[: num - first], np.float64)
+
+        outputs = on_devices([batch(first) for first in firsts])
+        return [
+            result(jax.tree.map(partial(real, first), output)) for first, output in zip(firsts, outputs, strict=True)
+        ]
+
+    return Work(num, batch_size, compute, devices)
 
 
 def _draw_times(batch_keys: jax.Array, count: int, num_steps: int) -> tuple[jax.Array, jax.Array]:
@@ -140,21 +156,23 @@ def _draw_times(batch_keys: jax.Array, count: int, num_steps: int) -> tuple[jax.
     return jnp.asarray(t, jnp.int32)[chosen], jnp.asarray(1 / density / count, jnp.float32)[chosen]
 
 
-def _summarize(experiment: Experiment, tally: Tally, whole: bool) -> BitsPerDim:
+def summarize(experiment: Experiment, results: Sequence[Result], whole: bool) -> BitsPerDim:
+    """The estimates from the results of `bound_work`; `whole` is whether all t were evaluated."""
     per_dim, per_pixel, pixels = units(experiment)
-    prior, chain, decoder, fixed, null = tally.parts.T
-    parts = {"total": prior + chain + decoder, "prior": prior, "chain": chain, "decoder": decoder}
-    bound, count = -(prior + chain + fixed), len(tally.parts)
+    parts = np.concatenate([result["parts"] for result in results])
+    chains, distortions = (np.sum([result[name] for result in results], axis=0) for name in ("chain", "distortion"))
+    prior, chain, decoder, fixed, null = parts.T
+    bits = {"total": prior + chain + decoder, "prior": prior, "chain": chain, "decoder": decoder}
+    bound, count = -(prior + chain + fixed), len(parts)
     rate = distortion = None
     if whole:
-        received = np.concatenate([prior.mean(keepdims=True), tally.chain / count])
-        rate = np.cumsum(received) * per_dim
+        rate = np.cumsum(np.concatenate([prior.mean(keepdims=True), chains / count])) * per_dim
         if experiment.encoding.unit is not None:
-            distortion = experiment.encoding.unit * np.sqrt(tally.distortion / count)
+            distortion = experiment.encoding.unit * np.sqrt(distortions / count)
     return BitsPerDim(
-        **{name: mean_and_error(values * per_dim) for name, values in parts.items()},
+        **{name: mean_and_error(values * per_dim) for name, values in bits.items()},
         num_examples=count,
-        times=len(tally.chain),
+        times=len(chains),
         K=mean_and_error(bound * per_pixel),
         K_over_null=mean_and_error((bound + null) * per_pixel),
         pixels=pixels,
@@ -176,48 +194,42 @@ def mean_and_error(values: Any) -> Estimate:
     return float(values.mean()), error
 
 
-def importance_sampled(
-    run: Run, source: Sequence, num: int, chains: int, batch_size: int, seed: int, reporter: Reporter
-) -> np.ndarray:
+def importance_work(run: Run, source: Sequence, num: int, chains: int, batch_size: int, seed: int) -> Work:
     """Estimates log p(x_0) of each of the first `num` examples by `chains` forward chains, in nats (2015, Eq. 9).
 
     The expectation is a lower bound, which rises to log p(x_0) with the number of chains: see `losses.log_likelihood`.
-    Returns [num].
+    The results are {"nats": [chunk]}.
     """
 
-    def one(made, weights, key, x_0, label):
+    def one(made: Experiment, weights: Params, key: jax.Array, x_0: jax.Array, label: jax.Array | None) -> jax.Array:
         condition = None if label is None else label[None]
         kernel = samplers.reverse(made.parameterization, network_fn(made, weights), condition)
         return losses.log_likelihood(key, made.process, kernel, x_0[None], chains)[0]
 
-    return np.concatenate(list(_by_batches(run, source, num, batch_size, seed, reporter, one)))
+    return _over_examples(run, source, num, batch_size, seed, _by_example(run, one), lambda nats: {"nats": nats})
 
 
-def entropy_bounds(
-    run: Run, source: Sequence, num: int, times: Sequence[int], batch_size: int, seed: int, reporter: Reporter
-) -> np.ndarray:
-    """Lower and upper bounds on H_q(X^{t-1} | X^t) at `times`, in nats per example, [len(times), 2] (2015, Eq. 24)."""
+def entropy_work(run: Run, source: Sequence, num: int, times: Sequence[int], batch_size: int, seed: int) -> Work:
+    """Lower and upper bounds on H_q(X^{t-1} | X^t) at `times`, in nats per example (2015, Eq. 24).
 
-    def one(made, weights, key, x_0, label):
+    The results are {"bounds": [chunk, len(times), 2]}.
+    """
+
+    def one(made: Experiment, weights: Params, key: jax.Array, x_0: jax.Array, label: jax.Array | None) -> jax.Array:
         bounds = [losses.entropy_bounds(jax.random.fold_in(key, t), made.process, x_0[None], t) for t in times]
         return jnp.stack([jnp.stack([jnp.broadcast_to(x, (1, *x_0.shape)).sum() for x in pair]) for pair in bounds])
 
-    return np.concatenate(list(_by_batches(run, source, num, batch_size, seed, reporter, one))).mean(axis=0)
+    return _over_examples(run, source, num, batch_size, seed, _by_example(run, one), lambda bounds: {"bounds": bounds})
 
 
-def _by_batches(run: Run, source: Sequence, num: int, batch_size: int, seed: int, reporter: Reporter, one: Any):
-    """Yields the results of ``one(experiment, weights, key, x_0, label)`` for each example, in batches [batch, ...]."""
-    size = min(batch_size, num)
+def _by_example(run: Run, one: Callable[..., jax.Array]) -> Callable[[Params, jax.Array, Batch], jax.Array]:
+    """The function of a batch that stacks ``one(experiment, weights, key, x_0, label)`` of its examples."""
 
-    @jax.jit
-    def all_of(params, batch_keys, batch):
+    def all_of(params: Params, batch_keys: jax.Array, batch: Batch) -> jax.Array:
         made, weights = unpack(run.experiment, params)
         encode_keys, own_keys = (fold(batch_keys, number) for number in (0, 1))
         x_0 = made.encoding.encode(encode_keys, batch["image"])
         label = batch.get("label") if made.num_classes else None
         return jax.vmap(lambda key, x, y: one(made, weights, key, x, y))(own_keys, x_0, label)
 
-    for first in reporter.track(range(0, num, size), "batch"):
-        rows = np.arange(first, first + size) % num
-        batch = load(source, rows.tolist())
-        yield np.asarray(all_of(run.params, keys(seed, size, first, EVALUATE), batch), np.float64)[: num - first]
+    return all_of

@@ -1,51 +1,21 @@
-"""Outputs of samples: a grid, an npz, or a folder of PNGs, filled batch by batch so that an interrupted one resumes."""
+"""Outputs of samples: a grid, an npz, or a folder of PNGs, filled chunk by chunk so that an interrupted one resumes."""
 
 import json
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ddpm_jax import figures
+from ddpm_jax.runs.chunks import Result, Work, kept, share
 from ddpm_jax.runs.reporter import Reporter
-from ddpm_jax.system.files import put_folder, whole_file
+from ddpm_jax.system.files import put_folder
 from ddpm_jax.system.locks import locked
-
-
-class Draws(NamedTuple):
-    """Samples that are drawn in batches."""
-
-    firsts: range
-    """The number of the first image of each batch."""
-    at: Callable[[int], np.ndarray]
-    """``at(first)`` -> the images of the batch that begins with this number, such as uint8 [batch, h, w, channels]."""
-    num: int
-    """The number of images in all batches."""
-    labels: np.ndarray | None
-    """The label of each image, int32 [num]; None for an unconditional run."""
-
-
-def kept(draws: Draws, folder: Path, reporter: Reporter) -> Iterator[np.ndarray]:
-    """Yields the batches, and keeps each in `folder` as it is drawn; a batch that lies there is read instead."""
-    for first in reporter.track(draws.firsts, "image", draws.firsts.step):
-        path = folder / f"{first:09d}_{draws.firsts.step}.npy"
-        images = _read(path)
-        if images is None:
-            images = draws.at(first)
-            folder.mkdir(parents=True, exist_ok=True)  # again: the same measurement elsewhere may have ended
-            with whole_file(path) as part, part.open("wb") as file:
-                np.save(file, images)
-        yield images
-
-
-def _read(path: Path) -> np.ndarray | None:
-    try:
-        return np.load(path)
-    except (OSError, EOFError, ValueError):
-        return None
+from ddpm_jax.training import distributed
 
 
 class Output(NamedTuple):
@@ -69,17 +39,24 @@ class Output(NamedTuple):
         return self.path.exists() and whole and figures.provenance_of(self.path) == self.provenance
 
 
-def write(output: Output, draws: Draws, reporter: Reporter) -> None:
+def write(output: Output, draws: Work, labels: np.ndarray | None, reporter: Reporter) -> None:
     """Draws what an interrupted call with the same provenance has not drawn yet, and writes the output as a whole.
 
-    Raises ValueError for a name with an unknown ending, an output that may not be replaced, and one that another
-    process is drawing.
+    The results of `draws` are {"images": [chunk, ...]}; `labels` are those of all images, int32, or None. Every process
+    must call this function: each draws its share, and process 0 writes the output. Raises ValueError for a name with
+    an unknown ending, an output that may not be replaced, one that another command is drawing, and a folder that not
+    all processes share.
     """
     fill = _kind(output.path)
-    check_replaceable(output)
-    output.part.mkdir(parents=True, exist_ok=True)
-    with locked(output.part / ".lock"):
-        fill(output, draws, reporter)
+    with ExitStack() as stack:
+        with distributed.leader_first(f"process 0 cannot write {output.path}"):
+            if distributed.is_leader():
+                check_replaceable(output)
+                output.part.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(output.part / ".lock"))
+        if not distributed.agree(output.part.is_dir()):
+            raise ValueError(f"--out {output.path}: choose a folder that all processes share")
+        fill(output, draws, labels, reporter)
 
 
 def discard_part(output: Output) -> None:
@@ -101,34 +78,39 @@ def check_name(path: Path, images: bool) -> None:
         raise ValueError(f"--out {path}: the samples of this run are not images: choose a name ending in .npz or .png")
 
 
-def _grid(output: Output, draws: Draws, reporter: Reporter) -> None:
-    images = np.concatenate(list(kept(draws, output.part, reporter)))
-    check_replaceable(output)
-    figures.save_png(output.path, figures.picture(images), output.provenance)
-    discard_part(output)
+def _grid(output: Output, draws: Work, labels: np.ndarray | None, reporter: Reporter) -> None:
+    images = np.concatenate([result["images"] for result in kept(draws, output.part, reporter)])
+    if distributed.is_leader():
+        check_replaceable(output)
+        figures.save_png(output.path, figures.picture(images), output.provenance)
+        discard_part(output)
 
 
-def _npz(output: Output, draws: Draws, reporter: Reporter) -> None:
-    for _ in kept(draws, output.part, reporter):  # first, so that no time is lost if the disk is full in the end
-        pass
-    check_replaceable(output)
-    batches = kept(draws, output.part, Reporter())
-    figures.save_npz(output.path, batches, draws.num, draws.labels, output.provenance)
-    discard_part(output)
+def _npz(output: Output, draws: Work, labels: np.ndarray | None, reporter: Reporter) -> None:
+    results = kept(draws, output.part, reporter)
+    first = next(results)  # all are drawn by now, so that no time is lost if the disk is full in the end
+    if distributed.is_leader():
+        check_replaceable(output)
+        batches = (result["images"] for result in chain([first], results))
+        figures.save_npz(output.path, batches, draws.num, labels, output.provenance)
+        discard_part(output)
 
 
-def _folder(output: Output, draws: Draws, reporter: Reporter) -> None:
-    for first in reporter.track(draws.firsts, "image", draws.firsts.step):
-        numbers = range(first, min(first + draws.firsts.step, draws.num))
-        paths = [output.part / f"{number:06d}.png" for number in numbers]
-        if not all(path.exists() for path in paths):
-            for path, image in zip(paths, draws.at(first), strict=True):
-                figures.save_png(path, image, output.provenance)
-    check_replaceable(output)
-    (output.part / ".lock").unlink()
-    for left in output.part.glob("*.part"):  # by a process that was killed while it wrote
-        left.unlink()
-    put_folder(output.part, output.path)
+def _folder(output: Output, draws: Work, labels: np.ndarray | None, reporter: Reporter) -> None:
+    def paths(first: int) -> list[Path]:
+        return [output.part / f"{n:06d}.png" for n in range(first, min(first + draws.size, draws.num))]
+
+    def put(first: int, result: Result) -> None:
+        for path, image in zip(paths(first), result["images"], strict=True):
+            figures.save_png(path, image, output.provenance)
+
+    share(draws, lambda first: all(path.exists() for path in paths(first)), put, reporter)
+    if distributed.is_leader():
+        check_replaceable(output)
+        (output.part / ".lock").unlink()
+        for left in output.part.glob("*.part"):  # by a process that was killed while it wrote
+            left.unlink()
+        put_folder(output.part, output.path)
 
 
 def check_replaceable(output: Output) -> None:

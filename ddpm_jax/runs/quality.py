@@ -12,15 +12,20 @@ from ddpm_jax.data import load
 from ddpm_jax.data.dataset import WORKERS, in_blocks
 from ddpm_jax.data.encodings import as_picture
 from ddpm_jax.experiment import Run, labels
-from ddpm_jax.metrics import nearest, parzen
-from ddpm_jax.runs.outputs import kept
+from ddpm_jax.metrics import nearest
+from ddpm_jax.metrics.parzen import best_width, log_density
+from ddpm_jax.runs.chunks import Result, Work, devices_for, kept
+from ddpm_jax.runs.likelihood import mean_and_error
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import EvaluateRequest, SampleRequest
 from ddpm_jax.runs.sample import draws
+from ddpm_jax.training import sharding
 
 HELD_OUT = 1000
 """The number of training images on which the width of the Parzen window is chosen. The protocol of Goodfellow et al.
 2014 uses images that were held out from training; here the run was trained on them."""
+AT_ONCE = 100
+"""The number of images whose densities under the Parzen window a device computes together."""
 MOST_IMAGES, FEW_STEPS = 1000, 50
 """The most samples and test images, and the sampling steps, of `memorisation`."""
 
@@ -38,7 +43,7 @@ def memorisation(run: Run, request: EvaluateRequest, keep: Path, reporter: Repor
     if request.split == "train":
         raise ValueError("--metrics memorisation compares samples with test images: leave out --split train")
     train, test = data.open("train"), data.open(request.split)
-    samples = _fast_samples(run, request, keep, reporter)
+    samples = _fast_samples(run, request, keep / "few", reporter)
     compared = np.concatenate([samples, _pictures(test, range(min(MOST_IMAGES, len(test))), levels)])
     blocks = in_blocks(lambda rows: _flat(_pictures(train, rows, levels)), len(train), WORKERS, reporter.track)
     of_samples, of_test = np.split(nearest(_flat(compared), blocks), [len(samples)])
@@ -55,7 +60,7 @@ def _fast_samples(run: Run, request: EvaluateRequest, keep: Path, reporter: Repo
     )
     steps = None if eta is None else min(FEW_STEPS, T)
     asked = SampleRequest(request.workdir, num=num, seed=request.seed, steps=steps, eta=eta)
-    return np.concatenate(list(kept(draws(run, asked, labels(run.experiment, num)), keep, reporter)))
+    return _drawn(run, asked, keep, reporter)
 
 
 def _check_images(metric: str, image_shape: tuple[int, ...]) -> None:
@@ -74,22 +79,41 @@ def _flat(images: np.ndarray) -> Array:
 def parzen_window(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
     """Estimates the log-likelihood of images scaled to 0..1 by a Parzen window over samples of the run, nats per image.
 
-    The images are those of ``request.split``. The samples are kept in the folder `keep`; samples that lie there are not
-    drawn again. Raises ValueError for data that are not images.
+    The images are those of ``request.split``. The samples and the results are kept in the folder `keep`, and resumed
+    from there. Raises ValueError for data that are not images.
     """
     data = run.experiment.data
     _check_images("parzen", data.image_shape)
     train, test = data.open("train"), data.open(request.split)
     held, count = range(min(HELD_OUT, len(train))), len(test) if request.num is None else min(request.num, len(test))
     samples = SampleRequest(request.workdir, num=request.samples, seed=request.seed)
-    drawn = np.concatenate(list(kept(draws(run, samples, labels(run.experiment, request.samples)), keep, reporter)))
-    images = (drawn, _pictures(train, held, data.levels), _pictures(test, range(count), data.levels))
-    centres, held_out, tested = (_flat(each) / 255 for each in images)
-    mean, error, width = parzen(centres, held_out, tested)
+    drawn = _drawn(run, samples, keep / "samples", reporter)
+    centres, held_out = (_flat(each) / 255 for each in (drawn, _pictures(train, held, data.levels)))
+    width = best_width(centres, held_out)
+    devices = devices_for(count, AT_ONCE)
+    shared = centres, jnp.float32(width)
+    density = sharding.on_each_device(lambda shared, x: log_density(x, *shared), shared, devices)
+
+    def compute(firsts: Sequence[int]) -> list[Result]:
+        def scaled(first: int) -> np.ndarray:
+            rows = np.arange(first, first + AT_ONCE) % count
+            return np.asarray(_flat(_pictures(test, rows.tolist(), data.levels)) / 255)
+
+        nats = density([scaled(first) for first in firsts])
+        return [{"nats": each[: count - first]} for first, each in zip(firsts, nats, strict=True)]
+
+    work = Work(count, AT_ONCE, compute, devices)
+    nats = np.concatenate([result["nats"] for result in kept(work, keep / "parzen", reporter)])
     return {
-        "nats": (mean, error),
+        "nats": mean_and_error(np.asarray(nats, np.float64)),
         "width": width,
         "held_out": len(held_out),
         "samples": request.samples,
         "num_examples": count,
     }
+
+
+def _drawn(run: Run, request: SampleRequest, keep: Path, reporter: Reporter) -> np.ndarray:
+    """The samples of the request, kept in the folder `keep`."""
+    work = draws(run, request, labels(run.experiment, request.num))
+    return np.concatenate([result["images"] for result in kept(work, keep, reporter)])

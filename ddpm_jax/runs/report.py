@@ -15,54 +15,27 @@ from ddpm_jax import figures
 from ddpm_jax.data.dataset import check_examples
 from ddpm_jax.experiment import Run
 from ddpm_jax.runs.checks import data_identity
+from ddpm_jax.runs.chunks import affordable, kept
 from ddpm_jax.runs.likelihood import (
     BitsPerDim,
     Estimate,
-    bits_per_dim,
-    entropy_bounds,
-    importance_sampled,
+    bound_work,
+    entropy_work,
+    importance_work,
     mean_and_error,
+    summarize,
     units,
 )
 from ddpm_jax.runs.quality import memorisation, parzen_window
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import EvaluateRequest
 from ddpm_jax.runs.workdir import load as load_run
-from ddpm_jax.runs.workdir import read, weights_in
+from ddpm_jax.runs.workdir import weights_in
 from ddpm_jax.system.files import check_writable, read_json, write_json
 from ddpm_jax.system.locks import locked
+from ddpm_jax.training import distributed
 from ddpm_jax.training.digests import digest
 from ddpm_jax.training.keys import check_seed
-
-QUICK_TIMES, QUICK_EXAMPLES, QUICK_SAMPLES = 50, 500, 64
-"""The numbers of chain terms per example, of examples and of samples in the estimate at the end of training."""
-
-
-def quick(folder: Path, step: int, reporter: Reporter) -> None:
-    """Estimates the bits/dim of a run that is finished after `step` steps, unless ``evaluation.json`` has the estimate.
-
-    Reports the result and adds it to ``evaluation.json``.
-    """
-    experiment = read(folder)
-    few = experiment.process.schedule.num_steps - 1 <= QUICK_TIMES
-    request = EvaluateRequest(
-        folder,
-        metrics=experiment.metrics,  # type: ignore[arg-type]
-        num=QUICK_EXAMPLES,
-        times=None if few else QUICK_TIMES,
-        samples=QUICK_SAMPLES,
-    )
-    if is_recorded(folder / "evaluation.json", step, request.protocol()):
-        reporter.line(f"{folder / 'evaluation.json'} has a quick estimate: ddpm-jax evaluate {folder} uses all terms")
-        return
-    evaluate(request, reporter)
-    reporter.line(f"this is a quick estimate: ddpm-jax evaluate {folder} uses all terms of all test examples")
-
-
-def is_recorded(path: Path, step: int, protocol: dict[str, Any]) -> bool:
-    """Whether the JSON file `path` has a record of this step with this protocol."""
-    records = read_records(path)
-    return _key(step, protocol) in {_key(record["step"], record["protocol"]) for record in records}
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -74,35 +47,45 @@ def _key(step: int, protocol: dict[str, Any]) -> str:
     return json.dumps([step, protocol])
 
 
-def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
+def evaluate(request: EvaluateRequest, reporter: Reporter, seconds: float | None = None) -> dict[str, Any]:
     """Measures the run in the workdir: reports tables, adds the record to ``evaluation.json``, and returns it.
 
-    The same request resumes an interrupted measurement of the bound. Raises ValueError for options that are out of
-    range or do not fit the run, FileNotFoundError for a folder without a run or data that are missing.
+    All devices of all processes share the work; every process must call this function. With `seconds` the bound is
+    evaluated on as many examples as take about so long, at most ``request.num``. The same request resumes an
+    interrupted measurement. Raises ValueError for options that are out of range or do not fit the run,
+    FileNotFoundError for a folder without a run or data that are missing.
     """
-    _check(request)
-    run = load_run(request.workdir, request.weights)
-    metrics: Any = request.metrics or run.experiment.metrics
-    request = dataclasses.replace(request, metrics=metrics)
-    if run.experiment.data.listing is not None:
-        run.experiment.data.listing(reporter.track)
-    check_examples(run.experiment.data, request.split)
-    read_records(request.workdir / "evaluation.json")  # before the work: a damaged file is reported now
-    if not request.clip:
-        run = unclipped(run)
-    weights = weights_in(request.workdir, run.step, request.weights)
-    record = {"step": run.step, "weights": weights, "protocol": request.protocol()}
+    run, request = _ready(request, reporter)
     keep = _unfinished(request, run)
-    if BOUND_TABLES.keys() & set(metrics):
-        record["bpd"] = _bound(run, request, keep, reporter)
-    for name in metrics:
+    record = {"step": run.step, "weights": weights_in(request.workdir, run.step, request.weights)}
+    if BOUND_TABLES.keys() & set(request.metrics or ()):
+        record["bpd"] = _bound(run, request, keep / "bound", reporter, seconds)
+        if seconds is not None:
+            request = dataclasses.replace(request, num=record["bpd"]["num_examples"])
+    for name in request.metrics or ():
         if name in ESTIMATES:
             record[name] = ESTIMATES[name](run, request, keep, reporter)
-    add_record(request.workdir / "evaluation.json", record)
-    _remove_unfinished(keep)
-    if request.json is not None:
-        write_json(request.json, record)
+    record["protocol"] = request.protocol()
+    distributed.wait_for_all("evaluation")  # until then other processes read what is kept
+    if distributed.is_leader():
+        add_record(request.workdir / "evaluation.json", record)
+        shutil.rmtree(keep, ignore_errors=True)
+        if request.json is not None:
+            write_json(request.json, record)
     return record
+
+
+def _ready(request: EvaluateRequest, reporter: Reporter) -> tuple[Run, EvaluateRequest]:
+    """The run and the request with its metrics, after all that can be checked before the work."""
+    with distributed.leader_first(f"process 0 cannot evaluate {request.workdir}"):
+        _check(request)
+        run = load_run(request.workdir, request.weights)
+        if run.experiment.data.listing is not None:
+            run.experiment.data.listing(reporter.track)
+        check_examples(run.experiment.data, request.split)
+        read_records(request.workdir / "evaluation.json")  # before the work: a damaged file is reported now
+    metrics: Any = request.metrics or run.experiment.metrics
+    return run if request.clip else unclipped(run), dataclasses.replace(request, metrics=metrics)
 
 
 def _check(request: EvaluateRequest) -> None:
@@ -128,29 +111,27 @@ def batch_size(run: Run, request: EvaluateRequest) -> int:
 
 
 def _unfinished(request: EvaluateRequest, run: Run) -> Path:
-    """The file that keeps an unfinished measurement; its name depends on the parameters, the data and the protocol."""
+    """The folder that keeps an unfinished measurement; its name depends on parameters, data and protocol."""
     data = data_identity(run.experiment.data, request.split)["digest"]
     identity = json.dumps([digest(run.params), data, request.protocol()], sort_keys=True)
-    return request.workdir / f"evaluation_{run.step}_{zlib.crc32(identity.encode()):08x}.npz"
+    return request.workdir / f"evaluation_{run.step}_{zlib.crc32(identity.encode()):08x}"
 
 
-def _remove_unfinished(keep: Path) -> None:
-    """Removes what was kept for this measurement."""
-    keep.unlink(missing_ok=True)
-    for suffix in (".samples", ".few"):
-        shutil.rmtree(keep.with_name(keep.name + suffix), ignore_errors=True)
-
-
-def _bound(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
-    source, size = run.experiment.data.open(request.split), batch_size(run, request)
-    measured = bits_per_dim(run, source, request.num, request.times, size, request.seed, reporter, keep)
+def _bound(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter, seconds: float | None) -> dict[str, Any]:
+    source = run.experiment.data.open(request.split)
+    num = min(request.num or len(source), len(source))
+    work = bound_work(run, source, num, request.times, min(batch_size(run, request), num), request.seed)
+    if seconds is not None:
+        work = work._replace(num=affordable(work, keep, seconds, reporter))
+    measured = summarize(run.experiment, list(kept(work, keep, reporter)), whole=request.times is None)
     for metric in request.metrics or ():
         if metric in BOUND_TABLES:
             reporter.line(BOUND_TABLES[metric](measured))
     if measured.rate is not None and measured.distortion is not None and "bpd" in (request.metrics or ()):
         reporter.line(coding_table(measured.rate, measured.distortion))
         picture = request.workdir / "rate_distortion.png"
-        figures.rate_distortion(measured.rate, measured.distortion, picture)
+        if distributed.is_leader():
+            figures.rate_distortion(measured.rate, measured.distortion, picture)
         reporter.line(f"the whole rate-distortion curve is in {picture}")
     return measured.record()
 
@@ -158,8 +139,8 @@ def _bound(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -
 def _importance(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
     source = run.experiment.data.open(request.split)
     num = min(request.num or len(source), len(source))
-    size = batch_size(run, request)
-    nats = importance_sampled(run, source, num, request.chains, size, request.seed, reporter)
+    work = importance_work(run, source, num, request.chains, min(batch_size(run, request), num), request.seed)
+    nats = np.concatenate([result["nats"] for result in kept(work, keep / "importance", reporter)])
     _, per_pixel, pixels = units(run.experiment)
     estimate = mean_and_error(nats * per_pixel)
     unit = "bits per pixel" if pixels > 1 else "bits per example"
@@ -171,8 +152,9 @@ def _entropy(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter)
     source, steps = run.experiment.data.open(request.split), run.experiment.process.schedule.num_steps
     num = min(request.num or len(source), len(source))
     times = sorted({max(2, round(steps * n / 10)) for n in range(11)}) if steps > 1 else []
-    bounds = entropy_bounds(run, source, num, times, batch_size(run, request), request.seed, reporter)
-    bounds = bounds * units(run.experiment)[0]
+    work = entropy_work(run, source, num, times, min(batch_size(run, request), num), request.seed)
+    found = np.concatenate([result["bounds"] for result in kept(work, keep / "entropy", reporter)])
+    bounds = found.mean(axis=0) * units(run.experiment)[0]
     rows = [f"{t:>6} {lower:>10.4f} {upper:>10.4f}" for t, (lower, upper) in zip(times, bounds, strict=True)]
     heading = "bounds on the entropy of x_(t-1) given x_t, bits/dim (2015, Eq. 24)"
     reporter.line("\n".join([heading, "     t      lower      upper", *rows]))
@@ -180,7 +162,7 @@ def _entropy(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter)
 
 
 def _parzen(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
-    measured = parzen_window(run, request, keep.with_name(f"{keep.name}.samples"), reporter)
+    measured = parzen_window(run, request, keep, reporter)
     (mean, error), held_out = measured["nats"], measured["held_out"]
     spread = "" if error is None else f" +- {error:.1f}"
     protocol = f"{measured['samples']} samples, {measured['num_examples']} examples"
@@ -190,7 +172,7 @@ def _parzen(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) 
 
 
 def _memorisation(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
-    measured = memorisation(run, request, keep.with_name(f"{keep.name}.few"), reporter)
+    measured = memorisation(run, request, keep, reporter)
     reporter.line(
         f"distance to the nearest training image (RMS of pixels, 0-255): {measured['num_samples']} samples "
         f"{measured['samples']:.1f}, the closest {measured['closest']:.1f}; test images {measured['test']:.1f}. "

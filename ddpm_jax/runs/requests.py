@@ -21,6 +21,18 @@ WeightsName = Literal["ema", "raw"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Processes:
+    """The processes that carry out a command together; each is started with the same command line."""
+
+    coordinator: str | None = None
+    """HOST:PORT of process 0. Not needed with SLURM, Open MPI, Kubernetes or on a TPU pod."""
+    num_processes: int | None = None
+    """Number of processes in the run (with --coordinator)."""
+    process_id: int | None = None
+    """Number of this process, from 0 (with --coordinator)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Placement:
     """How a train step is spread over devices."""
 
@@ -44,7 +56,7 @@ class Execution(Placement):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainRequest(Execution):
+class TrainRequest(Execution, Processes):
     """Trains an experiment, or resumes the run in the workdir."""
 
     workdir: Path
@@ -57,16 +69,10 @@ class TrainRequest(Execution):
     updated)."""
     data_changed: bool = False
     """Resume although files were added to or removed from the data. From then on the examples come in another order."""
-    coordinator: str | None = None
-    """HOST:PORT of process 0. Not needed with SLURM, Open MPI, Kubernetes or on a TPU pod."""
-    num_processes: int | None = None
-    """Number of processes in the run (with --coordinator)."""
-    process_id: int | None = None
-    """Number of this process, from 0 (with --coordinator)."""
 
 
 @dataclass(frozen=True)
-class SampleRequest:
+class SampleRequest(Processes):
     """Draws images from a trained run. Image i depends on the seed and i only."""
 
     workdir: Path
@@ -91,13 +97,14 @@ class SampleRequest:
     label: int | None = None
     """Class to draw, for a class-conditional run. Default: each class in turn."""
     batch_size: int | None = None
-    """Number of images drawn at a time. Changes at most the last bit of a pixel. Default: 16 on a CPU, else 256."""
+    """Number of images that each device draws at a time. Changes at most the last bit of a pixel. Default: 16 on a CPU,
+    else 256."""
     overwrite: bool = False
     """Replace an existing output."""
 
 
 @dataclass(frozen=True)
-class EvaluateRequest:
+class EvaluateRequest(Processes):
     """Measures a trained run. The results are printed and added to evaluation.json in the workdir."""
 
     workdir: Path
@@ -116,7 +123,7 @@ class EvaluateRequest:
     """Number of random t per example at which bpd and K are estimated: unbiased and faster, but without the
     progressive-coding curve. Default: all t."""
     batch_size: int | None = None
-    """Number of examples evaluated together. Default: 120, and fewer for images larger than 64x64."""
+    """Number of examples that each device evaluates together. Default: 120, and fewer for images larger than 64x64."""
     seed: int = 0
     """Seed of the noise, 0 to 2^32 - 1."""
     clip: bool = True

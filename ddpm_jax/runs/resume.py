@@ -34,17 +34,13 @@ def opened(
     Process 0 holds it; every process must call this function. Raises ValueError in all of them if the workdir belongs
     to another run, or is in use, or if the data have changed or are not the same for all processes.
     """
-    data, problem = data_identity(experiment.data, "train"), None
+    data = data_identity(experiment.data, "train")
     if not distributed.agree([int(data["digest"][:7], 16)] == distributed.from_leader([int(data["digest"][:7], 16)])):
         raise ValueError(f"the processes have different data ({data['found']} here): give all of them the same files")
     with ExitStack() as stack:
-        if distributed.is_leader():
-            try:
+        with distributed.leader_first(f"process 0 cannot use --workdir {request.workdir}"):
+            if distributed.is_leader():
                 stack.enter_context(_held(request, source, knobs, experiment, data, reporter))
-            except (ValueError, OSError) as error:
-                problem = error
-        if not distributed.agree(problem is None):
-            raise problem or ValueError(f"process 0 cannot use --workdir {request.workdir}: its message has the reason")
         yield
 
 

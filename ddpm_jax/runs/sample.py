@@ -1,5 +1,6 @@
 """Sampling from a run into a file or folder. Each image has its own random key."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,22 +9,24 @@ import numpy as np
 from ddpm_jax.diffusion.samplers import SAMPLERS, SPACINGS
 from ddpm_jax.experiment import Run, labels, sample_fn
 from ddpm_jax.runs import outputs, workdir
-from ddpm_jax.runs.outputs import Draws
+from ddpm_jax.runs.chunks import Result, Work, devices_for
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import SampleRequest
+from ddpm_jax.training import distributed, sharding
 from ddpm_jax.training.keys import check_seed, keys
 
 
 def default_batch_size() -> int:
-    """The default number of images drawn at a time: small on a CPU, where a larger batch is no faster."""
+    """The default number of images that a device draws at a time: small on a CPU, where more are no faster."""
     return 16 if jax.default_backend() == "cpu" else 256
 
 
 def sample_to_file(request: SampleRequest, reporter: Reporter | None = None) -> str:
     """Draws the images and writes them to the output of the request. Returns a line that names it.
 
-    Images are kept beside the output as they are drawn, so that the same request resumes an interrupted one. An output
-    that holds these images already is kept; another is replaced only with ``overwrite``. Raises ValueError for options
+    All devices of all processes share the images; every process must call this function. Images are kept beside the
+    output as they are drawn, so that the same request resumes an interrupted one. An output that holds these images
+    already is kept; another is replaced only with ``overwrite``. Raises ValueError for options
     that are out of range or do not fit the run, FileNotFoundError for a folder without a run.
     """
     check(request)
@@ -32,10 +35,13 @@ def sample_to_file(request: SampleRequest, reporter: Reporter | None = None) -> 
     outputs.check_name(out, images=len(run.experiment.data.image_shape) == 3)
     provenance = workdir.provenance(request.workdir, run, **_identity(request, run))
     output = outputs.Output(out, provenance, request.overwrite)
-    if not request.overwrite and output.holds_images():
-        outputs.discard_part(output)
+    (there,) = distributed.from_leader([not request.overwrite and output.holds_images()])
+    if there:
+        if distributed.is_leader():
+            outputs.discard_part(output)
         return f"{out} holds these images already"
-    outputs.write(output, draws(run, request, labels_of(run, request)), reporter or Reporter())
+    condition = labels_of(run, request)
+    outputs.write(output, draws(run, request, condition), condition, reporter or Reporter())
     return f"{request.num} images in {out}"
 
 
@@ -62,22 +68,34 @@ def _identity(request: SampleRequest, run: Run) -> dict[str, Any]:
     return {name: getattr(request, name) for name in names} | {"sampler": sampler_name(request, run)}
 
 
-def draws(run: Run, request: SampleRequest, condition: np.ndarray | None) -> Draws:
-    """The samples of the request in batches, with the labels `condition`.
+def draws(run: Run, request: SampleRequest, condition: np.ndarray | None) -> Work:
+    """The samples of the request, as chunks {"images": [batch, ...]}, with the labels `condition`.
 
-    The last batch is computed at full size, so there is one compilation, and image i is the same to the bit for every
-    `num`.
+    The last chunk is computed at full size, so there is one compilation, and image i is the same to the bit for every
+    `num` and on any number of devices and processes.
     """
     kind = None if request.sampler is None else SAMPLERS[request.sampler]
     sample = sample_fn(run.experiment, kind, request.steps, request.eta, SPACINGS[request.spacing])
     size = request.batch_size or default_batch_size()
 
-    def at(first: int) -> np.ndarray:
-        batch_labels = None if condition is None else np.resize(condition[first : first + size], size)
-        images = sample(run.params, keys(request.seed, size, first), batch_labels)
-        return np.asarray(images)[: request.num - first]
+    def one(shared, chunk):
+        sample, params = shared
+        first, batch_labels = chunk
+        return sample(params, keys(request.seed, size, first), batch_labels)
 
-    return Draws(range(0, request.num, size), at, request.num, condition)
+    devices = devices_for(request.num, size)
+    on_devices = sharding.on_each_device(one, (sample, run.params), devices)
+
+    def compute(firsts: Sequence[int]) -> list[Result]:
+        drawn = on_devices([(np.int32(first), _filled(condition, first, size)) for first in firsts])
+        return [{"images": images[: request.num - first]} for first, images in zip(firsts, drawn, strict=True)]
+
+    return Work(request.num, size, compute, devices, "image")
+
+
+def _filled(condition: np.ndarray | None, first: int, size: int) -> np.ndarray | None:
+    """The `size` labels from `first` on; what is missing at the end is filled."""
+    return None if condition is None else np.resize(condition[first : first + size], size)
 
 
 def labels_of(run: Run, request: SampleRequest) -> np.ndarray | None:

@@ -161,9 +161,12 @@ def preview(experiment: Experiment, mesh: Mesh, log: Log, folder: Path):
     draw = sample_fn(experiment, steps=None if eta is None else few, eta=eta)
     condition = labels(experiment, PREVIEW_IMAGES)
 
+    spread = sharding.replicated(mesh) if PREVIEW_IMAGES % mesh.size else sharding.batch_sharding(mesh)
+
     @partial(jax.jit, out_shardings=sharding.replicated(mesh))
     def sample(params):
-        return draw(sharding.all_gathered(params, mesh), keys(experiment.seed, PREVIEW_IMAGES), condition)
+        image_keys = jax.lax.with_sharding_constraint(keys(experiment.seed, PREVIEW_IMAGES), spread)
+        return draw(sharding.all_gathered(params, mesh), image_keys, condition)
 
     def do(step: int, state: TrainState, _: dict[str, Any]) -> None:
         picture = figures.picture(np.asarray(sample(state.averages[EMA])))

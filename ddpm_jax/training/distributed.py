@@ -1,32 +1,39 @@
 """Runs of several processes, connected by JAX's distributed runtime. Process 0 writes; all stop at the same step."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
 
 HEARTBEAT_SECONDS = 30
 """Seconds without a heartbeat from a process after which the other processes end; JAX's default is 100."""
+LONGEST_WAIT = 7 * 24 * 3600
+"""Seconds that a process waits for the others at most; a process that died is noticed by its missing heartbeats."""
 
 
-def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
-    """Connects this process to the other processes of a run, given by the arguments or detected by JAX.
+def join(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None, detect: bool = True
+) -> None:
+    """Connects this process to the other processes of a run, given by the arguments or, with `detect`, found by JAX.
 
-    JAX detects SLURM, Open MPI, Kubernetes and TPU pods. If it detects none of them, or has used its devices already,
-    the process stays alone. Raises ValueError if only some of the arguments are given, or for a `process_id` outside
-    0 .. num_processes - 1.
+    JAX detects SLURM, Open MPI, Kubernetes and TPU pods. If it detects none of them, the process stays alone. Without
+    arguments a process must not have used its devices yet. Raises ValueError if only some of the arguments are given,
+    or for a `process_id` outside 0 .. num_processes - 1.
     """
     given = (coordinator, num_processes, process_id)
     if any(each is not None for each in given) and None in given:
         raise ValueError("--coordinator, --num-processes and --process-id belong together: give all three or none")
     if num_processes is not None and process_id is not None and not 0 <= process_id < num_processes:
         raise ValueError(f"--process-id {process_id}: choose from 0 to {num_processes - 1}")
+    if jax.distributed.is_initialized() or (coordinator is None and not detect):
+        return
     try:
         jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
-    except (ValueError, RuntimeError) as error:
-        alone = "coordinator_address should be defined", "must be called before", "only be called once"
-        if coordinator is not None or not any(reason in str(error) for reason in alone):
+    except ValueError:  # of a missing argument, which JAX did not detect either
+        if coordinator is not None:
             raise
 
 
@@ -60,3 +67,32 @@ def stop_requested(call: int) -> bool:
     Every process must call this once per call of the train step, with the same `call` = 1, 2, ..
     """
     return multihost_utils.reached_preemption_sync_point(call)
+
+
+@contextmanager
+def leader_first(refusal: str) -> Iterator[None]:
+    """A context that ends in an error in all processes if its body raises ValueError or OSError in any of them.
+
+        with leader_first(f"process 0 cannot write {path}"):
+            if is_leader():
+                ...
+
+    The processes where the body raised nothing raise ValueError with the text `refusal`. Every process must enter it.
+    """
+    problem = None
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        problem = error
+    if not agree(problem is None):
+        raise problem or ValueError(f"{refusal}: its message has the reason")
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every process has called this function. `name` appears in the message of an error.
+
+    The processes may come hours apart; if one dies, the others end.
+    """
+    if not is_alone():
+        everyone = set(range(jax.process_count()))
+        multihost.sync_global_processes(name, timeout=LONGEST_WAIT, processes=everyone)

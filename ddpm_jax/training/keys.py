@@ -20,6 +20,6 @@ def root_key(seed: int, purpose: int) -> Key[Array, ""]:
     return jax.random.fold_in(jax.random.key(seed), purpose)
 
 
-def keys(seed: int, num: int, start: int = 0, purpose: int = SAMPLE) -> Key[Array, " num"]:
+def keys(seed: int, num: int, start: int | Array = 0, purpose: int = SAMPLE) -> Key[Array, " num"]:
     """The keys of images `start` .. `start + num - 1`. The key of image i depends on (seed, purpose, i) only."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(root_key(seed, purpose), jnp.arange(start, start + num))
+    return jax.vmap(jax.random.fold_in, (None, 0))(root_key(seed, purpose), start + jnp.arange(num))

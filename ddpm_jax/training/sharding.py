@@ -1,7 +1,8 @@
 """Shardings: how the arrays of a run are distributed over the devices of all its processes."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -113,3 +114,33 @@ def rows_to_devices(tree: Any, rows: np.ndarray, batch_size: int, sharding: Name
         return jax.make_array_from_callback((batch_size, *x.shape[1:]), sharding, piece)
 
     return jax.tree.map(one, tree)
+
+
+def on_each_device(
+    function: Callable[[Any, Any], Any], shared: Any, most: int | None = None
+) -> Callable[[Sequence[Any]], list[Any]]:
+    """Returns ``call(chunks)`` -> [``function(shared, chunk)`` for each chunk]; a device computes one chunk.
+
+    The devices are those of this process, or `most` of them. The chunks are trees of host arrays of the same shapes, at
+    most one for each device; the results are trees of host arrays. Each device runs the program of a single chunk, so
+    that a result does not depend on the number of devices. `shared` is copied to each device once.
+    """
+    devices = jax.local_devices()[:most]
+    mesh = Mesh(np.array(devices), ("chunk",), axis_types=(AxisType.Auto,))
+    one_each, same = PartitionSpec("chunk"), PartitionSpec()
+
+    @jax.jit
+    @partial(jax.shard_map, mesh=mesh, in_specs=(same, one_each), out_specs=one_each, check_vma=False)
+    def program(shared, chunks):
+        result = function(shared, jax.tree.map(lambda x: x[0], chunks))
+        return jax.tree.map(lambda x: x[None], result)
+
+    shared = jax.device_put(shared, NamedSharding(mesh, same))
+
+    def call(chunks: Sequence[Any]) -> list[Any]:
+        padded = [*chunks, *[chunks[-1]] * (len(devices) - len(chunks))]
+        stacked = jax.tree.map(lambda *x: np.stack(x), *padded)
+        results = jax.device_get(program(shared, jax.device_put(stacked, NamedSharding(mesh, one_each))))
+        return [jax.tree.map(lambda x, n=n: x[n], results) for n in range(len(chunks))]
+
+    return call

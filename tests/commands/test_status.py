@@ -7,7 +7,7 @@ import pytest
 from ddpm_jax import commands
 from ddpm_jax.commands import main
 from ddpm_jax.commands.train import _finish
-from ddpm_jax.runs import report
+from ddpm_jax.runs import quick as quick_estimate
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.training import Diverged
 
@@ -50,7 +50,7 @@ def test_a_run_that_cannot_be_measured_is_finished_nonetheless(monkeypatch, tmp_
     def quick(folder, step, reporter):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes")
 
-    monkeypatch.setattr(report, "quick", quick)
+    monkeypatch.setattr(quick_estimate, "quick", quick)
     lines, reporter = [], Reporter()
     reporter.line = lines.append
     _finish(tmp_path, 12, reporter)

@@ -6,7 +6,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from ddpm_jax.runs.outputs import Draws, Output, discard_part, write
+from ddpm_jax.runs.chunks import Work
+from ddpm_jax.runs.outputs import Output, discard_part, write
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.system.locks import locked
 
@@ -18,7 +19,7 @@ class Killed(BaseException):
     """Ends a call as a signal would."""
 
 
-def draws(fuel: int = 1000, drawn: list[int] | None = None, size: int = 4, num: int = 10, side: int = 6) -> Draws:
+def draws(fuel: int = 1000, drawn: list[int] | None = None, size: int = 4, num: int = 10, side: int = 6) -> Work:
     """Images that depend on their number only; after `fuel` batches the process is killed."""
 
     def at(first: int) -> np.ndarray:
@@ -29,15 +30,16 @@ def draws(fuel: int = 1000, drawn: list[int] | None = None, size: int = 4, num: 
         numbers = range(first, min(first + size, num))
         return np.stack([np.random.default_rng(n).integers(0, 256, (side, side, 3), np.uint8) for n in numbers])
 
-    return Draws(range(0, num, size), at, num, np.arange(num, dtype=np.int32))
+    return Work(num, size, lambda firsts: [{"images": at(first)} for first in firsts])
 
 
 def content(out) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (sorted(out.iterdir()) if out.is_dir() else [out])}
 
 
-def put(out, drawn: Draws, overwrite: bool = False, **changes) -> None:
-    write(Output(out, PROVENANCE | changes, overwrite), drawn, Reporter())
+def put(out, drawn: Work, overwrite: bool = False, **changes) -> None:
+    labels = np.arange(drawn.num, dtype=np.int32)
+    write(Output(out, PROVENANCE | changes, overwrite), drawn, labels, Reporter())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,12 +74,12 @@ def test_other_parameters_are_other_images(tmp_path, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_that_appears_in_the_meantime_is_not_replaced(tmp_path, name):
-    def at(first: int) -> np.ndarray:
+    def compute(firsts):
         (tmp_path / name).write_text("thesis")
-        return draws().at(first)
+        return draws().compute(firsts)
 
     with pytest.raises(ValueError, match="exists"):
-        put(tmp_path / name, draws()._replace(at=at))
+        put(tmp_path / name, draws()._replace(compute=compute))
     assert (tmp_path / name).read_text() == "thesis"
 
 
@@ -85,12 +87,14 @@ def test_a_batch_that_was_cut_short_is_drawn_again(tmp_path):
     out = tmp_path / "images.npz"
     with pytest.raises(Killed):
         put(out, draws(2, []))
-    kept = sorted(tmp_path.rglob("*.npy"))
+    kept = sorted(tmp_path.rglob("*.npz"))
     os.truncate(kept[0], kept[0].stat().st_size // 2)
     drawn = []
     put(out, draws(drawn=drawn))
     assert drawn == [0, 8]
-    np.testing.assert_array_equal(np.load(out)["arr_0"], np.concatenate([draws().at(n) for n in (0, 4, 8)]))
+    np.testing.assert_array_equal(
+        np.load(out)["arr_0"], np.concatenate([each["images"] for each in draws().compute([0, 4, 8])])
+    )
     np.testing.assert_array_equal(np.load(out)["arr_1"], np.arange(10))
 
 

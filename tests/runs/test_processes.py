@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,9 +27,14 @@ def free_port() -> int:
 
 
 def start(workdir: Path, count: int, *options: str) -> list[subprocess.Popen]:
-    """The tiny run in so many processes; their output goes to files beside the workdir."""
+    """The training of the tiny run in this number of processes; their output goes to files beside the workdir."""
+    return launch(workdir, count, "train", str(TINY), "--workdir", str(workdir), *options)
+
+
+def launch(workdir: Path, count: int, *arguments: str) -> list[subprocess.Popen]:
+    """A command in this number of processes of two devices each; their output goes to files beside the workdir."""
     flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
-    command = [sys.executable, "-m", "ddpm_jax", "train", str(TINY), "--workdir", str(workdir), *options]
+    command = [sys.executable, "-m", "ddpm_jax", *arguments]
     cluster = ["--coordinator", f"localhost:{free_port()}", "--num-processes", str(count)]
     started = []
     for process in range(count):
@@ -98,6 +104,45 @@ def test_several_processes_are_the_run_of_one(finished, tmp_path, count):
     assert f"{2 * count} cpu device(s) in {count} processes" in printed(run, 1)
     assert "step" not in output_of(run, 1).read_text().replace("checkpoints", "")  # process 0 reports
     close(finished, run)
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_processes_draw_and_measure_what_one_does(finished, tmp_path, count):
+    """The same images to the bit, and the same figures."""
+    run, draw = shutil.copytree(finished, tmp_path / "run"), ("--num", "21", "--batch-size", "2", "--steps", "5")
+    measure = ("--num", "20", "--times", "4", "--batch-size", "3", "--samples", "16", "--metrics", "bpd", "parzen")
+    found = []
+    for processes in (1, count):
+        out = tmp_path / f"{processes}.npz"
+        started = launch(run, processes, "sample", str(run), "--out", str(out), *draw)
+        assert ended(started, 240) == [0] * processes, printed(run, processes)
+        assert printed(run, processes).count(f"21 images in {out}") == 1
+        started = launch(run, processes, "evaluate", str(run), *measure)
+        assert ended(started, 240) == [0] * processes, printed(run, processes)
+        assert printed(run, processes).count("Parzen window") == 1
+        found.append((np.load(out)["arr_0"], json.loads((run / "evaluation.json").read_text())[-1]))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+    left = {path.name for path in tmp_path.iterdir()} - {"run", "run_0.txt", "run_1.txt", "run_2.txt", "run_3.txt"}
+    assert left == {"1.npz", f"{count}.npz"} and not list(run.glob("evaluation_*"))
+
+
+@pytest.mark.slow
+def test_processes_fill_a_folder_together(finished, tmp_path):
+    run, out = shutil.copytree(finished, tmp_path / "run"), tmp_path / "folder"
+    options = ("--num", "21", "--batch-size", "2", "--steps", "5", "--out", str(out))
+    assert ended(launch(run, 2, "sample", str(run), *options), 240) == [0, 0], printed(run, 2)
+    assert sorted(path.name for path in out.iterdir()) == [f"{n:06d}.png" for n in range(21)]
+
+
+@pytest.mark.slow
+def test_an_output_that_exists_is_refused_by_all_processes(finished, tmp_path):
+    run, out = shutil.copytree(finished, tmp_path / "run"), tmp_path / "thesis.npz"
+    out.write_text("thesis")
+    started = launch(run, 2, "sample", str(run), "--num", "4", "--out", str(out))
+    assert ended(started, 240) == [2, 2], printed(run, 2)
+    assert "choose another name" in printed(run, 1) and "process 0 cannot write" in output_of(run, 1).read_text()
+    assert out.read_text() == "thesis"
 
 
 @pytest.mark.parametrize("which", [1, pytest.param(0, marks=pytest.mark.slow)])

@@ -15,6 +15,7 @@ from ddpm_jax.data import Data, digits, load
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 from ddpm_jax.experiment import Experiment, Run
 from ddpm_jax.metrics import parzen
+from ddpm_jax.runs import likelihood
 from ddpm_jax.runs.likelihood import bits_per_dim
 from ddpm_jax.runs.report import add_record, coding_table, unclipped
 from ddpm_jax.runs.reporter import Reporter
@@ -83,11 +84,20 @@ def test_the_last_batch_may_be_smaller():
     np.testing.assert_allclose(whole.distortion, parts.distortion, rtol=1e-5)
 
 
+@pytest.mark.parametrize("devices", [2, 8])
+def test_the_bound_is_the_same_on_any_number_of_devices(monkeypatch, devices):
+    measured = []
+    for count in (1, devices):
+        monkeypatch.setattr(likelihood, "devices_for", lambda *_, count=count: count)
+        measured.append(bits_per_dim(run(), images(11), times=5, batch_size=2))
+    np.testing.assert_equal(measured[0]._asdict(), measured[1]._asdict())
+
+
 def test_an_interrupted_measurement_goes_on_where_it_stood(tmp_path):
     """The figures are the same, and no example is evaluated twice."""
 
     class Interrupted(Reporter):
-        """Ctrl-C at the third batch."""
+        """Ctrl-C at the third round."""
 
         def track(self, items, unit, size=1):
             for number, first in enumerate(items):
@@ -100,19 +110,23 @@ def test_an_interrupted_measurement_goes_on_where_it_stood(tmp_path):
             seen.extend(items)
             return iter(items)
 
-    keep, seen = tmp_path / "part.npz", []
+    seen, options = [], {"batch_size": 1, "keep": tmp_path / "part"}
     with pytest.raises(KeyboardInterrupt):
-        bits_per_dim(run(), images(10), batch_size=4, keep=keep, reporter=Interrupted())
-    rest = bits_per_dim(run(), images(10), batch_size=4, keep=keep, reporter=Seen())
-    whole = bits_per_dim(run(), images(10), batch_size=4)
-    assert seen == [8]
+        bits_per_dim(run(), images(20), reporter=Interrupted(), **options)
+    rest = bits_per_dim(run(), images(20), reporter=Seen(), **options)
+    whole = bits_per_dim(run(), images(20), batch_size=1)
+    assert seen == [[16, 17, 18, 19]]  # two rounds of eight devices are kept
     np.testing.assert_equal(rest._asdict(), whole._asdict())
 
 
-def test_a_damaged_unfinished_measurement_begins_again(tmp_path):
-    (tmp_path / "part.npz").write_bytes(b"")
-    damaged = bits_per_dim(run(), images(4), keep=tmp_path / "part.npz")
-    np.testing.assert_equal(damaged.total, bits_per_dim(run(), images(4)).total)
+def test_damaged_results_are_computed_again(tmp_path):
+    whole = bits_per_dim(run(), images(4), batch_size=1, keep=tmp_path / "part")
+    cut, garbled, *_ = sorted((tmp_path / "part").iterdir())
+    cut.write_bytes(cut.read_bytes()[:-30])
+    content = bytearray(garbled.read_bytes())
+    content[200] ^= 1
+    garbled.write_bytes(content)
+    np.testing.assert_equal(bits_per_dim(run(), images(4), batch_size=1, keep=tmp_path / "part").total, whole.total)
 
 
 def test_a_finished_measurement_leaves_nothing_unfinished(finished, tmp_path):

@@ -2,17 +2,21 @@
 
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from flax import linen as nn
 
+import ddpm_jax
 from ddpm_jax.data import Data
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 from ddpm_jax.experiment import Experiment, Run
+from ddpm_jax.runs import sample
 from ddpm_jax.runs.requests import SampleRequest
 from ddpm_jax.runs.sample import draws, labels_of
+from ddpm_jax.training import sharding
 
 
 class Labelled(nn.Module):
@@ -47,7 +51,7 @@ def request(num: int = 5, seed: int = 0, label: int | None = None, batch_size: i
 
 def images(one: SampleRequest) -> np.ndarray:
     drawn = draws(run(), one, labels_of(run(), one))
-    return np.concatenate([drawn.at(first) for first in drawn.firsts])
+    return np.concatenate([drawn.compute([first])[0]["images"] for first in drawn.firsts])
 
 
 def test_each_class_comes_in_turn_or_the_one_asked_for():
@@ -68,6 +72,28 @@ def test_an_image_depends_on_its_seed_number_and_label_alone():
 def test_batches_decide_nothing(size):
     difference = images(request(batch_size=size)).astype(int) - images(request())
     assert np.abs(difference).max() <= 1  # the last bit of a sum, before rounding
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_images_are_the_same_to_the_bit_on_any_number_of_devices(finished, tmp_path, monkeypatch, devices):
+    drawn = []
+    for count in (1, devices):
+        monkeypatch.setattr(sample, "devices_for", lambda *_, count=count: count)
+        out = tmp_path / f"{count}.npz"
+        sample.sample_to_file(SampleRequest(finished, out=out, num=19, steps=6, batch_size=2))
+        drawn.append(np.load(out)["arr_0"])
+    np.testing.assert_array_equal(*drawn)
+
+
+def test_your_own_code_samples_over_a_mesh(finished):
+    one, mesh = ddpm_jax.load(finished), sharding.make_mesh({"data": 4, "fsdp": 2})
+    expected = one.sampler(steps=6)(ddpm_jax.keys(0, 16))
+    spread = one.sampler(steps=6, mesh=mesh)
+    images = jax.jit(lambda draw, keys: draw(keys))(spread, ddpm_jax.keys(0, 16))
+    assert images.sharding.num_devices == 8 and not images.sharding.is_fully_replicated
+    np.testing.assert_allclose(np.asarray(images, int), np.asarray(expected, int), atol=1)
+    with pytest.raises(ValueError, match="9 keys do not divide over 8 devices"):
+        spread(ddpm_jax.keys(0, 9))
 
 
 def test_classes_that_are_not_there():

@@ -1,0 +1,114 @@
+"""Work in chunks, shared by the devices of all processes; each result is kept, so that an interrupted call resumes."""
+
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ddpm_jax.runs.reporter import Reporter
+from ddpm_jax.system.files import whole_file
+from ddpm_jax.training import distributed
+
+Result = Mapping[str, np.ndarray]
+
+
+class Work(NamedTuple):
+    """Results for the items 0 .. num - 1, such as images, in chunks of `size` items."""
+
+    num: int
+    size: int
+    compute: Callable[[Sequence[int]], Sequence[Result]]
+    """``compute(firsts)`` -> the results of the chunks that begin with these items, for at most `together` chunks."""
+    together: int = 1
+    """The number of chunks in a full call of `compute`, such as one for each device of this process."""
+    unit: str = "example"
+
+    @property
+    def firsts(self) -> range:
+        """The first item of each chunk."""
+        return range(0, self.num, self.size)
+
+    @property
+    def items_a_round(self) -> int:
+        """The number of items that all processes compute in one call each."""
+        return self.size * self.together * jax.process_count()
+
+
+def devices_for(num: int, size: int) -> int:
+    """The number of devices of this process that have a chunk to compute; no more than it has, and at least one."""
+    return min(jax.local_device_count(), -(-num // (size * jax.process_count())))
+
+
+def share(
+    work: Work, has: Callable[[int], bool], put: Callable[[int, Result], None], reporter: Reporter | None = None
+) -> None:
+    """Computes the chunks that are missing, each in one process, and returns when all processes have computed theirs.
+
+    ``has(first)`` is whether the chunk that begins with this item is there; ``put(first, result)`` keeps its result
+    where all processes find it. Every process must call this function.
+    """
+    missing = [first for first in work.firsts[jax.process_index() :: jax.process_count()] if not has(first)]
+    rounds = [missing[n : n + work.together] for n in range(0, len(missing), work.together)]
+    for firsts in (reporter or Reporter()).track(rounds, work.unit, work.items_a_round):
+        for first, result in zip(firsts, work.compute(firsts), strict=True):
+            put(first, result)
+    distributed.wait_for_all("chunks")
+
+
+def kept(work: Work, folder: Path, reporter: Reporter | None = None) -> Iterator[Result]:
+    """Yields the results in order, after the missing ones were computed and kept in `folder`, a file each.
+
+    Every process must call this function and gets all results; `folder` must be the same for all processes.
+    """
+    _compute_missing(work, folder, reporter)
+    for first in work.firsts:
+        result = _read(_file(folder, work, first))
+        yield work.compute([first])[0] if result is None else result  # a file whose content is damaged
+
+
+def affordable(work: Work, folder: Path, seconds: float, reporter: Reporter) -> int:
+    """The number of items whose results take about this many seconds, compilation included: one round at the least.
+
+    It is measured on the first two rounds, whose results are kept in `folder` as by `kept`.
+    """
+    started = time.monotonic()
+    marks = []
+    for rounds in (1, 2):
+        _compute_missing(work._replace(num=min(work.num, rounds * work.items_a_round)), folder, reporter)
+        marks.append(time.monotonic() - started)
+        if marks[-1] >= seconds:
+            break
+    a_round = max(marks[-1] - marks[0], 1e-3)
+    more = 0 if len(marks) == 1 else min(work.num, int(max(0.0, seconds - marks[-1]) / a_round))
+    (rounds,) = distributed.from_leader([len(marks) + more])
+    return min(work.num, rounds * work.items_a_round)
+
+
+def _compute_missing(work: Work, folder: Path, reporter: Reporter | None) -> None:
+    def put(first: int, result: Result) -> None:
+        folder.mkdir(parents=True, exist_ok=True)  # again: the same measurement elsewhere may have ended
+        with whole_file(_file(folder, work, first)) as part, part.open("wb") as file:
+            np.savez(file, allow_pickle=False, **result)
+
+    share(work, lambda first: _is_whole(_file(folder, work, first)), put, reporter)
+
+
+def _file(folder: Path, work: Work, first: int) -> Path:
+    return folder / f"{first:09d}_{min(work.size, work.num - first)}_of_{work.size}.npz"
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the file exists and is not cut short; its content is verified when it is read."""
+    return path.exists() and zipfile.is_zipfile(path)
+
+
+def _read(path: Path) -> Result | None:
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
