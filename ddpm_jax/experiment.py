@@ -1,7 +1,6 @@
 """An Experiment, which combines data, process, network and training, and the pure functions made from one."""
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -12,8 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from jax.sharding import Mesh, PartitionSpec
-from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Key
 
 from ddpm_jax.data import Data
@@ -21,7 +18,6 @@ from ddpm_jax.data.encodings import Encoding, evenly
 from ddpm_jax.diffusion import Network, Parameterization, Process, Sampler, Schedule, losses, samplers
 from ddpm_jax.diffusion.distributions import fold
 from ddpm_jax.diffusion.losses import Bound
-from ddpm_jax.training import sharding
 from ddpm_jax.training.keys import check_seed
 from ddpm_jax.training.step import LossFn, ValueAndGrad
 
@@ -199,83 +195,6 @@ def _with_dropout(experiment: Experiment, key: Array, label: Array | None) -> Ar
     return jnp.where(dropped, experiment.num_classes, label)
 
 
-def sampler_fn(
-    experiment: Experiment, kind: Callable[..., Sampler] | None = None, **numbers: Any
-) -> Callable[[Params, Array | None], Sampler]:
-    """Returns ``make(params, condition)`` -> Sampler `kind`, by default the experiment's, with numbers such as eta."""
-    kind = kind or experiment.sampler
-
-    def make(params: Params, condition: Array | None) -> Sampler:
-        made, weights = unpack(experiment, params)
-        return kind(made.process, made.parameterization, network_fn(made, weights), condition, **numbers)
-
-    return make
-
-
-def sample_fn(
-    experiment: Experiment,
-    sampler: Callable[..., Sampler] | None = None,
-    steps: int | None = None,
-    eta: float | None = None,
-    spacing: samplers.Spacing = samplers.even,
-) -> Callable[..., Array]:
-    """Returns ``sample(params, keys, condition=None)`` -> images, one per key, decoded: uint8, or floats for points.
-
-    The sampler is the experiment's, or DDIM where `eta` is given. `steps` is the number of steps, by default T. The
-    result is jitted, with the tables of the schedule, the times and eta as arguments of the compiled program: samplers
-    that differ only in these numbers share one compilation.
-    Raises ValueError if steps is not in 1..T, eta is not in [0, 1], or the sampler has no eta, or needs all T steps.
-    """
-    return Partial(*_sampling(experiment, sampler, steps, eta, spacing))
-
-
-def _sampling(
-    experiment: Experiment, sampler: Any, steps: int | None, eta: float | None, spacing: samplers.Spacing
-) -> tuple[Callable[..., Array], Schedule, Array, dict[str, Array]]:
-    """The jitted function and its first arguments: schedule, times and numbers of the sampler."""
-    kind = sampler or (experiment.sampler if eta is None else samplers.ddim)
-    if eta is not None and not 0 <= eta <= 1:
-        raise ValueError(f"eta must lie in [0, 1], got {eta}")
-    if eta is not None and "eta" not in inspect.signature(kind).parameters:
-        raise ValueError(f"--eta {eta}: this sampler has no eta; choose --sampler ddim")
-    schedule = experiment.process.schedule
-    times = samplers.times(schedule.num_steps, schedule.num_steps if steps is None else steps, spacing)
-    numbers = {} if eta is None else {"eta": jnp.float32(eta)}
-    samplers.check_times(kind(experiment.process, experiment.parameterization, network_fn(experiment, {}), None), times)
-    return _sample_program(experiment, kind), *jax.device_put((schedule, times)), numbers  # uploaded once
-
-
-@lru_cache(maxsize=16)  # one compilation for all calls with the same experiment and sampler
-def _sample_program(experiment: Experiment, kind: Callable[..., Sampler]) -> Callable[..., Array]:
-    @jax.jit
-    def sample(schedule, times, numbers, params: Params, keys: Array, condition: Array | None = None) -> Array:
-        given = experiment if experiment.trainable else with_schedule(experiment, schedule)
-        sampler = sampler_fn(given, kind, **numbers)(params, condition)
-        return experiment.encoding.decode(samplers.sample(keys, sampler, prior_sample(experiment, keys), times))
-
-    return sample
-
-
-@lru_cache(maxsize=16)
-def _over_mesh(program: Callable[..., Array], mesh: Mesh) -> Callable[..., Array]:
-    """The program of `_sample_program` with keys, condition and images split over all devices of the mesh."""
-    same, split = PartitionSpec(), PartitionSpec(mesh.axis_names)
-    specs = (same, same, same, same, split, split)
-    on_mesh = jax.jit(jax.shard_map(program, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False))
-
-    def sample(schedule, times, numbers, params: Params, keys: Array, condition: Array | None = None) -> Array:
-        if len(keys) % mesh.size:
-            raise ValueError(f"{len(keys)} keys do not divide over {mesh.size} devices: give a multiple of {mesh.size}")
-        return on_mesh(schedule, times, numbers, params, keys, condition)
-
-    return sample
-
-
-def prior_sample(experiment: Experiment, keys: Key[Array, " batch"]) -> Array:
-    """Draws x_T from the prior, one for each key. Folds 0 into the keys; the steps of a sampler fold in 1, 2, .."""
-    return experiment.process.prior((len(keys), *experiment.data.image_shape)).sample(fold(keys, 0))
-
-
 def bound_fn(experiment: Experiment) -> Callable[..., Bound]:
     """Returns ``bound(params, keys, batch, times=None, weights=None)`` -> the terms of `losses.bound`, in nats."""
 
@@ -293,36 +212,3 @@ def bound_fn(experiment: Experiment) -> Callable[..., Bound]:
         return losses.bound(keys, made.process, made.parameterization, network, x_0, batch.get("label"), times, weights)
 
     return bound
-
-
-class Run(NamedTuple):
-    """A trained experiment: what ``ddpm_jax.load`` returns."""
-
-    experiment: Experiment
-    params: Params
-    """The parameters, by default their exponential moving average."""
-    step: int
-    """The training step of the checkpoint."""
-
-    def sampler(
-        self,
-        steps: int | None = None,
-        eta: float | None = None,
-        sampler: str | None = None,
-        spacing: str = "even",
-        mesh: Mesh | None = None,
-    ) -> Callable[..., Array]:
-        """Returns ``sample(keys, condition=None)`` -> images, uint8 [num, height, width, channels], or points or bits.
-
-        The result is a jitted function with its weights as one pytree (`jax.tree_util.Partial`), so it can be an
-        argument of your own jitted functions. `sampler` and `spacing` are keys of ``samplers.SAMPLERS`` and
-        ``samplers.SPACINGS``. The images are split over the devices of `mesh`, if there is one: then each of them has
-        the parameters, and the number of keys must be a multiple of their number. The other arguments, and the errors,
-        are those of `sample_fn`.
-        """
-        kind = None if sampler is None else samplers.SAMPLERS[sampler]
-        program, *numbers = _sampling(self.experiment, kind, steps, eta, samplers.SPACINGS[spacing])
-        arguments = (*numbers, self.params)
-        if mesh is None:
-            return Partial(program, *arguments)
-        return Partial(_over_mesh(program, mesh), *sharding.to_devices(arguments, sharding.replicated(mesh)))

@@ -11,9 +11,10 @@ from flax import linen as nn
 
 from ddpm_jax.data import Data
 from ddpm_jax.diffusion import gaussian, losses, parameterizations, samplers, schedules
-from ddpm_jax.experiment import Experiment, Run, bound_fn, init_fn, loss_fn, network_fn, sample_fn, unpack
+from ddpm_jax.experiment import Experiment, bound_fn, init_fn, loss_fn, network_fn, unpack
 from ddpm_jax.networks import MLP
 from ddpm_jax.runs import experiment_files
+from ddpm_jax.sampling import Run, sample_fn
 from ddpm_jax.training import EMA, create, make_train_step
 from ddpm_jax.training.keys import EVALUATE, INIT, SAMPLE, TRAIN, keys, root_key
 

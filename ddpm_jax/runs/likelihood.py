@@ -16,9 +16,10 @@ from ddpm_jax.data import load
 from ddpm_jax.diffusion import losses, samplers
 from ddpm_jax.diffusion.distributions import fold
 from ddpm_jax.diffusion.losses import Bound
-from ddpm_jax.experiment import Batch, Experiment, Params, Run, bound_fn, network_fn, unpack
+from ddpm_jax.experiment import Batch, Experiment, Params, bound_fn, network_fn, unpack
 from ddpm_jax.runs.chunks import Result, Work, devices_for, kept
 from ddpm_jax.runs.reporter import Reporter
+from ddpm_jax.sampling import Run
 from ddpm_jax.training import sharding
 from ddpm_jax.training.keys import EVALUATE, keys
 

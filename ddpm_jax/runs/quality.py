@@ -11,7 +11,7 @@ from jaxtyping import Array
 from ddpm_jax.data import load
 from ddpm_jax.data.dataset import WORKERS, in_blocks
 from ddpm_jax.data.encodings import as_picture
-from ddpm_jax.experiment import Run, labels
+from ddpm_jax.experiment import labels
 from ddpm_jax.metrics import nearest
 from ddpm_jax.metrics.parzen import best_width, log_density
 from ddpm_jax.runs.chunks import Result, Work, devices_for, kept
@@ -19,6 +19,7 @@ from ddpm_jax.runs.likelihood import mean_and_error
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import EvaluateRequest, SampleRequest
 from ddpm_jax.runs.sample import draws
+from ddpm_jax.sampling import Run
 from ddpm_jax.training import sharding
 
 HELD_OUT = 1000

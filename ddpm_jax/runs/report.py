@@ -13,7 +13,6 @@ import numpy as np
 
 from ddpm_jax import figures
 from ddpm_jax.data.dataset import check_examples
-from ddpm_jax.experiment import Run
 from ddpm_jax.runs.checks import data_identity
 from ddpm_jax.runs.chunks import affordable, kept
 from ddpm_jax.runs.likelihood import (
@@ -31,6 +30,7 @@ from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import EvaluateRequest
 from ddpm_jax.runs.workdir import load as load_run
 from ddpm_jax.runs.workdir import weights_in
+from ddpm_jax.sampling import Run
 from ddpm_jax.system.files import check_writable, read_json, write_json
 from ddpm_jax.system.locks import locked
 from ddpm_jax.training import distributed

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.experiment import Experiment, Params, Run, shapes
+from ddpm_jax.experiment import Experiment, Params, shapes
 from ddpm_jax.runs import workdir
 from ddpm_jax.runs.checks import data_identity
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import TrainRequest
+from ddpm_jax.sampling import Run
 from ddpm_jax.system.files import write_json
 from ddpm_jax.training import checkpoints, distributed
 

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 
 from ddpm_jax.diffusion.samplers import SAMPLERS, SPACINGS
-from ddpm_jax.experiment import Run, labels, sample_fn
+from ddpm_jax.experiment import labels
 from ddpm_jax.runs import outputs, workdir
 from ddpm_jax.runs.chunks import Result, Work, devices_for
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import SampleRequest
+from ddpm_jax.sampling import Run, sample_fn
 from ddpm_jax.training import distributed, sharding
 from ddpm_jax.training.keys import check_seed, keys
 

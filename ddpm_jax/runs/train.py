@@ -11,11 +11,12 @@ from jax.sharding import Mesh
 
 from ddpm_jax import figures
 from ddpm_jax.data.dataset import check_examples
-from ddpm_jax.experiment import Experiment, Params, init_fn, labels, sample_fn
+from ddpm_jax.experiment import Experiment, Params, init_fn, labels
 from ddpm_jax.runs.checks import check_network
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import Execution
 from ddpm_jax.runs.step_program import abstract_state, check_batch, make_mesh, make_program, profiled, span
+from ddpm_jax.sampling import sample_fn
 from ddpm_jax.training import (
     EMA,
     Action,

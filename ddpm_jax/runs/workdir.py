@@ -19,8 +19,9 @@ import jax
 from jax.sharding import SingleDeviceSharding
 
 import ddpm_jax
-from ddpm_jax.experiment import Experiment, Run, shapes
+from ddpm_jax.experiment import Experiment, shapes
 from ddpm_jax.runs import experiment_files
+from ddpm_jax.sampling import Run
 from ddpm_jax.system.files import read_json, whole_file, write_json
 from ddpm_jax.system.locks import locked
 from ddpm_jax.training import checkpoints, create

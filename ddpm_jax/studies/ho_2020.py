@@ -14,7 +14,8 @@ from jaxtyping import Float, UInt8
 from ddpm_jax.data import load
 from ddpm_jax.data.encodings import as_picture
 from ddpm_jax.diffusion import samplers
-from ddpm_jax.experiment import Run, labels, network_fn, prior_sample, sample_fn, sampler_fn, unpack
+from ddpm_jax.experiment import labels, network_fn, unpack
+from ddpm_jax.sampling import Run, prior_sample, sample_fn, sampler_fn
 from ddpm_jax.studies.walk import check_times, encoding_keys, noise_keys, walk
 from ddpm_jax.training.keys import keys
 

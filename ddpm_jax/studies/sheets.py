@@ -9,8 +9,8 @@ import numpy as np
 
 from ddpm_jax import figures
 from ddpm_jax.data import load
-from ddpm_jax.experiment import Run
 from ddpm_jax.runs import workdir
+from ddpm_jax.sampling import Run
 from ddpm_jax.studies import ho_2020, sohl_dickstein_2015
 from ddpm_jax.studies.requests import Kind, StudyRequest
 from ddpm_jax.training.keys import check_seed

@@ -17,7 +17,8 @@ from ddpm_jax.data import load
 from ddpm_jax.diffusion import Process, guidance, samplers
 from ddpm_jax.diffusion.distributions import Bernoulli, Normal, fold
 from ddpm_jax.diffusion.types import Kernel, Sampler
-from ddpm_jax.experiment import Experiment, Run, network_fn, prior_sample, unpack
+from ddpm_jax.experiment import Experiment, network_fn, unpack
+from ddpm_jax.sampling import Run, prior_sample
 from ddpm_jax.studies.requests import Missing
 from ddpm_jax.studies.walk import check_times, encoding_keys, noise_keys, walk
 from ddpm_jax.training.keys import keys

@@ -14,7 +14,8 @@ from jaxtyping import Array, Key
 
 from ddpm_jax.diffusion import samplers
 from ddpm_jax.diffusion.distributions import fold
-from ddpm_jax.experiment import Experiment, Run, sampler_fn
+from ddpm_jax.experiment import Experiment
+from ddpm_jax.sampling import Run, sampler_fn
 
 Label = Array | np.ndarray | None
 State = tuple[Array, Any]

@@ -27,7 +27,8 @@ from peers import ENVIRONMENT, networks
 from sides import Work, Worker
 from sides.ours import Made, experiment
 
-from ddpm_jax.experiment import Run, init_fn
+from ddpm_jax.experiment import init_fn
+from ddpm_jax.sampling import Run
 from ddpm_jax.training.keys import keys
 
 SIDE = 8192

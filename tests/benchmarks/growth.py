@@ -29,11 +29,12 @@ from matplotlib.ticker import LogLocator, ScalarFormatter
 
 from ddpm_jax.data import Data
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
-from ddpm_jax.experiment import Experiment, Run, init_fn
+from ddpm_jax.experiment import Experiment, init_fn
 from ddpm_jax.networks import UNet
 from ddpm_jax.runs.plan import plan
 from ddpm_jax.runs.step_program import abstract_batch, jitted, train_step
 from ddpm_jax.runs.train import initial_state
+from ddpm_jax.sampling import Run
 from ddpm_jax.system import cpu
 from ddpm_jax.training import sharding
 from ddpm_jax.training.keys import keys

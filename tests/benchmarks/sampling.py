@@ -20,8 +20,9 @@ import tyro
 import ddpm_jax
 from ddpm_jax.diffusion import samplers
 from ddpm_jax.diffusion.distributions import fold
-from ddpm_jax.experiment import Experiment, init_fn, prior_sample, sampler_fn
+from ddpm_jax.experiment import Experiment, init_fn
 from ddpm_jax.runs import experiment_files
+from ddpm_jax.sampling import prior_sample, sampler_fn
 from ddpm_jax.training.keys import keys
 
 

@@ -24,10 +24,11 @@ import ddpm_jax  # noqa: E402
 from ddpm_jax.commands import main  # noqa: E402
 from ddpm_jax.diffusion import samplers  # noqa: E402
 from ddpm_jax.diffusion.distributions import fold  # noqa: E402
-from ddpm_jax.experiment import network_fn, prior_sample  # noqa: E402
+from ddpm_jax.experiment import network_fn  # noqa: E402
 from ddpm_jax.interop import schedulers, tensors  # noqa: E402
 from ddpm_jax.runs import experiment_files  # noqa: E402
 from ddpm_jax.runs.convert import scheduler_knobs  # noqa: E402
+from ddpm_jax.sampling import prior_sample  # noqa: E402
 
 CASES = {
     "cifar10": CIFAR,

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax.experiment import Run, init_fn
+from ddpm_jax.experiment import init_fn
 from ddpm_jax.networks import layers
 from ddpm_jax.runs import experiment_files
 from ddpm_jax.runs.costs import flops, tree_bytes
 from ddpm_jax.runs.step_program import Compiled, abstract_batch, jitted, make_program, step_flops, train_step
 from ddpm_jax.runs.train import initial_state
+from ddpm_jax.sampling import Run
 from ddpm_jax.training import TrainState, sharding
 from ddpm_jax.training.keys import keys
 

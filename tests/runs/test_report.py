@@ -13,12 +13,13 @@ from flax import linen as nn
 from ddpm_jax.commands import main
 from ddpm_jax.data import Data, digits, load
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
-from ddpm_jax.experiment import Experiment, Run
+from ddpm_jax.experiment import Experiment
 from ddpm_jax.metrics import parzen
 from ddpm_jax.runs import likelihood
 from ddpm_jax.runs.likelihood import bits_per_dim
 from ddpm_jax.runs.report import add_record, coding_table, unclipped
 from ddpm_jax.runs.reporter import Reporter
+from ddpm_jax.sampling import Run
 
 
 class Linear(nn.Module):

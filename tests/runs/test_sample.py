@@ -12,10 +12,11 @@ from flax import linen as nn
 import ddpm_jax
 from ddpm_jax.data import Data
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
-from ddpm_jax.experiment import Experiment, Run
+from ddpm_jax.experiment import Experiment
 from ddpm_jax.runs import sample
 from ddpm_jax.runs.requests import SampleRequest
 from ddpm_jax.runs.sample import draws, labels_of
+from ddpm_jax.sampling import Run
 from ddpm_jax.training import sharding
 
 

@@ -10,7 +10,8 @@ from flax import linen as nn
 from ddpm_jax.data import Data, digits, heartbeat
 from ddpm_jax.data.encodings import points
 from ddpm_jax.diffusion import Parameterization, Process, binomial, gaussian, parameterizations, schedules
-from ddpm_jax.experiment import Experiment, Run
+from ddpm_jax.experiment import Experiment
+from ddpm_jax.sampling import Run
 
 
 def run_of(data: Data, process: Process, parameterization: Parameterization, network: nn.Module, **changes: Any) -> Run:

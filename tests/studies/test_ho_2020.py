@@ -7,7 +7,7 @@ from studies.models import shrinking_run
 
 from ddpm_jax.data import digits, load
 from ddpm_jax.data.encodings import to_float, to_uint8
-from ddpm_jax.experiment import Run, prior_sample
+from ddpm_jax.sampling import Run, prior_sample
 from ddpm_jax.studies.ho_2020 import distances, interpolate, neighbours, progressive, shared
 from ddpm_jax.training.keys import keys
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from studies.models import normals_run, pulses_run
 
-from ddpm_jax.experiment import Run
+from ddpm_jax.sampling import Run
 from ddpm_jax.studies.sohl_dickstein_2015 import chain, denoise, hole, inpaint
 from ddpm_jax.training.keys import keys
 

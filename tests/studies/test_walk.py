@@ -11,7 +11,7 @@ from studies.models import shrinking_run
 from ddpm_jax.diffusion import samplers
 from ddpm_jax.diffusion.distributions import fold
 from ddpm_jax.diffusion.types import Sampler
-from ddpm_jax.experiment import prior_sample
+from ddpm_jax.sampling import prior_sample
 from ddpm_jax.studies.ho_2020 import shared
 from ddpm_jax.studies.walk import check_times, encoding_keys, noise_keys, walk
 from ddpm_jax.training.keys import keys

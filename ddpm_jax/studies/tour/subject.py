@@ -15,8 +15,9 @@ from ddpm_jax.data import Data, dead_leaves, digits, load, mnist_5000, tfds_imag
 from ddpm_jax.data.encodings import Encoding, evenly
 from ddpm_jax.diffusion import gaussian, parameterizations, samplers, schedules
 from ddpm_jax.diffusion.types import Network, Parameterization, Process, Sampler
-from ddpm_jax.experiment import Experiment, labels, network_fn, sampler_fn, unpack
+from ddpm_jax.experiment import Experiment, labels, network_fn, unpack
 from ddpm_jax.runs import workdir
+from ddpm_jax.sampling import sampler_fn
 from ddpm_jax.training.keys import EVALUATE, keys
 
 DATA: Mapping[str, Callable[[], Data]] = {

@@ -9,10 +9,11 @@ import optax
 
 from ddpm_jax.data import Data
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
-from ddpm_jax.experiment import Experiment, Run, bound_fn, init_fn, loss_fn
+from ddpm_jax.experiment import Experiment, bound_fn, init_fn, loss_fn
 from ddpm_jax.interop import unets
 from ddpm_jax.networks import UNet
 from ddpm_jax.runs.step_program import step_flops
+from ddpm_jax.sampling import Run
 from ddpm_jax.system import cpu
 from ddpm_jax.training import EMA, create, make_train_step
 from ddpm_jax.training.keys import keys

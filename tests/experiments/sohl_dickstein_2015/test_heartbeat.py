@@ -9,9 +9,10 @@ import pytest
 
 from ddpm_jax.commands import main
 from ddpm_jax.data import load
-from ddpm_jax.experiment import Experiment, Run, init_fn, loss_fn
+from ddpm_jax.experiment import Experiment, init_fn, loss_fn
 from ddpm_jax.runs import experiment_files
 from ddpm_jax.runs.likelihood import bits_per_dim
+from ddpm_jax.sampling import Run
 from ddpm_jax.training import EMA, create, make_train_step
 from ddpm_jax.training.keys import keys
 

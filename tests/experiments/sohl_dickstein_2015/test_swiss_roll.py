@@ -11,8 +11,9 @@ from ddpm_jax.commands import main
 from ddpm_jax.data.toys import SPIRAL_SCALE
 from ddpm_jax.diffusion import schedules
 from ddpm_jax.diffusion.losses.paper_2015 import fixed_decoder, prior_term
-from ddpm_jax.experiment import Experiment, Run, init_fn, loss_fn, unpack
+from ddpm_jax.experiment import Experiment, init_fn, loss_fn, unpack
 from ddpm_jax.runs import experiment_files
+from ddpm_jax.sampling import Run
 from ddpm_jax.training.keys import keys
 
 
