@@ -57,7 +57,9 @@ def test_halls_do_not_import_commands_and_only_commands_import_studies_and_runs_
         names = imported(path)
         assert room in ("commands", "__main__.py") or not any(within(name, "commands") for name in names), path
         assert room != "runs" or not any(within(name, "studies") for name in names), path
-        assert room not in ("experiment.py", "sampling.py", "figures.py") or not any(within(name, *HALLS) for name in names), path
+        assert room not in ("experiment.py", "sampling.py", "figures.py") or not any(
+            within(name, *HALLS) for name in names
+        ), path
 
 
 def test_only_commands_print_or_know_the_command_line():

@@ -16,6 +16,8 @@ def run(args: list[str], own_process: bool) -> int:
     from ddpm_jax.system.files import check_writable, write_json
     from ddpm_jax.training import sharding
 
+    if request.compile:
+        return _compile(parsed.function, parsed.knobs, request)
     if request.mesh is not None and own_process:
         with_devices(math.prod(sharding.parse(request.mesh).values()))
     if request.json is not None:
@@ -28,4 +30,24 @@ def run(args: list[str], own_process: bool) -> int:
         print(forecast_table(estimate, costs, request.utilisation))
     if request.json is not None:
         write_json(request.json, costs._asdict() | ({} if estimate is None else {"forecast": estimate._asdict()}))
+    return 0
+
+
+def _compile(function, knobs: dict, request) -> int:
+    """Prints what the accelerator's compiler makes of the programs; returns the exit status."""
+    from ddpm_jax.runs import experiment_files
+    from ddpm_jax.runs.accelerators import named
+    from ddpm_jax.runs.device_plan import cost_table, device_plan
+    from ddpm_jax.system.files import check_writable, write_json
+
+    if request.accelerator is None:
+        raise ValueError("--compile requires --accelerator, the device to compile for")
+    if request.json is not None:
+        check_writable(request.json)
+    experiment, costs = experiment_files.build(function, knobs), []
+    for cost in device_plan(experiment, request, named(request.accelerator)):
+        print(cost_table(cost), end="\n\n", flush=True)
+        costs.append(cost._asdict() | {"compiled": cost.compiled._asdict()})
+    if request.json is not None:
+        write_json(request.json, costs)
     return 0

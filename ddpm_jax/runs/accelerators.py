@@ -20,6 +20,10 @@ class Accelerator(NamedTuple):
     """Peak TFLOP/s of float32 products as JAX computes them by default: one bfloat16 pass on TPU, TF32 on GPU."""
     link: float
     """GB/s from one device to the others of its slice or machine."""
+    bandwidth: float
+    """GB/s between a device and its memory."""
+    dimensions: int | None
+    """The number of dimensions in which the chips of a slice of TPUs are connected; None for a GPU."""
 
     def peak(self, dtype: DTypeLike) -> float:
         """Peak TFLOP/s of matrix products: `bfloat16` for that dtype, `float32` for any other."""
@@ -27,14 +31,15 @@ class Accelerator(NamedTuple):
 
 
 ACCELERATORS = (
-    Accelerator("v4", ("TPU v4",), 32, 275, 275, 300),
-    Accelerator("v5e", ("TPU v5 lite", "TPU v5e"), 16, 197, 197, 200),
-    Accelerator("v5p", ("TPU v5p", "TPU v5"), 95, 459, 459, 600),
-    Accelerator("v6e", ("TPU v6 lite", "TPU v6e"), 32, 918, 918, 448),
-    Accelerator("A100", ("A100-SXM4-80GB", "A100 80GB PCIe"), 80, 312, 156, 300),
-    Accelerator("A100-40GB", ("A100-SXM4-40GB", "A100-PCIE-40GB"), 40, 312, 156, 300),
-    Accelerator("H100", ("H100 80GB HBM3",), 80, 989, 495, 450),
-    Accelerator("H200", ("H200",), 141, 989, 495, 450),
+    Accelerator("v4", ("TPU v4",), 32, 275, 275, 300, 1228, 3),
+    Accelerator("v5e", ("TPU v5 lite", "TPU v5e"), 16, 197, 197, 200, 819, 2),
+    Accelerator("v5p", ("TPU v5p", "TPU v5"), 95, 459, 459, 600, 2765, 3),
+    Accelerator("v6e", ("TPU v6 lite", "TPU v6e"), 32, 918, 918, 448, 1640, 2),
+    Accelerator("A100", ("A100-SXM4-80GB", "A100 80GB PCIe"), 80, 312, 156, 300, 2039, None),
+    Accelerator("A100-40GB", ("A100-SXM4-40GB", "A100-PCIE-40GB"), 40, 312, 156, 300, 1555, None),
+    Accelerator("H100", ("H100 80GB HBM3",), 80, 989, 495, 450, 3352, None),
+    Accelerator("H200", ("H200",), 141, 989, 495, 450, 4800, None),
+    Accelerator("B200", ("B200",), 180, 2250, 1125, 900, 7672, None),
 )
 
 

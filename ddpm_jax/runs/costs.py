@@ -2,7 +2,8 @@
 
 import math
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,8 +11,13 @@ import numpy as np
 from ddpm_jax.experiment import Experiment
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-_RESULT = re.compile(rf"= (.*?) ({'|'.join(COLLECTIVES)})(?:-start)?\(")
-_ARRAY = re.compile(r"\b(pred|[a-z]+\d+)\[([\d,]*)\]")
+FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier", "partition-id"}
+"""Operations that move nothing."""
+_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$")
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
+_ARRAY = re.compile(r"\b(pred|[a-z]+\d+)\[([\d,]*)\](\{[^}]*\})?")
+_CALLED = re.compile(r"(?:body|to_apply|branch_computations|called_computations)=\{?%?([\w.-]+)")
+_ROUNDS = re.compile(r'known_trip_count"?:\{"?n"?:"?(\d+)')
 
 
 def compute_dtype(experiment: Experiment) -> Any:
@@ -30,16 +36,103 @@ def tree_bytes(tree: Any) -> int:
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
+class Instruction(NamedTuple):
+    """A line of the text of a compiled program."""
+
+    name: str
+    result: str
+    """The type of its result, such as "bf16[8,32]{1,0}"."""
+    kind: str
+    rest: str
+    """Its operands and attributes."""
+
+    def operands(self) -> list[str]:
+        """The names of its operands."""
+        return re.findall(r"%([\w.-]+)", self.rest.split("), ")[0])
+
+
+def executed(program: str) -> list[tuple[Instruction, int]]:
+    """The instructions that the text of a compiled program executes, and how often: in loops, calls and branches too.
+
+    A loop whose number of rounds the compiler does not know counts once, as does each branch.
+    """
+    computations: dict[str, list[Instruction]] = {}
+    entry = current = ""
+    for line in program.splitlines():
+        if (head := _COMPUTATION.match(line)) and " = " not in line.split("{")[0].split("->")[0]:
+            current = head[2]
+            entry = current if head[1] else entry
+            computations[current] = []
+        elif found := _INSTRUCTION.match(line):
+            computations.setdefault(current, []).append(Instruction(*found.groups()))
+
+    def walk(name: str, times: int) -> Iterator[tuple[Instruction, int]]:
+        for each in computations.get(name, []):
+            yield each, times
+            if each.kind in ("while", "call", "conditional"):
+                rounds = int(found[1]) if (found := _ROUNDS.search(each.rest)) else 1
+                for called in _CALLED.findall(each.rest):
+                    yield from walk(called, times * rounds)
+
+    return list(walk(entry, 1))
+
+
 def collectives(program: str) -> dict[str, tuple[int, int]]:
-    """The collectives in the text of a compiled program: kind -> (number, bytes of their results on a device)."""
+    """The collectives of a compiled program, given as text: kind -> (number, bytes of their results on a device)."""
     found: dict[str, tuple[int, int]] = {}
-    for result, kind in _RESULT.findall(program):
-        count, size = found.get(kind, (0, 0))
-        found[kind] = (count + 1, size + sum(map(_array_bytes, _ARRAY.findall(result))))
+    for each, times in executed(program):
+        kind = each.kind.removesuffix("-start")
+        if kind in COLLECTIVES:
+            count, size = found.get(kind, (0, 0))
+            found[kind] = (count + times, size + times * _bytes(_destination(each), everywhere=True))
     return found
 
 
-def _array_bytes(array: tuple[str, str]) -> int:
-    kind, shape = array
-    bits = 8 if kind == "pred" else int(re.sub(r"\D", "", kind))
-    return math.prod(int(size) for size in shape.split(",") if size) * bits // 8
+def traffic(program: str) -> float:
+    """The bytes that the kernels of a compiled program, given as text, read from and write to the device's memory.
+
+    Each operand and each result counts once; arrays in the chip's own memory, S(1) in the text, do not. Of an array
+    from which a slice is copied ahead of its use, the slice counts.
+    """
+    instructions = executed(program)
+    types = {each.name: each.result for each, _ in instructions}
+    total = 0
+    for each, times in instructions:
+        if each.kind in FREE or each.kind.endswith("-done") or each.kind in ("while", "call", "conditional"):
+            continue
+        if each.kind.endswith("-start"):
+            source, filled = _arrays(each.result)[0], _destination(each)
+            moved = _bytes(filled) + (0 if "S(1)" in source else _bytes(filled, everywhere=True))
+        else:
+            moved = _bytes(each.result) + sum(_bytes(types.get(name, "")) for name in each.operands())
+        total += moved * times
+    return float(total)
+
+
+def _arrays(result: str) -> list[str]:
+    return [match[0] for match in _ARRAY.finditer(result)]
+
+
+def _destination(each: Instruction) -> str:
+    """The type of the result of an instruction; of one that starts a copy, the part that is filled meanwhile."""
+    arrays = _arrays(each.result)
+    if not each.kind.endswith("-start") or each.kind == "all-reduce-start" or len(arrays) < 2:
+        return each.result
+    if each.kind == "copy-start":  # (destination, source, context)
+        return arrays[0]
+    if each.kind == "all-gather-start":  # (sources, destinations)
+        return " ".join(arrays[len(arrays) // 2 :])
+    return arrays[1]  # (source, destination, context)
+
+
+def _bytes(result: str, everywhere: bool = False) -> int:
+    """The bytes of the arrays of a type, without those in the chip's own memory, or `everywhere`."""
+    return sum(
+        math.prod(int(size) for size in shape.split(",") if size) * _bits(kind) // 8
+        for kind, shape, layout in _ARRAY.findall(result)
+        if everywhere or "S(1)" not in layout
+    )
+
+
+def _bits(kind: str) -> int:
+    return 8 if kind == "pred" else int(re.sub(r"\D", "", kind))

@@ -49,7 +49,7 @@ class Plan(NamedTuple):
     dtype: str
     """The type that the network computes in."""
     collectives: Mapping[str, tuple[int, int]]
-    """Kind -> (number in the compiled step, bytes of their results on a device). The body of a loop counts once."""
+    """Kind -> (number in the compiled step, bytes of their results on a device)."""
 
 
 def plan(experiment: Experiment, placement: Placement | None = None) -> Plan:

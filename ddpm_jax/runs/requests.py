@@ -14,7 +14,7 @@ SpacingName = Literal["even", "quadratic"]
 """The keys of ``diffusion.samplers.SPACINGS``."""
 MetricName = Literal["bpd", "K", "importance", "entropy", "parzen", "memorisation"]
 """The keys of ``runs.report.BOUND_TABLES`` and ``runs.report.ESTIMATES``."""
-AcceleratorName = Literal["v4", "v5e", "v5p", "v6e", "A100", "A100-40GB", "H100", "H200"]
+AcceleratorName = Literal["v4", "v5e", "v5p", "v6e", "A100", "A100-40GB", "H100", "H200", "B200"]
 """The names in ``runs.accelerators.ACCELERATORS``."""
 Split = Literal["test", "train"]
 WeightsName = Literal["ema", "raw"]
@@ -151,6 +151,9 @@ class PlanRequest(Placement):
 
     accelerator: AcceleratorName | None = None
     """Accelerator for which to estimate whether the run fits and how long it takes."""
+    compile: bool = False
+    """Compile train step, sampler and bound with the accelerator's own compiler, which this machine can run without the
+    accelerator: memory, traffic, messages and the least time of each (with --accelerator; takes minutes for a TPU)."""
     utilisation: float = 0.4
     """Share of the accelerator's peak FLOP/s, above 0 and up to 1, at which the time is estimated."""
     json: Path | None = None

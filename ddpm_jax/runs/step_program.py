@@ -180,8 +180,12 @@ def step_flops(experiment: Experiment, lowered: Any, parts: int = 1) -> float:
     excludes the CPU.
     """
     counted = flops(lowered)
-    if counted is not None:
-        return counted * parts  # XLA counts the body of a loop once, over steps as over parts
+    # XLA counts the body of a loop once, over steps as over parts
+    return host_flops(experiment) if counted is None else counted * parts
+
+
+def host_flops(experiment: Experiment) -> float:
+    """Floating-point operations of a step, counted on the host's CPU; 0 where ``JAX_PLATFORMS`` excludes the CPU."""
     try:
         mesh = sharding.make_mesh({"data": 1}, jax.local_devices(backend="cpu")[:1])
     except RuntimeError:

@@ -12,7 +12,7 @@ import pytest
 from ddpm_jax.experiment import init_fn
 from ddpm_jax.networks import layers
 from ddpm_jax.runs import experiment_files
-from ddpm_jax.runs.costs import flops, tree_bytes
+from ddpm_jax.runs.costs import collectives, flops, traffic, tree_bytes
 from ddpm_jax.runs.step_program import Compiled, abstract_batch, jitted, make_program, step_flops, train_step
 from ddpm_jax.runs.train import initial_state
 from ddpm_jax.sampling import Run
@@ -114,3 +114,43 @@ def test_a_group_norm_and_its_gradient_read_and_write_little():
 
     cost: Any = jax.jit(gradient).lower(x, scale, x).compile().cost_analysis()
     assert cost["bytes accessed"] < 9 * np.prod(x.shape) * 4
+
+
+PROGRAM = """
+%fused (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  ROOT %inside = f32[8]{0} add(%p, %p)
+}
+
+%body (state: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %state = (s32[], f32[8]{0}) parameter(0)
+  %x = f32[8]{0} get-tuple-element(%state), index=1
+  %sum = f32[8]{0} all-reduce(%x), to_apply=%add
+  ROOT %out = (s32[], f32[8]{0}) tuple(%x, %sum)
+}
+
+ENTRY %main (a: bf16[4,8], b: f32[8]) -> f32[8] {
+  %a = bf16[4,8]{1,0} parameter(0)
+  %b = f32[8]{0} parameter(1)
+  %ahead = ((bf16[4,8]{1,0}), bf16[1,8]{1,0:T(8,128)(2,1)S(1)}, u32[]) slice-start(%a), slice={[0:1], [0:8]}
+  %here = bf16[1,8]{1,0:T(8,128)(2,1)S(1)} slice-done(%ahead)
+  %f = f32[8]{0} fusion(%b, %here), kind=kLoop, calls=%fused
+  %init = (s32[], f32[8]{0}) tuple(%f)
+  %loop = (s32[], f32[8]{0}) while(%init), body=%body, backend_config={"known_trip_count":{"n":"10"}}
+  ROOT %last = f32[8]{0} get-tuple-element(%loop), index=1
+}
+"""
+
+
+def test_traffic_is_what_kernels_read_and_write_in_each_round():
+    """The slice is read once; the fusion reads b and writes f, its other operand is in the chip's own memory."""
+    assert traffic(PROGRAM) == 1 * 8 * 2 + (32 + 32) + 10 * (32 + 32)
+    assert collectives(PROGRAM) == {"all-reduce": (10, 10 * 32)}
+
+
+def test_traffic_of_a_program_of_jax_is_that_of_its_arrays():
+    x = jnp.ones((1000, 1000))
+    once = jax.jit(lambda x: jnp.tanh(x) * 2).lower(x).compile()
+    assert traffic(once.as_text()) == pytest.approx(2 * x.nbytes, rel=0.01)
+    looped = jax.jit(lambda x: jax.lax.fori_loop(0, 7, lambda _, x: jnp.tanh(x) * 2, x)).lower(x).compile()
+    assert 7 * 2 * x.nbytes < traffic(looped.as_text()) < 10 * 2 * x.nbytes
