@@ -38,6 +38,7 @@ The parameterization is that of the released code (`parameterizations.shifted`).
 slowly. --network unet and --method 2020 put the network and the method of Ho et al. 2020 in place of those of 2015.
 """
 
+import inspect
 from typing import Any, Literal
 
 import numpy as np
@@ -124,6 +125,15 @@ def parameterization_of(process: Process, method: Method, released: bool) -> Par
     return parameterizations.shrinking(process)
 
 
+def check_effect(network: str, **knobs: Any) -> None:
+    """Raises ValueError for a knob of the network that is not chosen, if it has another value than its default."""
+    for name, value in knobs.items():
+        default = inspect.signature(experiment).parameters[name].default
+        if (name == "width") != (network == "unet") and value != default:
+            option = f"--{name.replace('_', '-')} {value}"
+            raise ValueError(f"{option} has no effect with --network {network}: leave it out")
+
+
 def experiment(
     *,
     data: Name = "dead_leaves",
@@ -180,6 +190,8 @@ def experiment(
         sample_every: Number of steps between grids of samples.
         save_every: Number of steps between checkpoints.
     """
+    of_2015 = {"pathways": pathways, "pixel_input": pixel_input, "bumps": bumps, "log_time": log_time}
+    check_effect(network, **of_2015, upper_layers=upper_layers, scales=scales, width=width)
     timesteps = num_times(data) if timesteps is None else timesteps
     if timesteps < 2:
         raise ValueError(f"timesteps must be at least 2, got {timesteps}: the last step is not learned")

@@ -43,6 +43,16 @@ def test_the_u_net_takes_the_place_of_the_network_of_2015(method):
     assert jax.eval_shape(bound_fn(experiment), params, keys(0, 2), batch).prior.shape == (2,)
 
 
+@pytest.mark.parametrize(
+    ("network", "knob", "option"),
+    [("unet", {"pathways": "dense"}, "--pathways dense"), ("unet", {"scales": 2}, "--scales 2")]
+    + [("multiscale", {"width": 64}, "--width 64"), ("unet", {"pixel_input": False}, "--pixel-input False")],
+)
+def test_knobs_of_the_other_network_are_refused(network, knob, option):
+    with pytest.raises(ValueError, match=f"{option} has no effect with --network {network}"):
+        build(network=network, **knob)
+
+
 def test_the_method_of_2020_trains_the_network_of_2015():
     """Loss and gradient are finite, and the bound of 2015 is measured."""
     experiment = build(method="2020", size=8, timesteps=20, batch_size=2, pathways="dense")
