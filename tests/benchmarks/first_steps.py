@@ -57,9 +57,8 @@ def main() -> None:
         train(made, Path(folder), StopRequest())
         rows = [json.loads(row) for row in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
     for row in rows:
-        print(
-            f"step {row['step']:6}  loss {row['loss']:.4f}  {made.batch_size / row['images_per_second']:.3f} s a step"
-        )
+        seconds = made.batch_size / row["images_per_second"]
+        print(f"step {row['step']:6}  loss {row['loss']:.4f}  {seconds:.3f} s a step")
     print(f"{time.monotonic() - started:.0f} s in all")
 
 

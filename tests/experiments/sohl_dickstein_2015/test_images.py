@@ -45,8 +45,12 @@ def test_the_u_net_takes_the_place_of_the_network_of_2015(method):
 
 @pytest.mark.parametrize(
     ("network", "knob", "option"),
-    [("unet", {"pathways": "dense"}, "--pathways dense"), ("unet", {"scales": 2}, "--scales 2")]
-    + [("multiscale", {"width": 64}, "--width 64"), ("unet", {"pixel_input": False}, "--pixel-input False")],
+    [
+        ("unet", {"pathways": "dense"}, "--pathways dense"),
+        ("unet", {"scales": 2}, "--scales 2"),
+        ("unet", {"pixel_input": False}, "--pixel-input False"),
+        ("multiscale", {"width": 64}, "--width 64"),
+    ],
 )
 def test_knobs_of_the_other_network_are_refused(network, knob, option):
     with pytest.raises(ValueError, match=f"{option} has no effect with --network {network}"):
