@@ -10,7 +10,7 @@ import pytest
 from ddpm_jax.commands import main
 from ddpm_jax.runs import accelerators, experiment_files
 from ddpm_jax.runs.costs import collectives
-from ddpm_jax.runs.plan import Plan, forecast, plan
+from ddpm_jax.runs.plan import Plan, forecast, forecast_table, plan
 from ddpm_jax.runs.requests import Placement
 from ddpm_jax.runs.train import initial_state
 from ddpm_jax.training import EMA, sharding
@@ -81,7 +81,8 @@ def costs(**other) -> Plan:
 def test_time_is_work_over_rate():
     """4 PFLOP over eight H100 at 40 % of 989 TFLOP/s; 9 GB through links of 450 GB/s."""
     printed = forecast(costs(), "H100", 0.4)
-    assert printed.fits and printed.advice == ""
+    assert printed.fits and printed.advice == "" and printed.may_fit
+    assert (printed.least_bytes, printed.most_bytes) == pytest.approx((24 * 2**30, 60 * 2**30))
     assert printed.step_seconds == pytest.approx(4e15 / (8 * 0.4 * 989e12))
     assert printed.hours == pytest.approx(1000 * printed.step_seconds / 3600)
     assert printed.message_seconds == pytest.approx(0.02)
@@ -101,6 +102,13 @@ def test_time_is_work_over_rate():
 def test_what_does_not_fit_is_told_what_would(other, advice):
     printed = forecast(costs(**other), "v4", 0.4)
     assert not printed.fits and printed.advice.startswith(advice)
+
+
+def test_what_fits_at_best_may_fit():
+    """16 GiB of state and 40 of activations, of which an accelerator needs 8 to 44, in 27.4 GiB."""
+    printed = forecast(costs(), "v4", 0.4)
+    assert printed.may_fit and not printed.fits
+    assert "may fit, which --compile answers; if not, --accumulate" in forecast_table(printed, costs(), 0.4)
 
 
 def test_kinds_of_devices_are_known_by_their_own_names():
