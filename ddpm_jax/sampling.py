@@ -113,7 +113,7 @@ class Run(NamedTuple):
     ) -> Callable[..., Array]:
         """Returns ``sample(keys, condition=None)`` -> images, uint8 [num, height, width, channels], or points or bits.
 
-        The result is a jitted function with its weights as one pytree (`jax.tree_util.Partial`), so it can be an
+        The result is a jitted function with its weights, as one pytree (`jax.tree_util.Partial`), so it can be an
         argument of your own jitted functions. `sampler` and `spacing` are keys of ``samplers.SAMPLERS`` and
         ``samplers.SPACINGS``. The images are split over the devices of `mesh`, if there is one: then each of them has
         the parameters, and the number of keys must be a multiple of their number. The other arguments, and the errors,

@@ -1,5 +1,7 @@
 """Measures a trained run: evaluate DIR [--metrics bpd K importance entropy parzen memorisation --json FILE ...]"""
 
+from dataclasses import replace
+
 
 def run(args: list[str], own_process: bool) -> int:
     """Runs the command; returns the exit status."""
@@ -14,6 +16,9 @@ def run(args: list[str], own_process: bool) -> int:
     from ddpm_jax.training import distributed
 
     distributed.join(request.coordinator, request.num_processes, request.process_id, detect=own_process)
+    distributed.check_same(repr(replace(request, process_id=None)))
+    if own_process:
+        distributed.end_at_sigterm()
     reporter = Screen() if distributed.is_leader() else Reporter()
     evaluate(request, reporter)
     return 0

@@ -1,6 +1,7 @@
 """Trains an experiment, or resumes a run: train EXPERIMENT --workdir DIR [--from OTHER_RUN --knob value ...]"""
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 
@@ -22,6 +23,7 @@ def run(args: list[str], own_process: bool) -> int:
     if own_process:
         cpu.keep_memory()
     distributed.join(request.coordinator, request.num_processes, request.process_id, detect=own_process)
+    distributed.check_same(repr((parsed.knobs, replace(request, process_id=None))))
     experiment = experiment_files.build(parsed.function, parsed.knobs)
     reporter = Screen() if distributed.is_leader() else Reporter()
     check(experiment, request, reporter)  # first, so that a run that cannot be trained leaves no workdir behind
@@ -33,6 +35,8 @@ def run(args: list[str], own_process: bool) -> int:
     if stop.signal is not None and step < experiment.num_steps:
         print(f"stopped and saved at step {step} of {experiment.num_steps}: the same command resumes from there")
         return 128 + stop.signal
+    if own_process:
+        distributed.end_at_sigterm()  # from here on nothing has to be saved first
     _finish(request.workdir, step, reporter)
     return 0
 

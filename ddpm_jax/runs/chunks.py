@@ -49,52 +49,69 @@ def share(
     """Computes the chunks that are missing, each in one process, and returns when all processes have computed theirs.
 
     ``has(first)`` is whether the chunk that begins with this item is there; ``put(first, result)`` keeps its result
-    where all processes find it. Every process must call this function.
+    where all processes find it. Every process must call this function; an error in one of them is one in all.
     """
-    missing = [first for first in work.firsts[jax.process_index() :: jax.process_count()] if not has(first)]
-    rounds = [missing[n : n + work.together] for n in range(0, len(missing), work.together)]
-    for firsts in (reporter or Reporter()).track(rounds, work.unit, work.items_a_round):
-        for first, result in zip(firsts, work.compute(firsts), strict=True):
-            put(first, result)
-    distributed.wait_for_all("chunks")
+    with distributed.all_or_none("another process failed", Exception):
+        missing = [first for first in work.firsts[jax.process_index() :: jax.process_count()] if not has(first)]
+        rounds = [missing[n : n + work.together] for n in range(0, len(missing), work.together)]
+        for firsts in (reporter or Reporter()).track(rounds, work.unit, work.items_a_round):
+            for first, result in zip(firsts, work.compute(firsts), strict=True):
+                put(first, result)
 
 
-def kept(work: Work, folder: Path, reporter: Reporter | None = None) -> Iterator[Result]:
-    """Yields the results in order, after the missing ones were computed and kept in `folder`, a file each.
+def keep(work: Work, folder: Path, reporter: Reporter | None = None) -> None:
+    """Computes the missing results and keeps them in `folder`, a file each.
 
-    Every process must call this function and gets all results; `folder` must be the same for all processes.
+    Every process must call this function; `folder` must be the same for all processes.
     """
-    _compute_missing(work, folder, reporter)
-    for first in work.firsts:
-        result = _read(_file(folder, work, first))
-        yield work.compute([first])[0] if result is None else result  # a file whose content is damaged
 
-
-def affordable(work: Work, folder: Path, seconds: float, reporter: Reporter) -> int:
-    """The number of items whose results take about this many seconds, compilation included: one round at the least.
-
-    It is measured on the first two rounds, whose results are kept in `folder` as by `kept`.
-    """
-    started = time.monotonic()
-    marks = []
-    for rounds in (1, 2):
-        _compute_missing(work._replace(num=min(work.num, rounds * work.items_a_round)), folder, reporter)
-        marks.append(time.monotonic() - started)
-        if marks[-1] >= seconds:
-            break
-    a_round = max(marks[-1] - marks[0], 1e-3)
-    more = 0 if len(marks) == 1 else min(work.num, int(max(0.0, seconds - marks[-1]) / a_round))
-    (rounds,) = distributed.from_leader([len(marks) + more])
-    return min(work.num, rounds * work.items_a_round)
-
-
-def _compute_missing(work: Work, folder: Path, reporter: Reporter | None) -> None:
     def put(first: int, result: Result) -> None:
         folder.mkdir(parents=True, exist_ok=True)  # again: the same measurement elsewhere may have ended
         with whole_file(_file(folder, work, first)) as part, part.open("wb") as file:
             np.savez(file, allow_pickle=False, **result)
 
     share(work, lambda first: _is_whole(_file(folder, work, first)), put, reporter)
+
+
+def results(work: Work, folder: Path) -> Iterator[Result]:
+    """Yields the results that were kept in `folder`, in order; one that is damaged is computed again."""
+    for first in work.firsts:
+        result = _read(_file(folder, work, first))
+        yield work.compute([first])[0] if result is None else result
+
+
+def kept(work: Work, folder: Path, reporter: Reporter | None = None) -> Iterator[Result]:
+    """Yields all results in order, after the missing ones were computed and kept: `keep` and `results`."""
+    keep(work, folder, reporter)
+    yield from results(work, folder)
+
+
+def affordable(work: Work, folder: Path, seconds: float, reporter: Reporter) -> int:
+    """The number of items whose results take about this many seconds, compilation included: one round at the least.
+
+    It is measured on the first two rounds that are not in `folder` yet; their results are kept there as by `keep`.
+    Process 0 measures and decides.
+    """
+    (done,) = distributed.from_leader([_rounds(work, folder)])
+    started, marks, stop = time.monotonic(), [0.0], 0
+    while len(marks) < 3 and not stop:
+        keep(work._replace(num=min(work.num, (done + len(marks)) * work.items_a_round)), folder, reporter)
+        marks.append(time.monotonic() - started)
+        (stop,) = distributed.from_leader([int(marks[-1] >= seconds)])
+    a_round = max(marks[-1] - marks[-2], 1e-3)
+    more = min(work.num, int(max(0.0, seconds - marks[-1]) / a_round))
+    (rounds,) = distributed.from_leader([done + len(marks) - 1 + more])
+    return min(work.num, rounds * work.items_a_round)
+
+
+def _rounds(work: Work, folder: Path) -> int:
+    """The number of whole rounds, from the first on, that are kept in `folder`."""
+    chunks = 0
+    for first in work.firsts:
+        if not _is_whole(_file(folder, work, first)):
+            break
+        chunks += 1
+    return chunks * work.size // work.items_a_round
 
 
 def _file(folder: Path, work: Work, first: int) -> Path:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,9 @@ FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
 _ARRAY = re.compile(r"\b(pred|[a-z]+\d+)\[([\d,]*)\](\{[^}]*\})?")
-_CALLED = re.compile(r"(?:body|to_apply|branch_computations|called_computations)=\{?%?([\w.-]+)")
+_CALLED = re.compile(
+    r"(?:body|to_apply|calls|branch_computations|true_computation|false_computation)=(\{[^}]*\}|%?[\w.-]+)"
+)
 _ROUNDS = re.compile(r'known_trip_count"?:\{"?n"?:"?(\d+)')
 
 
@@ -51,10 +53,15 @@ class Instruction(NamedTuple):
         return re.findall(r"%([\w.-]+)", self.rest.split("), ")[0])
 
 
-def executed(program: str) -> list[tuple[Instruction, int]]:
-    """The instructions that the text of a compiled program executes, and how often: in loops, calls and branches too.
+CONTROL = ("while", "call", "conditional")
+"""Operations that execute other computations."""
 
-    A loop whose number of rounds the compiler does not know counts once, as does each branch.
+
+def executed(program: str, entered: Sequence[str] = CONTROL) -> list[tuple[Instruction, int]]:
+    """The instructions that the text of a compiled program executes, and how often.
+
+    The computations of the operations of the kinds `entered` are included: by default loops, calls and branches. A loop
+    whose number of rounds the compiler does not know counts once, as does each branch.
     """
     computations: dict[str, list[Instruction]] = {}
     entry = current = ""
@@ -69,9 +76,9 @@ def executed(program: str) -> list[tuple[Instruction, int]]:
     def walk(name: str, times: int) -> Iterator[tuple[Instruction, int]]:
         for each in computations.get(name, []):
             yield each, times
-            if each.kind in ("while", "call", "conditional"):
+            if each.kind in entered:
                 rounds = int(found[1]) if (found := _ROUNDS.search(each.rest)) else 1
-                for called in _CALLED.findall(each.rest):
+                for called in re.findall(r"[\w.-]+", " ".join(_CALLED.findall(each.rest))):
                     yield from walk(called, times * rounds)
 
     return list(walk(entry, 1))
@@ -80,7 +87,7 @@ def executed(program: str) -> list[tuple[Instruction, int]]:
 def collectives(program: str) -> dict[str, tuple[int, int]]:
     """The collectives of a compiled program, given as text: kind -> (number, bytes of their results on a device)."""
     found: dict[str, tuple[int, int]] = {}
-    for each, times in executed(program):
+    for each, times in executed(program, (*CONTROL, "fusion", "async-start")):
         kind = each.kind.removesuffix("-start")
         if kind in COLLECTIVES:
             count, size = found.get(kind, (0, 0))
@@ -98,10 +105,10 @@ def traffic(program: str) -> float:
     types = {each.name: each.result for each, _ in instructions}
     total = 0
     for each, times in instructions:
-        if each.kind in FREE or each.kind.endswith("-done") or each.kind in ("while", "call", "conditional"):
+        if each.kind in FREE or each.kind.endswith("-done") or each.kind in CONTROL:
             continue
         if each.kind.endswith("-start"):
-            source, filled = _arrays(each.result)[0], _destination(each)
+            source, filled = _source(each), _destination(each)
             moved = _bytes(filled) + (0 if "S(1)" in source else _bytes(filled, everywhere=True))
         else:
             moved = _bytes(each.result) + sum(_bytes(types.get(name, "")) for name in each.operands())
@@ -109,20 +116,32 @@ def traffic(program: str) -> float:
     return float(total)
 
 
-def _arrays(result: str) -> list[str]:
-    return [match[0] for match in _ARRAY.finditer(result)]
+def _elements(result: str) -> list[str]:
+    """The elements of a tuple type; a single element for another type."""
+    if not result.startswith("("):
+        return [result]
+    elements, depth = [""], 0
+    for letter in result[1:-1]:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            elements.append("")
+        else:
+            elements[-1] += letter
+    return [element.strip() for element in elements]
+
+
+def _source(each: Instruction) -> str:
+    """The type of what an instruction that starts a copy reads."""
+    elements = _elements(each.result)
+    return elements[1] if each.kind == "copy-start" and len(elements) > 1 else elements[0]
 
 
 def _destination(each: Instruction) -> str:
     """The type of the result of an instruction; of one that starts a copy, the part that is filled meanwhile."""
-    arrays = _arrays(each.result)
-    if not each.kind.endswith("-start") or each.kind == "all-reduce-start" or len(arrays) < 2:
+    elements = _elements(each.result)
+    if not each.kind.endswith("-start") or each.kind == "all-reduce-start" or len(elements) < 2:
         return each.result
-    if each.kind == "copy-start":  # (destination, source, context)
-        return arrays[0]
-    if each.kind == "all-gather-start":  # (sources, destinations)
-        return " ".join(arrays[len(arrays) // 2 :])
-    return arrays[1]  # (source, destination, context)
+    return elements[0] if each.kind == "copy-start" else elements[1]
 
 
 def _bytes(result: str, everywhere: bool = False) -> int:

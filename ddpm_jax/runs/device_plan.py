@@ -32,7 +32,7 @@ SAMPLED, EVALUATED, TIMES = 256, 120, 50
 
 
 class ProgramCost(NamedTuple):
-    """A program on an accelerator. The times are lower bounds, for peak rates."""
+    """A program on an accelerator. The times are those at peak rates."""
 
     program: str
     """"train step", "sampler" or "bound"."""

@@ -3,15 +3,15 @@
 import json
 import shutil
 import zlib
+from collections.abc import Callable
 from contextlib import ExitStack
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ddpm_jax import figures
-from ddpm_jax.runs.chunks import Result, Work, kept, share
+from ddpm_jax.runs.chunks import Result, Work, keep, results, share
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.system.files import put_folder
 from ddpm_jax.system.locks import locked
@@ -47,16 +47,21 @@ def write(output: Output, draws: Work, labels: np.ndarray | None, reporter: Repo
     an unknown ending, an output that may not be replaced, one that another command is drawing, and a folder that not
     all processes share.
     """
-    fill = _kind(output.path)
+    kind = _kind(output.path)
+    refusal = f"process 0 cannot write {output.path}"
     with ExitStack() as stack:
-        with distributed.leader_first(f"process 0 cannot write {output.path}"):
+        with distributed.all_or_none(refusal):
             if distributed.is_leader():
                 check_replaceable(output)
                 output.part.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(locked(output.part / ".lock"))
         if not distributed.agree(output.part.is_dir()):
             raise ValueError(f"--out {output.path}: choose a folder that all processes share")
-        fill(output, draws, labels, reporter)
+        kind.draw(output, draws, reporter)
+        with distributed.all_or_none(refusal):  # the other processes wait: JAX ends all of them with the first
+            if distributed.is_leader():
+                check_replaceable(output)
+                kind.finish(output, draws, labels)
 
 
 def discard_part(output: Output) -> None:
@@ -64,9 +69,18 @@ def discard_part(output: Output) -> None:
     shutil.rmtree(output.part, ignore_errors=True)
 
 
-def _kind(path: Path):
-    """The function that writes a file of this name. Raises ValueError for an unknown ending."""
-    kinds = {".png": _grid, ".npz": _npz, "": _folder}
+class Kind(NamedTuple):
+    """How outputs of a kind are made."""
+
+    draw: Callable[[Output, Work, Reporter], None]
+    """Draws what is missing into the part of the output; called in every process."""
+    finish: Callable[[Output, Work, np.ndarray | None], None]
+    """Writes the output, and removes its part; called in process 0."""
+
+
+def _kind(path: Path) -> Kind:
+    """The kind of an output of this name. Raises ValueError for an unknown ending."""
+    kinds = {".png": Kind(_keep, _grid), ".npz": Kind(_keep, _npz), "": Kind(_keep_pictures, _folder)}
     if path.suffix not in kinds:
         raise ValueError(f"--out {path}: end it in .png (a grid), in .npz, or in nothing (a folder of PNGs)")
     return kinds[path.suffix]
@@ -74,29 +88,28 @@ def _kind(path: Path):
 
 def check_name(path: Path, images: bool) -> None:
     """Raises ValueError for a name with an unknown ending, or for a folder of PNGs of samples that are not images."""
-    if _kind(path) is _folder and not images:
+    _kind(path)
+    if path.suffix == "" and not images:
         raise ValueError(f"--out {path}: the samples of this run are not images: choose a name ending in .npz or .png")
 
 
-def _grid(output: Output, draws: Work, labels: np.ndarray | None, reporter: Reporter) -> None:
-    images = np.concatenate([result["images"] for result in kept(draws, output.part, reporter)])
-    if distributed.is_leader():
-        check_replaceable(output)
-        figures.save_png(output.path, figures.picture(images), output.provenance)
-        discard_part(output)
+def _keep(output: Output, draws: Work, reporter: Reporter) -> None:
+    keep(draws, output.part, reporter)
 
 
-def _npz(output: Output, draws: Work, labels: np.ndarray | None, reporter: Reporter) -> None:
-    results = kept(draws, output.part, reporter)
-    first = next(results)  # all are drawn by now, so that no time is lost if the disk is full in the end
-    if distributed.is_leader():
-        check_replaceable(output)
-        batches = (result["images"] for result in chain([first], results))
-        figures.save_npz(output.path, batches, draws.num, labels, output.provenance)
-        discard_part(output)
+def _grid(output: Output, draws: Work, labels: np.ndarray | None) -> None:
+    images = np.concatenate([result["images"] for result in results(draws, output.part)])
+    figures.save_png(output.path, figures.picture(images), output.provenance)
+    discard_part(output)
 
 
-def _folder(output: Output, draws: Work, labels: np.ndarray | None, reporter: Reporter) -> None:
+def _npz(output: Output, draws: Work, labels: np.ndarray | None) -> None:
+    batches = (result["images"] for result in results(draws, output.part))
+    figures.save_npz(output.path, batches, draws.num, labels, output.provenance)
+    discard_part(output)
+
+
+def _keep_pictures(output: Output, draws: Work, reporter: Reporter) -> None:
     def paths(first: int) -> list[Path]:
         return [output.part / f"{n:06d}.png" for n in range(first, min(first + draws.size, draws.num))]
 
@@ -105,12 +118,13 @@ def _folder(output: Output, draws: Work, labels: np.ndarray | None, reporter: Re
             figures.save_png(path, image, output.provenance)
 
     share(draws, lambda first: all(path.exists() for path in paths(first)), put, reporter)
-    if distributed.is_leader():
-        check_replaceable(output)
-        (output.part / ".lock").unlink()
-        for left in output.part.glob("*.part"):  # by a process that was killed while it wrote
-            left.unlink()
-        put_folder(output.part, output.path)
+
+
+def _folder(output: Output, draws: Work, labels: np.ndarray | None) -> None:
+    (output.part / ".lock").unlink()
+    for left in output.part.glob("*.part"):  # by a process that was killed while it wrote
+        left.unlink()
+    put_folder(output.part, output.path)
 
 
 def check_replaceable(output: Output) -> None:

@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
-from ddpm_jax.runs.report import evaluate, read_records
+import jax
+
+from ddpm_jax.runs.report import evaluate, fitting_batch, read_records
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import EvaluateRequest
 from ddpm_jax.runs.workdir import read
+from ddpm_jax.training import distributed
 
 TIMES, EXAMPLES, SAMPLES = 50, 500, 64
 """The numbers of chain terms per example and of samples, and the greatest number of examples."""
@@ -17,24 +20,24 @@ LEAST_SECONDS, SHARE = 30.0, 0.1
 def quick(folder: Path, step: int, reporter: Reporter) -> None:
     """Estimates the bits/dim of a run that is finished after `step` steps, unless ``evaluation.json`` has a record.
 
-    Reports the result and adds it to ``evaluation.json``. It takes about a tenth of the time that was trained, or 30
-    seconds: the number of examples, at most 500, follows from that. Every process must call this function.
+    Reports the result and adds it to ``evaluation.json``. The bound takes about a tenth of the time that was trained,
+    or 30 seconds: the number of examples, at most 500, follows from that. Other metrics of the experiment take their
+    time besides. Every process must call this function.
     """
-    records = folder / "evaluation.json"
-    if any(record["step"] == step for record in read_records(records)):
+    records, experiment = folder / "evaluation.json", read(folder)
+    (there,) = distributed.from_leader([any(record["step"] == step for record in read_records(records))])
+    if there:
         reporter.line(f"{records} has an estimate: ddpm-jax evaluate {folder} uses all terms")
         return
-    experiment = read(folder)
-    times = TIMES if experiment.process.schedule.num_steps - 1 > TIMES else None
-    rate = trained_rate(folder)
-    seconds = LEAST_SECONDS if rate is None else max(LEAST_SECONDS, SHARE * step * experiment.batch_size / rate)
+    seconds, size = time_and_batch(trained_rate(folder), step * experiment.batch_size, experiment.data.image_shape)
+    (size,) = distributed.from_leader([size])
     request = EvaluateRequest(
         folder,
         metrics=experiment.metrics,  # type: ignore[arg-type]
         num=EXAMPLES,
-        times=times,
+        times=TIMES if experiment.process.schedule.num_steps - 1 > TIMES else None,
         samples=SAMPLES,
-        batch_size=_batch_size(seconds, rate),
+        batch_size=size,
     )
     evaluate(request, reporter, seconds)
     reporter.line(f"this is a quick estimate: ddpm-jax evaluate {folder} uses all terms of all test examples")
@@ -47,9 +50,14 @@ def trained_rate(folder: Path) -> float | None:
     return next((row["images_per_second"] for row in reversed(rows) if row.get("images_per_second")), None)
 
 
-def _batch_size(seconds: float, rate: float | None) -> int | None:
-    """The number of examples in a chunk, such that some ten chunks can be evaluated in this time; None: the default.
+def time_and_batch(rate: float | None, images: int, image_shape: tuple[int, ...]) -> tuple[float, int]:
+    """(seconds, examples that a device evaluates together) for a run that trained `images` images at this rate.
 
-    An evaluation of the network is taken to cost as much as its training on an image.
+    A chunk of examples is to take about a tenth of the time, if an evaluation of the network costs as much as its
+    training on an image.
     """
-    return None if rate is None else max(1, min(120, int(seconds / 10 * rate / TIMES)))
+    fitting = fitting_batch(image_shape)
+    if rate is None:
+        return LEAST_SECONDS, fitting
+    seconds = max(LEAST_SECONDS, SHARE * images / rate)
+    return seconds, max(1, min(fitting, int(seconds / 10 * rate / jax.device_count() / TIMES)))

@@ -28,8 +28,8 @@ from ddpm_jax.runs.likelihood import (
 from ddpm_jax.runs.quality import memorisation, parzen_window
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import EvaluateRequest
+from ddpm_jax.runs.workdir import check_workdir, weights_in
 from ddpm_jax.runs.workdir import load as load_run
-from ddpm_jax.runs.workdir import weights_in
 from ddpm_jax.sampling import Run
 from ddpm_jax.system.files import check_writable, read_json, write_json
 from ddpm_jax.system.locks import locked
@@ -67,19 +67,23 @@ def evaluate(request: EvaluateRequest, reporter: Reporter, seconds: float | None
             record[name] = ESTIMATES[name](run, request, keep, reporter)
     record["protocol"] = request.protocol()
     distributed.wait_for_all("evaluation")  # until then other processes read what is kept
-    if distributed.is_leader():
-        add_record(request.workdir / "evaluation.json", record)
-        shutil.rmtree(keep, ignore_errors=True)
-        if request.json is not None:
-            write_json(request.json, record)
+    with distributed.all_or_none(f"process 0 cannot write into {request.workdir}"):
+        if distributed.is_leader():
+            add_record(request.workdir / "evaluation.json", record)
+            shutil.rmtree(keep, ignore_errors=True)
+            if request.json is not None:
+                write_json(request.json, record)
     return record
 
 
 def _ready(request: EvaluateRequest, reporter: Reporter) -> tuple[Run, EvaluateRequest]:
     """The run and the request with its metrics, after all that can be checked before the work."""
-    with distributed.leader_first(f"process 0 cannot evaluate {request.workdir}"):
+    refusal = f"another process cannot evaluate {request.workdir}"
+    with distributed.all_or_none(refusal):
         _check(request)
-        run = load_run(request.workdir, request.weights)
+        check_workdir(request.workdir)
+    run = load_run(request.workdir, request.weights)
+    with distributed.all_or_none(refusal):
         if run.experiment.data.listing is not None:
             run.experiment.data.listing(reporter.track)
         check_examples(run.experiment.data, request.split)
@@ -94,7 +98,7 @@ def _check(request: EvaluateRequest) -> None:
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     check_seed(request.seed)
-    if request.json is not None:
+    if request.json is not None and distributed.is_leader():
         check_writable(request.json)
 
 
@@ -105,16 +109,31 @@ def unclipped(run: Run) -> Run:
 
 
 def batch_size(run: Run, request: EvaluateRequest) -> int:
-    """The number of examples evaluated together, by default 120, or as many as have the pixels of 120 at 64x64."""
-    fitting = max(1, min(120, 120 * 64 * 64 * 3 // math.prod(run.experiment.data.image_shape)))
-    return request.batch_size or fitting
+    """The number of examples that a device evaluates together, by default those of `fitting_batch`."""
+    return request.batch_size or fitting_batch(run.experiment.data.image_shape)
+
+
+def fitting_batch(image_shape: tuple[int, ...]) -> int:
+    """120 examples, or as many as have the pixels of 120 at 64x64."""
+    return max(1, min(120, 120 * 64 * 64 * 3 // math.prod(image_shape)))
 
 
 def _unfinished(request: EvaluateRequest, run: Run) -> Path:
-    """The folder that keeps an unfinished measurement; its name depends on parameters, data and protocol."""
+    """The folder that keeps an unfinished measurement; its name depends on parameters, data and protocol.
+
+    Raises ValueError if the processes have different data, or do not share the workdir.
+    """
     data = data_identity(run.experiment.data, request.split)["digest"]
-    identity = json.dumps([digest(run.params), data, request.protocol()], sort_keys=True)
-    return request.workdir / f"evaluation_{run.step}_{zlib.crc32(identity.encode()):08x}"
+    number = zlib.crc32(json.dumps([digest(run.params), data, request.protocol()], sort_keys=True).encode())
+    if not distributed.agree([number >> 1] == distributed.from_leader([number >> 1])):
+        raise ValueError(f"the processes have different data, or other parameters in {request.workdir}")
+    folder = request.workdir / f"evaluation_{run.step}_{number:08x}"
+    with distributed.all_or_none(f"process 0 cannot write into {request.workdir}"):
+        if distributed.is_leader():
+            folder.mkdir(exist_ok=True)
+    if not distributed.agree(folder.is_dir()):
+        raise ValueError(f"{request.workdir} is not the same folder for all processes: give them one that they share")
+    return folder
 
 
 def _bound(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter, seconds: float | None) -> dict[str, Any]:

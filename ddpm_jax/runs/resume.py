@@ -39,7 +39,7 @@ def opened(
     if not distributed.agree([int(data["digest"][:7], 16)] == distributed.from_leader([int(data["digest"][:7], 16)])):
         raise ValueError(f"the processes have different data ({data['found']} here): give all of them the same files")
     with ExitStack() as stack:
-        with distributed.leader_first(f"process 0 cannot use --workdir {request.workdir}"):
+        with distributed.all_or_none(f"process 0 cannot use --workdir {request.workdir}"):
             if distributed.is_leader():
                 stack.enter_context(_held(request, source, knobs, experiment, data, reporter))
         yield

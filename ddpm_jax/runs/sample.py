@@ -30,7 +30,9 @@ def sample_to_file(request: SampleRequest, reporter: Reporter | None = None) -> 
     already is kept; another is replaced only with ``overwrite``. Raises ValueError for options
     that are out of range or do not fit the run, FileNotFoundError for a folder without a run.
     """
-    check(request)
+    with distributed.all_or_none(f"another process cannot sample {request.workdir}"):
+        check(request)
+        workdir.check_workdir(request.workdir)
     run = workdir.load(request.workdir, request.weights)
     out = request.out or request.workdir / "samples" / _name(request, run)
     outputs.check_name(out, images=len(run.experiment.data.image_shape) == 3)

@@ -1,6 +1,10 @@
 """Runs of several processes, connected by JAX's distributed runtime. Process 0 writes; all stop at the same step."""
 
-from collections.abc import Iterator, Sequence
+import os
+import signal
+import threading
+import zlib
+from collections.abc import Sequence
 from contextlib import contextmanager
 
 import jax
@@ -17,24 +21,40 @@ LONGEST_WAIT = 7 * 24 * 3600
 def join(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None, detect: bool = True
 ) -> None:
-    """Connects this process to the other processes of a run, given by the arguments or, with `detect`, found by JAX.
+    """Connects this process to the others of a command, given by the arguments or, with `detect`, found by JAX.
 
-    JAX detects SLURM, Open MPI, Kubernetes and TPU pods. If it detects none of them, the process stays alone. Without
-    arguments a process must not have used its devices yet. Raises ValueError if only some of the arguments are given,
-    or for a `process_id` outside 0 .. num_processes - 1.
+    JAX detects SLURM, Open MPI, Kubernetes and TPU pods. If it detects none of them, or if `num_processes` is 1, the
+    process stays alone. Without arguments a process must not have used its devices yet. Raises ValueError if only some
+    of the arguments are given, or for a `process_id` outside 0 .. num_processes - 1.
     """
     given = (coordinator, num_processes, process_id)
+    if given == (None, 1, None) or jax.distributed.is_initialized() or not (detect or any(given)):
+        return
     if any(each is not None for each in given) and None in given:
         raise ValueError("--coordinator, --num-processes and --process-id belong together: give all three or none")
     if num_processes is not None and process_id is not None and not 0 <= process_id < num_processes:
         raise ValueError(f"--process-id {process_id}: choose from 0 to {num_processes - 1}")
-    if jax.distributed.is_initialized() or (coordinator is None and not detect):
-        return
     try:
         jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
-    except ValueError:  # of a missing argument, which JAX did not detect either
-        if coordinator is not None:
+    except ValueError:  # an argument is missing that JAX did not detect either
+        if coordinator is not None or "JAX_COORDINATOR_ADDRESS" in os.environ:
             raise
+
+
+def end_at_sigterm() -> None:
+    """Lets SIGTERM end this process, which JAX catches in a process that has joined others."""
+    if not is_alone() and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def check_same(command: str) -> None:
+    """Raises ValueError in all processes unless `command` is the same text in all of them."""
+    mine = zlib.crc32(command.encode()) >> 1
+    if not agree([mine] == from_leader([mine])):
+        raise ValueError(
+            "the processes were started with different options: give all of them the same, or --num-processes 1 to "
+            "each that is to work alone"
+        )
 
 
 def is_leader() -> bool:
@@ -70,22 +90,24 @@ def stop_requested(call: int) -> bool:
 
 
 @contextmanager
-def leader_first(refusal: str) -> Iterator[None]:
-    """A context that ends in an error in all processes if its body raises ValueError or OSError in any of them.
+def all_or_none(refusal: str, errors: type[Exception] | tuple[type[Exception], ...] = (ValueError, OSError)):
+    """A context that ends in an error in all processes if its body raises one of `errors` in any of them.
 
-        with leader_first(f"process 0 cannot write {path}"):
+        with all_or_none(f"process 0 cannot write {path}"):
             if is_leader():
                 ...
 
-    The processes where the body raised nothing raise ValueError with the text `refusal`. Every process must enter it.
+    The processes whose body raised nothing raise OSError with the text `refusal`. Every process must enter the context,
+    and its body must not communicate. The bodies may take hours.
     """
     problem = None
     try:
         yield
-    except (ValueError, OSError) as error:
+    except errors as error:
         problem = error
+    wait_for_all("all or none")
     if not agree(problem is None):
-        raise problem or ValueError(f"{refusal}: its message has the reason")
+        raise problem or OSError(f"{refusal}: its message has the reason")
 
 
 def wait_for_all(name: str) -> None:

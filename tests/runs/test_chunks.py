@@ -5,6 +5,7 @@ import pytest
 
 from ddpm_jax.runs import chunks
 from ddpm_jax.runs.chunks import Work, affordable, kept
+from ddpm_jax.runs.quick import time_and_batch
 from ddpm_jax.runs.reporter import Reporter
 
 
@@ -46,3 +47,31 @@ def test_as_many_as_the_time_allows(tmp_path, monkeypatch, seconds, compilation,
 
     monkeypatch.setattr(chunks.time, "monotonic", lambda: now[0])
     assert affordable(squares(100, calls, take=take), tmp_path, seconds, Reporter()) == items
+
+
+def test_rounds_of_an_interrupted_call_are_not_taken_for_fast_ones(tmp_path, monkeypatch):
+    """Two rounds are kept already: the next two are measured, and six more seconds allow five more rounds."""
+    now, calls = [0.0], []
+    list(kept(squares(12, []), tmp_path))
+
+    def take():
+        now[0] += 1
+
+    monkeypatch.setattr(chunks.time, "monotonic", lambda: now[0])
+    assert affordable(squares(100, calls, take=take), tmp_path, 7.0, Reporter()) == (2 + 7) * 6
+    assert calls == [[12, 15], [18, 21]]
+
+
+@pytest.mark.parametrize(
+    ("rate", "images", "shape", "expected"),
+    [
+        (None, 1000, (8, 8, 1), (30.0, 120)),
+        (1e6, 10**12, (8, 8, 1), (1e5, 120)),
+        (1e6, 10**12, (256, 256, 3), (1e5, 7)),
+        (800.0, 8000, (28, 28, 1), (30.0, 6)),
+        (1.0, 100, (28, 28, 1), (30.0, 1)),
+    ],
+)
+def test_the_quick_estimate_takes_a_tenth_of_the_time_or_half_a_minute(rate, images, shape, expected):
+    """A tenth of the time for a chunk of 50 terms an example, on one of eight devices; and 120 examples at most."""
+    assert time_and_batch(rate, images, shape) == pytest.approx(expected)

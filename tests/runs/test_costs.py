@@ -134,6 +134,12 @@ ENTRY %main (a: bf16[4,8], b: f32[8]) -> f32[8] {
   %b = f32[8]{0} parameter(1)
   %ahead = ((bf16[4,8]{1,0}), bf16[1,8]{1,0:T(8,128)(2,1)S(1)}, u32[]) slice-start(%a), slice={[0:1], [0:8]}
   %here = bf16[1,8]{1,0:T(8,128)(2,1)S(1)} slice-done(%ahead)
+  %in = (f32[8]{0:S(1)}, f32[8]{0}, u32[]) copy-start(%b)
+  %there = f32[8]{0:S(1)} copy-done(%in)
+  %out = (f32[8]{0}, f32[8]{0:S(1)}, u32[]) copy-start(%there)
+  %back = f32[8]{0} copy-done(%out)
+  %parts = ((f32[64]{0}, f32[640]{0}), (f32[8]{0}, f32[80]{0})) reduce-scatter-start(%x, %y), dimensions={0}
+  %either = f32[8]{0} conditional(%p, %b, %b), branch_computations={%none, %body}
   %f = f32[8]{0} fusion(%b, %here), kind=kLoop, calls=%fused
   %init = (s32[], f32[8]{0}) tuple(%f)
   %loop = (s32[], f32[8]{0}) while(%init), body=%body, backend_config={"known_trip_count":{"n":"10"}}
@@ -143,9 +149,13 @@ ENTRY %main (a: bf16[4,8], b: f32[8]) -> f32[8] {
 
 
 def test_traffic_is_what_kernels_read_and_write_in_each_round():
-    """The slice is read once; the fusion reads b and writes f, its other operand is in the chip's own memory."""
-    assert traffic(PROGRAM) == 1 * 8 * 2 + (32 + 32) + 10 * (32 + 32)
-    assert collectives(PROGRAM) == {"all-reduce": (10, 10 * 32)}
+    """The slice is read once; the fusion reads b and writes f, its other operand is in the chip's own memory.
+
+    A copy into that memory is read, one out of it written; of the branches the second sends a message.
+    """
+    scattered, branch = 2 * 352, 32 + 32
+    assert traffic(PROGRAM) == 1 * 8 * 2 + 32 + 32 + scattered + branch + (32 + 32) + 10 * (32 + 32)
+    assert collectives(PROGRAM) == {"all-reduce": (11, 11 * 32), "reduce-scatter": (1, 352)}
 
 
 def test_traffic_of_a_program_of_jax_is_that_of_its_arrays():
