@@ -51,7 +51,7 @@ def share(
     ``has(first)`` is whether the chunk that begins with this item is there; ``put(first, result)`` keeps its result
     where all processes find it. Every process must call this function; an error in one of them is one in all.
     """
-    with distributed.all_or_none("another process failed", Exception):
+    with distributed.all_or_none("another process failed", mistakes=False):
         missing = [first for first in work.firsts[jax.process_index() :: jax.process_count()] if not has(first)]
         rounds = [missing[n : n + work.together] for n in range(0, len(missing), work.together)]
         for firsts in (reporter or Reporter()).track(rounds, work.unit, work.items_a_round):

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import jax
@@ -90,24 +90,25 @@ def stop_requested(call: int) -> bool:
 
 
 @contextmanager
-def all_or_none(refusal: str, errors: type[Exception] | tuple[type[Exception], ...] = (ValueError, OSError)):
-    """A context that ends in an error in all processes if its body raises one of `errors` in any of them.
+def all_or_none(refusal: str, mistakes: bool = True) -> Iterator[None]:
+    """A context that ends in an error in all processes if its body raises one in any of them.
 
         with all_or_none(f"process 0 cannot write {path}"):
             if is_leader():
                 ...
 
-    The processes whose body raised nothing raise OSError with the text `refusal`. Every process must enter the context,
-    and its body must not communicate. The bodies may take hours.
+    Where `mistakes` are expected these are ValueError and OSError, and the processes whose body raised nothing raise
+    ValueError with the text `refusal`; elsewhere any Exception, and OSError. Every process must enter the context, and
+    its body must not communicate. The bodies may take hours.
     """
-    problem = None
+    problem, expected = None, (ValueError, OSError) if mistakes else (Exception,)
     try:
         yield
-    except errors as error:
+    except expected as error:
         problem = error
     wait_for_all("all or none")
     if not agree(problem is None):
-        raise problem or OSError(f"{refusal}: its message has the reason")
+        raise problem or (ValueError if mistakes else OSError)(f"{refusal}: its message has the reason")
 
 
 def wait_for_all(name: str) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -31,17 +32,25 @@ def start(workdir: Path, count: int, *options: str) -> list[subprocess.Popen]:
     return launch(workdir, count, "train", str(TINY), "--workdir", str(workdir), *options)
 
 
-def launch(workdir: Path, count: int, *arguments: str) -> list[subprocess.Popen]:
-    """A command in this number of processes of two devices each; their output goes to files beside the workdir."""
+def launch(
+    workdir: Path, count: int, *arguments: str, last: tuple[str, ...] = (), folders: Sequence[Path | None] = (None,) * 4
+) -> list[subprocess.Popen]:
+    """A command in this number of processes of two devices each; their output goes to files beside the workdir.
+
+    The last process has the arguments `last` besides; process n runs in ``folders[n]``.
+    """
     flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
     command = [sys.executable, "-m", "ddpm_jax", *arguments]
     cluster = ["--coordinator", f"localhost:{free_port()}", "--num-processes", str(count)]
     started = []
     for process in range(count):
         with output_of(workdir, process).open("w") as out:
-            arguments = [*command, *cluster, "--process-id", str(process)]
+            more = last if process == count - 1 else ()
+            every = [*command, *cluster, "--process-id", str(process), *more]
             environment = os.environ | {"XLA_FLAGS": flags, "PYTHONUNBUFFERED": "1"}
-            started.append(subprocess.Popen(arguments, env=environment, stdout=out, stderr=subprocess.STDOUT))
+            started.append(
+                subprocess.Popen(every, env=environment, stdout=out, stderr=subprocess.STDOUT, cwd=folders[process])
+            )
     return started
 
 
@@ -133,6 +142,25 @@ def test_processes_fill_a_folder_together(finished, tmp_path):
     options = ("--num", "21", "--batch-size", "2", "--steps", "5", "--out", str(out))
     assert ended(launch(run, 2, "sample", str(run), *options), 240) == [0, 0], printed(run, 2)
     assert sorted(path.name for path in out.iterdir()) == [f"{n:06d}.png" for n in range(21)]
+
+
+@pytest.mark.slow
+def test_processes_with_different_options_do_not_work_together(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    started = launch(run, 2, "evaluate", str(run), "--num", "4", "--times", "3", last=("--seed", "1"))
+    assert ended(started, 100) == [2, 2], printed(run, 2)
+    assert printed(run, 2).count("the processes were started with different options") == 2
+
+
+@pytest.mark.slow
+def test_a_workdir_that_one_process_cannot_see_ends_all_of_them(finished, tmp_path):
+    """The workdir is named relative to the folder of each process, as on hosts with other mounts."""
+    run = shutil.copytree(finished, tmp_path / "0" / "run")
+    (tmp_path / "1").mkdir()
+    for command in ("sample", "evaluate"):
+        started = launch(run, 2, command, "run", "--num", "4", folders=[tmp_path / "0", tmp_path / "1"])
+        assert ended(started, 100) == [2, 2], printed(run, 2)
+        assert "is not a workdir" in output_of(run, 1).read_text() and "another process cannot" in printed(run, 1)
 
 
 @pytest.mark.slow
