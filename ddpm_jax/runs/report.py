@@ -6,6 +6,7 @@ import math
 import shutil
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +58,11 @@ def evaluate(request: EvaluateRequest, reporter: Reporter, seconds: float | None
     """
     run, request = _ready(request, reporter)
     keep = _unfinished(request, run)
-    record = {"step": run.step, "weights": weights_in(request.workdir, run.step, request.weights)}
-    if BOUND_TABLES.keys() & set(request.metrics or ()):
-        record["bpd"] = _bound(run, request, keep / "bound", reporter, seconds)
-        if seconds is not None:
-            request = dataclasses.replace(request, num=record["bpd"]["num_examples"])
-    for name in request.metrics or ():
-        if name in ESTIMATES:
-            record[name] = ESTIMATES[name](run, request, keep, reporter)
-    record["protocol"] = request.protocol()
+    try:
+        record = _measured(run, request, keep, reporter, seconds)
+    finally:
+        with suppress(OSError):
+            keep.rmdir()  # only if it is empty: a request that was refused leaves nothing
     distributed.wait_for_all("evaluation")  # until then other processes read what is kept
     with distributed.all_or_none(f"process 0 cannot write into {request.workdir}"):
         if distributed.is_leader():
@@ -74,6 +71,21 @@ def evaluate(request: EvaluateRequest, reporter: Reporter, seconds: float | None
             if request.json is not None:
                 write_json(request.json, record)
     return record
+
+
+def _measured(
+    run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter, seconds: float | None
+) -> dict[str, Any]:
+    """The record of a measurement."""
+    record = {"step": run.step, "weights": weights_in(request.workdir, run.step, request.weights)}
+    if BOUND_TABLES.keys() & set(request.metrics or ()):
+        record["bpd"] = _bound(run, request, keep / "bound", reporter, seconds)
+        if seconds is not None:
+            request = dataclasses.replace(request, num=record["bpd"]["num_examples"])
+    for name in request.metrics or ():
+        if name in ESTIMATES:
+            record[name] = ESTIMATES[name](run, request, keep, reporter)
+    return record | {"protocol": request.protocol()}
 
 
 def _ready(request: EvaluateRequest, reporter: Reporter) -> tuple[Run, EvaluateRequest]:

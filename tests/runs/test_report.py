@@ -136,6 +136,9 @@ def test_a_finished_measurement_leaves_nothing_unfinished(finished, tmp_path):
     assert not list(run.glob("evaluation_*"))
     printed = json.loads((run / "evaluation.json").read_text())
     assert printed[-1]["weights"] == "ema"
+    assert main(["evaluate", str(run), "--times", "1000"]) == 2
+    assert main(["evaluate", str(run), "--metrics", "memorisation", "--split", "train"]) == 2
+    assert not list(run.glob("evaluation_*"))
 
 
 def test_the_parzen_window_of_a_run_s_own_samples(finished, tmp_path, capsys):
