@@ -14,7 +14,7 @@ from ddpm_jax.training import distributed
 TIMES, EXAMPLES, SAMPLES = 50, 500, 64
 """The numbers of chain terms per example and of samples, and the greatest number of examples."""
 LEAST_SECONDS, SHARE = 30.0, 0.1
-"""The estimate takes this share of the time that was trained, and at least so many seconds."""
+"""The bound is estimated in this share of the training time, and in 30 seconds if that is longer."""
 
 
 def quick(folder: Path, step: int, reporter: Reporter) -> None:
