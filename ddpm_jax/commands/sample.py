@@ -1,7 +1,5 @@
 """Draws images from a trained run: sample DIR [--num N --seed S --sampler NAME --steps K --eta E --out FILE ...]"""
 
-from dataclasses import replace
-
 
 def run(args: list[str], own_process: bool) -> int:
     """Runs the command; returns the exit status."""
@@ -10,16 +8,12 @@ def run(args: list[str], own_process: bool) -> int:
 
     request = parse(SampleRequest, args, "sample")
 
-    from ddpm_jax.commands.screen import Screen
-    from ddpm_jax.runs.reporter import Reporter
+    from ddpm_jax.commands.processes import connect
     from ddpm_jax.runs.sample import sample_to_file
     from ddpm_jax.training import distributed
 
-    distributed.join(request.coordinator, request.num_processes, request.process_id, detect=own_process)
-    distributed.check_same(repr(replace(request, process_id=None)))
+    reporter = connect(request, own_process)
     if own_process:
         distributed.end_at_sigterm()
-    reporter = Screen() if distributed.is_leader() else Reporter()
-    done = sample_to_file(request, reporter)
-    reporter.line(done)
+    reporter.line(sample_to_file(request, reporter))
     return 0

@@ -1,7 +1,6 @@
 """Trains an experiment, or resumes a run: train EXPERIMENT --workdir DIR [--from OTHER_RUN --knob value ...]"""
 
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 
@@ -13,19 +12,16 @@ def run(args: list[str], own_process: bool) -> int:
     parsed = parse_with_experiment(TrainRequest, args, "train", __doc__ or "", {"start_from": "from"})
     request: TrainRequest = parsed.request
 
-    from ddpm_jax.commands.screen import Screen
+    from ddpm_jax.commands.processes import connect
     from ddpm_jax.runs import experiment_files, resume
-    from ddpm_jax.runs.reporter import Reporter
     from ddpm_jax.runs.train import check, train
     from ddpm_jax.system import cpu
     from ddpm_jax.training import StopRequest, distributed
 
     if own_process:
         cpu.keep_memory()
-    distributed.join(request.coordinator, request.num_processes, request.process_id, detect=own_process)
-    distributed.check_same(repr((parsed.knobs, replace(request, process_id=None))))
+    reporter = connect(request, own_process, parsed.knobs)
     experiment = experiment_files.build(parsed.function, parsed.knobs)
-    reporter = Screen() if distributed.is_leader() else Reporter()
     check(experiment, request, reporter)  # first, so that a run that cannot be trained leaves no workdir behind
     knobs, start = resume.settled(parsed.knobs, experiment), resume.start(request, experiment)
     with ExitStack() as stack:

@@ -4,14 +4,14 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.system.files import whole_file
-from ddpm_jax.training import distributed
+from ddpm_jax.training import distributed, sharding
 
 Result = Mapping[str, np.ndarray]
 
@@ -36,6 +36,31 @@ class Work(NamedTuple):
     def items_a_round(self) -> int:
         """The number of items that all processes compute in one call each."""
         return self.size * self.together * jax.process_count()
+
+
+def on_devices(
+    num: int,
+    size: int,
+    function: Callable[[Any, Any], Any],
+    shared: Any,
+    chunk: Callable[[int], Any],
+    result: Callable[[Any], Result],
+    unit: str = "example",
+) -> Work:
+    """The work ``result(function(shared, chunk(first)))``, a chunk on each device of this process.
+
+    ``chunk(first)`` returns host arrays for the `size` items from `first` on; those beyond `num` only fill the last
+    chunk. `function` is compiled and returns arrays [size, ...], which `result` receives without the rows that fill.
+    """
+    devices = devices_for(num, size)
+    computed = sharding.on_each_device(function, shared, devices)
+
+    def compute(firsts: Sequence[int]) -> list[Result]:
+        outputs = computed([chunk(first) for first in firsts])
+        real = (jax.tree.map(lambda x, end=num - first: x[:end], x) for first, x in zip(firsts, outputs, strict=True))
+        return [result(each) for each in real]
+
+    return Work(num, size, compute, devices, unit)
 
 
 def devices_for(num: int, size: int) -> int:

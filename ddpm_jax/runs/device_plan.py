@@ -1,5 +1,6 @@
 """The cost of an experiment's programs on an accelerator, from the accelerator's own compiler."""
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -111,21 +112,15 @@ def _keys(num: int) -> Any:
 def _sampler(experiment: Experiment, device: Any) -> Any:
     """The sampler of one device, lowered, with all its steps."""
     sample = sample_fn(experiment)
-    condition = _labels(experiment, SAMPLED)
+    condition = None if experiment.num_classes is None else jax.ShapeDtypeStruct((SAMPLED,), jnp.int32)
     arguments = _on(device, (*sample.args, shapes(experiment), _keys(SAMPLED), condition))
     return sample.func.lower(*arguments)  # type: ignore[attr-defined]
 
 
-def _labels(experiment: Experiment, num: int) -> Any:
-    return None if experiment.num_classes is None else jax.ShapeDtypeStruct((num,), jnp.int32)
-
-
 def _bound(experiment: Experiment, device: Any) -> Any:
     """The bound of one device, lowered, at a few of the times."""
-    data = experiment.data
-    batch = {"image": jax.ShapeDtypeStruct((EVALUATED, *data.image_shape), data.dtype)}
-    if data.num_classes is not None:
-        batch["label"] = jax.ShapeDtypeStruct((EVALUATED,), jnp.int32)
+    evaluated = dataclasses.replace(experiment, batch_size=EVALUATED)
+    batch = abstract_batch(evaluated, sharding.make_mesh({"data": 1}, [device]))
     count = min(TIMES, experiment.process.schedule.num_steps - 1)
     times = jax.ShapeDtypeStruct((count, EVALUATED), jnp.int32), jax.ShapeDtypeStruct((count, EVALUATED), jnp.float32)
     arguments = _on(device, (shapes(experiment), _keys(EVALUATED), batch, *times))

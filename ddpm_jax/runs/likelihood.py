@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -17,10 +16,9 @@ from ddpm_jax.diffusion import losses, samplers
 from ddpm_jax.diffusion.distributions import fold
 from ddpm_jax.diffusion.losses import Bound
 from ddpm_jax.experiment import Batch, Experiment, Params, bound_fn, network_fn, unpack
-from ddpm_jax.runs.chunks import Result, Work, devices_for, kept
+from ddpm_jax.runs.chunks import Result, Work, kept, on_devices
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.sampling import Run
-from ddpm_jax.training import sharding
 from ddpm_jax.training.keys import EVALUATE, keys
 
 Estimate = tuple[float, float | None]
@@ -124,23 +122,14 @@ def _over_examples(
         first, batch = chunk
         return one(params, keys(seed, batch_size, first, EVALUATE), batch)
 
-    devices = devices_for(num, batch_size)
-    on_devices = sharding.on_each_device(computed, run.params, devices)
+    def chunk(first: int) -> Any:
+        rows = np.arange(first, first + batch_size) % num
+        return np.int32(first), load(source, rows.tolist())
 
-    def compute(firsts: Sequence[int]) -> list[Result]:
-        def batch(first: int) -> Any:  # the last one is padded, so that all have one shape
-            rows = np.arange(first, first + batch_size) % num
-            return np.int32(first), load(source, rows.tolist())
+    def of_float64(output: Any) -> Result:
+        return result(jax.tree.map(lambda x: np.asarray(x, np.float64), output))
 
-        def real(first: int, x: np.ndarray) -> np.ndarray:
-            return np.asarray(x[: num - first], np.float64)
-
-        outputs = on_devices([batch(first) for first in firsts])
-        return [
-            result(jax.tree.map(partial(real, first), output)) for first, output in zip(firsts, outputs, strict=True)
-        ]
-
-    return Work(num, batch_size, compute, devices)
+    return on_devices(num, batch_size, computed, run.params, chunk, of_float64)
 
 
 def _draw_times(batch_keys: jax.Array, count: int, num_steps: int) -> tuple[jax.Array, jax.Array]:

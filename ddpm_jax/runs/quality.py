@@ -14,13 +14,12 @@ from ddpm_jax.data.encodings import as_picture
 from ddpm_jax.experiment import labels
 from ddpm_jax.metrics import nearest
 from ddpm_jax.metrics.parzen import best_width, log_density
-from ddpm_jax.runs.chunks import Result, Work, devices_for, kept
+from ddpm_jax.runs.chunks import kept, on_devices
 from ddpm_jax.runs.likelihood import mean_and_error
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import EvaluateRequest, SampleRequest
 from ddpm_jax.runs.sample import draws
 from ddpm_jax.sampling import Run
-from ddpm_jax.training import sharding
 
 HELD_OUT = 1000
 """The number of training images on which the width of the Parzen window is chosen. The protocol of Goodfellow et al.
@@ -91,19 +90,16 @@ def parzen_window(run: Run, request: EvaluateRequest, keep: Path, reporter: Repo
     drawn = _drawn(run, samples, keep / "samples", reporter)
     centres, held_out = (_flat(each) / 255 for each in (drawn, _pictures(train, held, data.levels)))
     width = best_width(centres, held_out)
-    devices = devices_for(count, AT_ONCE)
+
+    def chunk(first: int) -> np.ndarray:
+        rows = np.arange(first, first + AT_ONCE) % count
+        return np.asarray(_flat(_pictures(test, rows.tolist(), data.levels)) / 255)
+
+    def density(shared: tuple[Array, Array], x: Array) -> Array:
+        return log_density(x, *shared)
+
     shared = centres, jnp.float32(width)
-    density = sharding.on_each_device(lambda shared, x: log_density(x, *shared), shared, devices)
-
-    def compute(firsts: Sequence[int]) -> list[Result]:
-        def scaled(first: int) -> np.ndarray:
-            rows = np.arange(first, first + AT_ONCE) % count
-            return np.asarray(_flat(_pictures(test, rows.tolist(), data.levels)) / 255)
-
-        nats = density([scaled(first) for first in firsts])
-        return [{"nats": each[: count - first]} for first, each in zip(firsts, nats, strict=True)]
-
-    work = Work(count, AT_ONCE, compute, devices)
+    work = on_devices(count, AT_ONCE, density, shared, chunk, lambda nats: {"nats": nats})
     nats = np.concatenate([result["nats"] for result in kept(work, keep / "parzen", reporter)])
     return {
         "nats": mean_and_error(np.asarray(nats, np.float64)),

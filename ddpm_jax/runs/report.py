@@ -136,10 +136,10 @@ def _unfinished(request: EvaluateRequest, run: Run) -> Path:
     Raises ValueError if the processes have different data, or do not share the workdir.
     """
     data = data_identity(run.experiment.data, request.split)["digest"]
-    number = zlib.crc32(json.dumps([digest(run.params), data, request.protocol()], sort_keys=True).encode())
-    if not distributed.agree([number >> 1] == distributed.from_leader([number >> 1])):
+    identity = json.dumps([digest(run.params), data, request.protocol()], sort_keys=True)
+    if not distributed.is_same(identity):
         raise ValueError(f"the processes have different data, or other parameters in {request.workdir}")
-    folder = request.workdir / f"evaluation_{run.step}_{number:08x}"
+    folder = request.workdir / f"evaluation_{run.step}_{zlib.crc32(identity.encode()):08x}"
     with distributed.all_or_none(f"process 0 cannot write into {request.workdir}"):
         if distributed.is_leader():
             folder.mkdir(exist_ok=True)

@@ -36,7 +36,7 @@ def opened(
     to another run, or is in use, or if the data have changed or are not the same for all processes.
     """
     data = data_identity(experiment.data, "train")
-    if not distributed.agree([int(data["digest"][:7], 16)] == distributed.from_leader([int(data["digest"][:7], 16)])):
+    if not distributed.is_same(data["digest"]):
         raise ValueError(f"the processes have different data ({data['found']} here): give all of them the same files")
     with ExitStack() as stack:
         with distributed.all_or_none(f"process 0 cannot use --workdir {request.workdir}"):

@@ -1,6 +1,5 @@
 """Sampling from a run into a file or folder. Each image has its own random key."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,11 +8,11 @@ import numpy as np
 from ddpm_jax.diffusion.samplers import SAMPLERS, SPACINGS
 from ddpm_jax.experiment import labels
 from ddpm_jax.runs import outputs, workdir
-from ddpm_jax.runs.chunks import Result, Work, devices_for
+from ddpm_jax.runs.chunks import Work, on_devices
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import SampleRequest
 from ddpm_jax.sampling import Run, sample_fn
-from ddpm_jax.training import distributed, sharding
+from ddpm_jax.training import distributed
 from ddpm_jax.training.keys import check_seed, keys
 
 
@@ -86,19 +85,11 @@ def draws(run: Run, request: SampleRequest, condition: np.ndarray | None) -> Wor
         first, batch_labels = chunk
         return sample(params, keys(request.seed, size, first), batch_labels)
 
-    devices = devices_for(request.num, size)
-    on_devices = sharding.on_each_device(one, (sample, run.params), devices)
+    def chunk(first: int) -> Any:
+        return np.int32(first), None if condition is None else np.resize(condition[first : first + size], size)
 
-    def compute(firsts: Sequence[int]) -> list[Result]:
-        drawn = on_devices([(np.int32(first), _filled(condition, first, size)) for first in firsts])
-        return [{"images": images[: request.num - first]} for first, images in zip(firsts, drawn, strict=True)]
-
-    return Work(request.num, size, compute, devices, "image")
-
-
-def _filled(condition: np.ndarray | None, first: int, size: int) -> np.ndarray | None:
-    """The `size` labels from `first` on; what is missing at the end is filled."""
-    return None if condition is None else np.resize(condition[first : first + size], size)
+    shared = sample, run.params
+    return on_devices(request.num, size, one, shared, chunk, lambda images: {"images": images}, "image")
 
 
 def labels_of(run: Run, request: SampleRequest) -> np.ndarray | None:

@@ -49,8 +49,7 @@ def end_at_sigterm() -> None:
 
 def check_same(command: str) -> None:
     """Raises ValueError in all processes unless `command` is the same text in all of them."""
-    mine = zlib.crc32(command.encode()) >> 1
-    if not agree([mine] == from_leader([mine])):
+    if not is_same(command):
         raise ValueError(
             "the processes were started with different options: give all of them the same, or --num-processes 1 to "
             "each that is to work alone"
@@ -79,6 +78,12 @@ def from_leader(numbers: Sequence[int]) -> list[int]:
     count = int(multihost_utils.broadcast_one_to_all(np.int32(len(numbers))))
     mine = np.resize(np.array(numbers, np.int32), count)
     return multihost_utils.broadcast_one_to_all(mine).tolist() if count else []
+
+
+def is_same(text: str) -> bool:
+    """Whether `text` is the same in all processes. Every process must call this function."""
+    mine = [zlib.crc32(text.encode()) >> 1]
+    return agree(mine == from_leader(mine))
 
 
 def stop_requested(call: int) -> bool:

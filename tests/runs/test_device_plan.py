@@ -1,6 +1,7 @@
 """Programs compiled by the compilers of accelerators, where these are installed."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import jax
@@ -67,6 +68,14 @@ def test_a_compiler_that_is_missing_is_named_with_the_way_to_install_it(monkeypa
     for name, extra in (("H100", "gpu"), ("v5e", "tpu")):
         message = fails(capsys, "plan", str(TINY), "--accelerator", name, "--compile")
         assert f"pip install 'ddpm_jax[{extra}]'" in message
+
+
+def test_the_descriptions_of_gpus_agree_with_the_data_sheets():
+    described = tomllib.loads(Path(compilers.__file__).with_name("gpus.toml").read_text())
+    assert described.keys() == {each.name for each in ACCELERATORS if each.dimensions is None}
+    for name, gpu in described.items():
+        assert gpu["bandwidth"] / 1e9 == pytest.approx(named(name).bandwidth, rel=0.01)
+        assert gpu["memory"] / 1e9 == pytest.approx(named(name).memory, rel=0.08)
 
 
 def test_compile_requires_an_accelerator(capsys):

@@ -15,7 +15,7 @@ from ddpm_jax.data import Data, digits, load
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 from ddpm_jax.experiment import Experiment
 from ddpm_jax.metrics import parzen
-from ddpm_jax.runs import likelihood
+from ddpm_jax.runs import chunks
 from ddpm_jax.runs.likelihood import bits_per_dim
 from ddpm_jax.runs.report import add_record, coding_table, unclipped
 from ddpm_jax.runs.reporter import Reporter
@@ -89,7 +89,7 @@ def test_the_last_batch_may_be_smaller():
 def test_the_bound_is_the_same_on_any_number_of_devices(monkeypatch, devices):
     measured = []
     for count in (1, devices):
-        monkeypatch.setattr(likelihood, "devices_for", lambda *_, count=count: count)
+        monkeypatch.setattr(chunks, "devices_for", lambda *_, count=count: count)
         measured.append(bits_per_dim(run(), images(11), times=5, batch_size=2))
     np.testing.assert_equal(measured[0]._asdict(), measured[1]._asdict())
 

@@ -13,7 +13,7 @@ import ddpm_jax
 from ddpm_jax.data import Data
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 from ddpm_jax.experiment import Experiment
-from ddpm_jax.runs import sample
+from ddpm_jax.runs import chunks, sample
 from ddpm_jax.runs.requests import SampleRequest
 from ddpm_jax.runs.sample import draws, labels_of
 from ddpm_jax.sampling import Run
@@ -79,7 +79,7 @@ def test_batches_decide_nothing(size):
 def test_images_are_the_same_to_the_bit_on_any_number_of_devices(finished, tmp_path, monkeypatch, devices):
     drawn = []
     for count in (1, devices):
-        monkeypatch.setattr(sample, "devices_for", lambda *_, count=count: count)
+        monkeypatch.setattr(chunks, "devices_for", lambda *_, count=count: count)
         out = tmp_path / f"{count}.npz"
         sample.sample_to_file(SampleRequest(finished, out=out, num=19, steps=6, batch_size=2))
         drawn.append(np.load(out)["arr_0"])
