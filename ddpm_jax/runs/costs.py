@@ -52,9 +52,27 @@ class Instruction(NamedTuple):
         """The names of its operands."""
         return re.findall(r"%([\w.-]+)", self.rest.split("), ")[0])
 
+    def called(self) -> list[str]:
+        """The names of the computations that it executes."""
+        return re.findall(r"[\w.-]+", " ".join(_CALLED.findall(self.rest)))
+
 
 CONTROL = ("while", "call", "conditional")
 """Operations that execute other computations."""
+
+
+def computations(program: str) -> tuple[dict[str, list[Instruction]], str]:
+    """The computations in the text of a compiled program, by name, and the name of the one that starts it."""
+    found: dict[str, list[Instruction]] = {}
+    entry = current = ""
+    for line in program.splitlines():
+        if (head := _COMPUTATION.match(line)) and " = " not in line.split("{")[0].split("->")[0]:
+            current = head[2]
+            entry = current if head[1] else entry
+            found[current] = []
+        elif each := _INSTRUCTION.match(line):
+            found.setdefault(current, []).append(Instruction(*each.groups()))
+    return found, entry
 
 
 def executed(program: str, entered: Sequence[str] = CONTROL) -> list[tuple[Instruction, int]]:
@@ -63,22 +81,14 @@ def executed(program: str, entered: Sequence[str] = CONTROL) -> list[tuple[Instr
     The computations of the operations of the kinds `entered` are included: by default loops, calls and branches. A loop
     whose number of rounds the compiler does not know counts once, as does each branch.
     """
-    computations: dict[str, list[Instruction]] = {}
-    entry = current = ""
-    for line in program.splitlines():
-        if (head := _COMPUTATION.match(line)) and " = " not in line.split("{")[0].split("->")[0]:
-            current = head[2]
-            entry = current if head[1] else entry
-            computations[current] = []
-        elif found := _INSTRUCTION.match(line):
-            computations.setdefault(current, []).append(Instruction(*found.groups()))
+    known, entry = computations(program)
 
     def walk(name: str, times: int) -> Iterator[tuple[Instruction, int]]:
-        for each in computations.get(name, []):
+        for each in known.get(name, []):
             yield each, times
             if each.kind in entered:
                 rounds = int(found[1]) if (found := _ROUNDS.search(each.rest)) else 1
-                for called in re.findall(r"[\w.-]+", " ".join(_CALLED.findall(each.rest))):
+                for called in each.called():
                     yield from walk(called, times * rounds)
 
     return list(walk(entry, 1))
@@ -99,9 +109,9 @@ def traffic(program: str) -> float:
     """The bytes that the kernels of a compiled program, given as text, read from and write to the device's memory.
 
     Each operand and each result counts once; arrays in the chip's own memory, S(1) in the text, do not. Of an array
-    from which a slice is copied ahead of its use, the slice counts.
+    from which a slice is copied ahead of its use, or of which a fusion uses slices only, the slices count.
     """
-    instructions = executed(program)
+    instructions, (known, _) = executed(program), computations(program)
     types = {each.name: each.result for each, _ in instructions}
     total = 0
     for each, times in instructions:
@@ -111,9 +121,32 @@ def traffic(program: str) -> float:
             source, filled = _source(each), _destination(each)
             moved = _bytes(filled) + (0 if "S(1)" in source else _bytes(filled, everywhere=True))
         else:
-            moved = _bytes(each.result) + sum(_bytes(types.get(name, "")) for name in each.operands())
+            whole = [_bytes(types.get(name, "")) for name in each.operands()]
+            parts = _sliced(known[each.called()[0]]) if each.kind == "fusion" and each.called() else {}
+            moved = _bytes(each.result) + sum(min(size, parts.get(i, size)) for i, size in enumerate(whole))
         total += moved * times
     return float(total)
+
+
+def _sliced(body: list[Instruction]) -> dict[int, int]:
+    """Number of a parameter -> bytes that a fusion reads of it, for parameters of which it uses slices only."""
+    users: dict[str, list[Instruction]] = {}
+    for each in body:
+        for name in each.operands():
+            users.setdefault(name, []).append(each)
+
+    def read(each: Instruction) -> float:
+        """The bytes of the slices that are used, also after a conversion; infinity if something uses all of it."""
+        total = 0.0
+        for user in users.get(each.name, []):
+            if user.kind == "slice" or (user.kind == "dynamic-slice" and user.operands()[0] == each.name):
+                total += _bytes(user.result)
+            else:
+                total += read(user) if user.kind in ("convert", "bitcast") else math.inf
+        return total
+
+    found = {int(each.rest.split(")")[0]): read(each) for each in body if each.kind == "parameter"}
+    return {index: int(size) for index, size in found.items() if size < math.inf}
 
 
 def _elements(result: str) -> list[str]:

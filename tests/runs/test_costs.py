@@ -164,3 +164,12 @@ def test_traffic_of_a_program_of_jax_is_that_of_its_arrays():
     assert traffic(once.as_text()) == pytest.approx(2 * x.nbytes, rel=0.01)
     looped = jax.jit(lambda x: jax.lax.fori_loop(0, 7, lambda _, x: jnp.tanh(x) * 2, x)).lower(x).compile()
     assert 7 * 2 * x.nbytes < traffic(looped.as_text()) < 10 * 2 * x.nbytes
+
+
+def test_of_an_array_that_a_fusion_slices_the_slices_count():
+    """8 of 1000 rows, summed in the same kernel; of the array that it uses both whole and sliced, all."""
+    x = jnp.ones((1000, 1000))
+    part = jax.jit(lambda x: jnp.tanh(x[4:12] * 2)).lower(x).compile()
+    assert traffic(part.as_text()) == pytest.approx(2 * 8 * 4000, rel=0.01)
+    both = jax.jit(lambda x: jnp.tanh(x) * x[4:5]).lower(x).compile()
+    assert traffic(both.as_text()) > 1.9 * x.nbytes
