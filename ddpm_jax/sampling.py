@@ -1,6 +1,7 @@
 """Samples of an Experiment as jitted functions, and the Run, a trained experiment."""
 
 import inspect
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -9,25 +10,46 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jax.tree_util import Partial
+from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
 from ddpm_jax.diffusion import Sampler, Schedule, samplers
 from ddpm_jax.diffusion.distributions import fold
+from ddpm_jax.diffusion.guidance import classifier_free
 from ddpm_jax.experiment import Experiment, Params, network_fn, unpack, with_schedule
 from ddpm_jax.training import sharding
 
 
 def sampler_fn(
-    experiment: Experiment, kind: Callable[..., Sampler] | None = None, **numbers: Any
+    experiment: Experiment,
+    kind: Callable[..., Sampler] | None = None,
+    guidance: ArrayLike | None = None,
+    **numbers: Any,
 ) -> Callable[[Params, Array | None], Sampler]:
-    """Returns ``make(params, condition)`` -> Sampler `kind`, by default the experiment's, with numbers such as eta."""
+    """Returns ``make(params, condition)`` -> Sampler `kind`, by default the experiment's, with numbers such as eta.
+
+    `guidance` is the scale of classifier-free guidance; None is none.
+    """
     kind = kind or experiment.sampler
 
     def make(params: Params, condition: Array | None) -> Sampler:
         made, weights = unpack(experiment, params)
-        return kind(made.process, made.parameterization, network_fn(made, weights), condition, **numbers)
+        network = network_fn(made, weights)
+        if guidance is not None:
+            channels = made.data.image_shape[-1]
+            network = classifier_free(network, guidance, _classes(experiment, guidance), channels)
+        return kind(made.process, made.parameterization, network, condition, **numbers)
 
     return make
+
+
+def _classes(experiment: Experiment, guidance: ArrayLike) -> int:
+    """The number of classes. Raises ValueError if the network cannot be guided by them."""
+    if experiment.num_classes is None:
+        raise ValueError(f"--guidance {guidance}: leave it out, this run is not class-conditional")
+    if experiment.label_dropout == 0:
+        raise ValueError(f"--guidance {guidance}: this run has never been without a label: train with label dropout")
+    return experiment.num_classes
 
 
 def sample_fn(
@@ -35,32 +57,52 @@ def sample_fn(
     sampler: Callable[..., Sampler] | None = None,
     steps: int | None = None,
     eta: float | None = None,
-    spacing: samplers.Spacing = samplers.even,
+    spacing: samplers.Spacing = samplers.SPACINGS["even"],
+    guidance: float | None = None,
 ) -> Callable[..., Array]:
     """Returns ``sample(params, keys, condition=None)`` -> images, one per key, decoded: uint8, or floats for points.
 
-    The sampler is the experiment's, or DDIM where `eta` is given. `steps` is the number of steps, by default T. The
-    result is jitted, with the tables of the schedule, the times and eta as arguments of the compiled program: samplers
-    that differ only in these numbers share one compilation.
-    Raises ValueError if steps is not in 1..T, eta is not in [0, 1], or the sampler has no eta, or needs all T steps.
+    The sampler is the experiment's, or DDIM where `eta` is given. `steps` is the number of steps, by default T;
+    `guidance` the scale of `guidance.classifier_free`, 1 or None for none. The result is jitted, with the tables of the
+    schedule, the times, eta and guidance as arguments of the compiled program: samplers that differ only in these
+    numbers share one compilation.
+    Raises ValueError if steps is not in 1..T, eta is not in [0, 1], or the sampler has no eta, or needs all T steps, or
+    the network cannot be guided.
     """
-    return Partial(*_sampling(experiment, sampler, steps, eta, spacing))
+    return Partial(*_sampling(experiment, sampler, steps, spacing, _numbers(eta, guidance)))
+
+
+def _numbers(eta: float | None, guidance: float | None) -> dict[str, float]:
+    """The numbers that are given, without a guidance of 1, which is none."""
+    given = {"eta": eta, "guidance": None if guidance == 1 else guidance}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _sampling(
-    experiment: Experiment, sampler: Any, steps: int | None, eta: float | None, spacing: samplers.Spacing
+    experiment: Experiment, sampler: Any, steps: int | None, spacing: samplers.Spacing, numbers: dict[str, float]
 ) -> tuple[Callable[..., Array], Schedule, Array, dict[str, Array]]:
     """The jitted function and its first arguments: schedule, times and numbers of the sampler."""
+    eta = numbers.get("eta")
     kind = sampler or (experiment.sampler if eta is None else samplers.ddim)
+    _check_numbers(experiment, kind, numbers)
+    schedule = experiment.process.schedule
+    times = spacing(schedule, schedule.num_steps if steps is None else steps)
+    samplers.check_times(kind(experiment.process, experiment.parameterization, network_fn(experiment, {}), None), times)
+    traced = {name: jnp.float32(value) for name, value in numbers.items()}
+    return _sample_program(experiment, kind), *jax.device_put((schedule, times)), traced  # uploaded once
+
+
+def _check_numbers(experiment: Experiment, kind: Callable[..., Sampler], numbers: dict[str, float]) -> None:
+    """Raises ValueError for an eta or guidance out of range, or one that has no meaning here."""
+    eta, guidance = numbers.get("eta"), numbers.get("guidance")
     if eta is not None and not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in [0, 1], got {eta}")
     if eta is not None and "eta" not in inspect.signature(kind).parameters:
         raise ValueError(f"--eta {eta}: this sampler has no eta; choose --sampler ddim")
-    schedule = experiment.process.schedule
-    times = samplers.times(schedule.num_steps, schedule.num_steps if steps is None else steps, spacing)
-    numbers = {} if eta is None else {"eta": jnp.float32(eta)}
-    samplers.check_times(kind(experiment.process, experiment.parameterization, network_fn(experiment, {}), None), times)
-    return _sample_program(experiment, kind), *jax.device_put((schedule, times)), numbers  # uploaded once
+    if guidance is not None:
+        _classes(experiment, guidance)
+        if not math.isfinite(guidance):
+            raise ValueError(f"--guidance must be finite, got {guidance}")
 
 
 @lru_cache(maxsize=16)  # one compilation for all calls with the same experiment and sampler
@@ -109,6 +151,7 @@ class Run(NamedTuple):
         eta: float | None = None,
         sampler: str | None = None,
         spacing: str = "even",
+        guidance: float | None = None,
         mesh: Mesh | None = None,
     ) -> Callable[..., Array]:
         """Returns ``sample(keys, condition=None)`` -> images, uint8 [num, height, width, channels], or points or bits.
@@ -120,7 +163,8 @@ class Run(NamedTuple):
         are those of `sample_fn`.
         """
         kind = None if sampler is None else samplers.SAMPLERS[sampler]
-        program, *numbers = _sampling(self.experiment, kind, steps, eta, samplers.SPACINGS[spacing])
+        given = _numbers(eta, guidance)
+        program, *numbers = _sampling(self.experiment, kind, steps, samplers.SPACINGS[spacing], given)
         arguments = (*numbers, self.params)
         if mesh is None:
             return Partial(program, *arguments)

@@ -28,6 +28,7 @@ def experiment(
     batch_size: int = 64,
     learning_rate: float = 2e-3,
     ema_decay: float = 0.995,
+    conditional: bool = False,
     dropout: float = 0.0,
     dtype: Literal["float32", "bfloat16"] = "float32",
     seed: int = 0,
@@ -44,6 +45,8 @@ def experiment(
         batch_size: Number of images per step, over all devices.
         learning_rate: Highest learning rate of Adam.
         ema_decay: Decay of the moving average of the parameters, which is used for sampling.
+        conditional: Give the network the class of each image, or no class with probability 0.1, for sampling by class
+            (--label) and guidance (--guidance).
         dropout: Dropout rate in the residual blocks.
         dtype: Type in which the network computes, up to its last block. The last normalization and convolution,
             parameters, loss and sampling are always float32.
@@ -63,8 +66,16 @@ def experiment(
         process=process,
         parameterization=parameterizations.clipped(process, eps),
         network=UNet(
-            width=width, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=dropout, groups=8, dtype=dtype
+            width=width,
+            multipliers=(1, 2),
+            num_blocks=1,
+            attention=(4,),
+            dropout=dropout,
+            num_classes=data.num_classes if conditional else None,
+            groups=8,
+            dtype=dtype,
         ),
+        label_dropout=0.1 if conditional else 0.0,
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         batch_size=batch_size,
         num_steps=num_steps,

@@ -26,6 +26,7 @@ def experiment(
     learning_rate: float = 2e-4,
     warmup: int = 1000,
     ema_decay: float = 0.9995,
+    conditional: bool = False,
     dropout: float = 0.1,
     dtype: Literal["float32", "bfloat16"] = "float32",
     remat: bool = False,
@@ -45,6 +46,8 @@ def experiment(
         warmup: Number of steps over which the learning rate rises from zero.
         ema_decay: Decay of the moving average of the parameters, which is used for sampling. The decay starts lower
             and rises to this value.
+        conditional: Give the network the class of each image, or no class with probability 0.1, for sampling by class
+            (--label) and guidance (--guidance).
         dropout: Dropout rate in the residual blocks.
         dtype: Type in which the network computes, up to its last block. The last normalization and convolution,
             parameters, loss and sampling are always float32.
@@ -62,8 +65,16 @@ def experiment(
         process=process,
         parameterization=parameterizations.clipped(process, eps),
         network=UNet(
-            width=width, multipliers=(1, 2, 2), attention=(14,), dropout=dropout, groups=16, dtype=dtype, remat=remat
+            width=width,
+            multipliers=(1, 2, 2),
+            attention=(14,),
+            dropout=dropout,
+            num_classes=10 if conditional else None,
+            groups=16,
+            dtype=dtype,
+            remat=remat,
         ),
+        label_dropout=0.1 if conditional else 0.0,
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         batch_size=batch_size,
         num_steps=num_steps,

@@ -115,9 +115,51 @@ def test_numbers_alone_compile_nothing_anew():
     for seed in range(3):
         batch = {"image": jnp.full((2, 2, 2, 1), seed, jnp.uint8)}
         sample_fn(made, steps=5, eta=seed / 2)({}, keys(seed, 2))
+        spacing = (samplers.SPACINGS["karras"], samplers.SPACINGS["logsnr"])[seed % 2]
+        sample_fn(made, samplers.multistep, steps=5, eta=seed / 4, spacing=spacing)({}, keys(seed, 2))
         bound({}, keys(seed, 2), batch)
     assert bound._cache_size() == 1
     assert sample_fn(made, eta=0.0).func._cache_size() == 1
+    assert sample_fn(made, samplers.multistep).func._cache_size() == 1
+
+
+def test_a_sweep_of_guidance_is_one_program():
+    made = labelled(0.1)
+    for guidance in (0.0, 1.5, 4.0):
+        sample_fn(made, steps=5, guidance=guidance)({}, keys(0, 2), jnp.array([0, 1]))
+    assert sample_fn(made, guidance=2.0).func._cache_size() == 1
+
+
+def test_guidance_of_1_is_none():
+    made, label = labelled(0.1), jnp.array([0, 1])
+    plain = sample_fn(made, steps=5)({}, keys(0, 2), label)
+    np.testing.assert_array_equal(sample_fn(made, steps=5, guidance=1.0)({}, keys(0, 2), label), plain)
+
+
+@pytest.mark.parametrize(
+    ("made", "guidance", "message"),
+    [
+        (lambda: experiment(), 2.0, "--guidance 2.0: leave it out, this run is not class-conditional"),
+        (lambda: labelled(0.0), 2.0, "--guidance 2.0: this run has never been without a label"),
+        (lambda: labelled(0.1), float("nan"), "--guidance must be finite, got nan"),
+    ],
+)
+def test_guidance_that_cannot_be_is_refused(made, guidance, message):
+    with pytest.raises(ValueError, match=message):
+        sample_fn(made(), guidance=guidance)
+
+
+@pytest.mark.parametrize("name", samplers.SAMPLERS)
+def test_every_sampler_draws_from_a_run(name):
+    images = Run(experiment(), {}, 0).sampler(steps=4, sampler=name, spacing="linspace")(keys(0, 2))
+    assert images.shape == (2, 2, 2, 1) and images.dtype == jnp.uint8
+
+
+@pytest.mark.parametrize("name", sorted(samplers.SAMPLERS.keys() - {"ancestral"}))
+def test_bits_have_the_ancestral_sampler_only(name):
+    made = experiment_files.read(experiment_files.find("sohl_dickstein_2015/heartbeat"))(timesteps=6)
+    with pytest.raises(ValueError, match="ancestral"):
+        jax.eval_shape(sample_fn(made, samplers.SAMPLERS[name], steps=3), init_fn(made)(jax.random.key(0)), keys(0, 2))
 
 
 def test_eta_is_of_the_samplers_that_have_one():

@@ -71,6 +71,13 @@ class Schedule:
         nothing_left = alpha_bar_s == 0
         return jnp.where(nothing_left, 1.0, alpha_bar_t / alpha_bar_s), jnp.where(nothing_left, 0.0, beta)
 
+    def time_of(self, log_ratio: ArrayLike) -> Array:
+        """The real time t in [1, T] whose log(alpha_bar_t / (1 - alpha_bar_t)) this is; the nearest end outside."""
+        alpha_bar, one_minus = jnp.asarray(self.alpha_bar)[1:], jnp.asarray(self.one_minus_alpha_bar)[1:]
+        ratios = jnp.log(alpha_bar) - jnp.log(one_minus)
+        times = jnp.arange(self.num_steps, 0, -1, dtype=ratios.dtype)
+        return jnp.interp(jnp.asarray(log_ratio, ratios.dtype), ratios[::-1], times)
+
 
 Entries = tuple[Array, Array, Array, Array]
 """alpha_bar, 1 - alpha_bar, and the logarithm of alpha_bar as a sum of two numbers."""

@@ -105,6 +105,13 @@ class Process:
         """
         return self.family.posterior(self.schedule, x_t, x_0, t, s, eta)
 
+    def require_gaussian(self, method: str) -> None:
+        """Raises ValueError, which names the method, unless the process is Gaussian."""
+        if self.family.name != "gaussian":
+            raise ValueError(
+                f"{method} needs a Gaussian process, this one is {self.family.name}: use ancestral sampling"
+            )
+
     def log_likelihood(self, dist: Any, x_0: Array) -> Array:
         """log p(x_0 | x_1) under ``dist`` = p(x_0 | x_1), in nats, element by element."""
         return self.family.log_likelihood(dist, x_0)

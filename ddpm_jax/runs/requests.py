@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-SamplerName = Literal["ancestral", "ddim"]
+SamplerName = Literal["ancestral", "ddim", "dpm++2m", "dpm++3m", "dpm++2m-sde", "dpm++2s", "heun", "plms", "pndm"]
 """The keys of ``diffusion.samplers.SAMPLERS``."""
-SpacingName = Literal["even", "quadratic"]
+SpacingName = Literal["even", "quadratic", "leading", "linspace", "karras", "logsnr"]
 """The keys of ``diffusion.samplers.SPACINGS``."""
 MetricName = Literal["bpd", "K", "importance", "entropy", "parzen", "memorisation"]
 """The keys of ``runs.report.BOUND_TABLES`` and ``runs.report.ESTIMATES``."""
@@ -85,17 +85,22 @@ class SampleRequest(Processes):
     seed: int = 0
     """Seed of the noise, 0 to 2^32 - 1."""
     sampler: SamplerName | None = None
-    """Sampler. Default: the experiment's own; ddim if --eta is given."""
+    """Sampler: ancestral and ddim of first order, dpm++, heun, plms and pndm of higher order for few steps. Default:
+    the experiment's own; ddim if --eta is given."""
     steps: int | None = None
     """Number of steps, 1 to T. Default: T."""
     spacing: SpacingName = "even"
-    """Spacing of the steps over 0..T: even, or quadratic (dense near the data)."""
+    """Spacing of the steps over 0..T: even; dense near the data: quadratic, karras, logsnr; leading and linspace are
+    those of diffusers."""
     eta: float | None = None
-    """Noise of ddim, from 0 (deterministic) to 1. Default with ddim: 0."""
+    """Noise of ddim and dpm++, from 0 (deterministic) to 1. Default: 0; with dpm++2m-sde 1."""
     weights: WeightsName = "ema"
     """Parameters to draw with: ema (their moving average) or raw (those that the optimizer updates)."""
     label: int | None = None
     """Class to draw, for a class-conditional run. Default: each class in turn."""
+    guidance: float | None = None
+    """Scale of classifier-free guidance, for a class-conditional run: 1 is none, more is nearer to the class and less
+    diverse. Each step costs two calls of the network."""
     batch_size: int | None = None
     """Number of images that each device draws at a time. Changes at most the last bit of a pixel. Default: 16 on a CPU,
     else 256."""

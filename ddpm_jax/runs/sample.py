@@ -67,7 +67,10 @@ def sampler_name(request: SampleRequest, run: Run) -> str:
 def _identity(request: SampleRequest, run: Run) -> dict[str, Any]:
     """The options that determine the images of a run, as they are recorded. The batch size is not one of them."""
     names = ("num", "seed", "steps", "spacing", "eta", "label")
-    return {name: getattr(request, name) for name in names} | {"sampler": sampler_name(request, run)}
+    guidance = (
+        {} if request.guidance is None else {"guidance": request.guidance}
+    )  # not in the records of older versions
+    return {name: getattr(request, name) for name in names} | {"sampler": sampler_name(request, run)} | guidance
 
 
 def draws(run: Run, request: SampleRequest, condition: np.ndarray | None) -> Work:
@@ -77,7 +80,8 @@ def draws(run: Run, request: SampleRequest, condition: np.ndarray | None) -> Wor
     `num` and on any number of devices and processes.
     """
     kind = None if request.sampler is None else SAMPLERS[request.sampler]
-    sample = sample_fn(run.experiment, kind, request.steps, request.eta, SPACINGS[request.spacing])
+    spacing = SPACINGS[request.spacing]
+    sample = sample_fn(run.experiment, kind, request.steps, request.eta, spacing, request.guidance)
     size = request.batch_size or default_batch_size()
 
     def one(shared, chunk):
@@ -112,6 +116,7 @@ def _name(request: SampleRequest, run: Run) -> str:
     spacing = "" if request.spacing == "even" else f"_{request.spacing}"
     eta = "" if request.eta is None else f"_eta{request.eta:g}"
     label = "" if request.label is None else f"_label{request.label}"
+    guidance = "" if request.guidance is None else f"_guidance{request.guidance:g}"
     raw = "_raw" if request.weights == "raw" else ""
     sampler = sampler_name(request, run)
-    return f"{sampler}{steps}{spacing}{eta}{label}{raw}_seed{request.seed}_num{request.num}_at{run.step}.png"
+    return f"{sampler}{steps}{spacing}{eta}{label}{guidance}{raw}_seed{request.seed}_num{request.num}_at{run.step}.png"

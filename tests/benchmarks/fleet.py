@@ -17,7 +17,9 @@ from ddpm_jax.runs.accelerators import named
 from ddpm_jax.runs.device_plan import ProgramCost, device_plan
 from ddpm_jax.runs.requests import Placement
 
-HEADER = "| experiment | mesh | program | memory a device | messages a device | roofline | share of peak | compiled in |"
+HEADER = (
+    "| experiment | mesh | program | memory a device | messages a device | roofline | share of peak | compiled in |"
+)
 
 
 def row(shipped: Shipped, mesh: str, cost: ProgramCost) -> str:
@@ -38,9 +40,7 @@ def row(shipped: Shipped, mesh: str, cost: ProgramCost) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def main(
-    accelerators: tuple[Literal["v5e", "H100"], ...] = ("v5e", "H100"), only: str = "", programs: int = 2
-) -> None:
+def main(accelerators: tuple[Literal["v5e", "H100"], ...] = ("v5e", "H100"), only: str = "", programs: int = 2) -> None:
     """Prints the table.
 
     Args:

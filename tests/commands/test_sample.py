@@ -79,6 +79,18 @@ def test_a_learned_variance_is_sampled_in_all_steps_or_by_ddim(tmp_path, capsys)
     assert sample(run, "--num", "1", "--steps", "10", "--sampler", "ddim", "--out", str(out)) == 0
 
 
+def test_guidance_without_classes_is_refused(finished, tmp_path, capsys):
+    message = fails(capsys, "sample", str(finished), "--guidance", "2", "--out", str(tmp_path / "a.png"))
+    assert "this run is not class-conditional" in message and not (tmp_path / "a.png").exists()
+
+
+def test_a_solver_draws_with_few_steps(finished, tmp_path):
+    out = tmp_path / "few.npz"
+    few = ("--sampler", "dpm++2m", "--spacing", "karras", "--steps", "6", "--num", "3", "--out", str(out))
+    assert sample(finished, *few) == 0
+    assert np.load(out)["arr_0"].shape == (3, 8, 8, 1)
+
+
 @pytest.mark.parametrize(
     "name, message", [("mine", "other things"), ("mine.png", "is a folder"), ("empty.npz", "exists")]
 )

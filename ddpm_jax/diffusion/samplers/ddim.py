@@ -1,5 +1,6 @@
 """DDIM: sampling with less noise than ancestral sampling, or none (Song et al. 2021)."""
 
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
@@ -31,3 +32,29 @@ def ddim(
         return process.posterior(x_t, x_0, t, s, eta)
 
     return ancestral(bridge)
+
+
+def encoder(
+    process: Process, parameterization: Parameterization, network: Network, condition: Array | None = None
+) -> Sampler:
+    """The steps of DDIM without noise taken upwards, from x_0 to x_T (Song et al. 2021, Section 4.3 and Eq. 14).
+
+        x_s = sqrt(alpha_bar_s) x_0(x_t, t) + sqrt(1 - alpha_bar_s) eps(x_t, t),    s > t
+
+    For rising times, from 0 to T: ``samplers.sample(keys, encoder(...), x_0, times[::-1])`` returns x_T, from which
+    `ddim` returns to x_0, up to an error that falls with the number of steps. At t = 0 the network is evaluated at t =
+    1. A parameterization that clips x_0 loses what it clips: use `Parameterization.unclipped`.
+    """
+    process.require_gaussian("DDIM")
+
+    def step(keys: Array, x_t: Array, memory: None, t: Array, s: Array) -> tuple[Array, None]:
+        del keys
+        at = jnp.maximum(t, 1)
+        alpha_bar, one_minus = process.schedule.at(at, x_t.ndim)
+        x_0 = parameterization.x_0(network(x_t, at, condition), x_t, at)
+        eps = (x_t - jnp.sqrt(alpha_bar) * x_0) / jnp.sqrt(one_minus)
+        alpha_bar_s, one_minus_s = process.schedule.at(s, x_t.ndim)
+        start = jnp.where(t > 0, x_0, x_t)
+        return jnp.sqrt(alpha_bar_s) * start + jnp.sqrt(one_minus_s) * eps, memory
+
+    return Sampler(init=lambda x_T: None, step=step)

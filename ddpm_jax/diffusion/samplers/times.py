@@ -3,10 +3,14 @@
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Num
 
-Spacing = Callable[[np.ndarray], np.ndarray]
+from ddpm_jax.diffusion.schedules import Schedule
+
+Fractions = Callable[[np.ndarray], np.ndarray]
 """Maps n / count, where n of `count` steps lie between the data and t, to t / T: [0, 1] to [0, 1], non-decreasing."""
+Spacing = Callable[[Schedule, int], np.ndarray]
+"""``spacing(schedule, count)`` -> `count` + 1 falling times, integer or real, the last of them 0."""
 
 
 def even(fraction: np.ndarray) -> np.ndarray:
@@ -19,20 +23,75 @@ def quadratic(fraction: np.ndarray) -> np.ndarray:
     return fraction**2
 
 
-SPACINGS: Mapping[str, Spacing] = {"even": even, "quadratic": quadratic}
-"""The spacings by name."""
-
-
-def times(num_steps: int, count: int, spacing: Spacing = even) -> Int[np.ndarray, " {count}+1"]:
+def times(num_steps: int, count: int, fractions: Fractions = even) -> Int[np.ndarray, " {count}+1"]:
     """``T = t_0 > t_1 > ... > t_count = 0``, the times that a sampler of `count` steps visits.
 
     `num_steps` is T. The times are rounded to integers, and moved where two would coincide. Raises ValueError unless
     1 <= count <= num_steps.
     """
-    if not 1 <= count <= num_steps:
-        raise ValueError(f"--steps must be between 1 and {num_steps}, got {count}")
+    check_count(num_steps, count)
     index = np.arange(count + 1)
-    wanted = np.rint(num_steps * spacing(index / count)).astype(np.int32)
+    wanted = np.rint(num_steps * fractions(index / count)).astype(np.int32)
     # leaves room for the times below and above, so that no time occurs twice
     bounded = np.clip(wanted, index, num_steps - count + index)
     return (np.maximum.accumulate(bounded - index) + index)[::-1].astype(np.int32)
+
+
+def leading(schedule: Schedule, count: int) -> Int[np.ndarray, " {count}+1"]:
+    """Times 1, 1 + T // count, 1 + 2 (T // count), .. of diffusers and of Song et al. 2021; does not reach T."""
+    check_count(schedule.num_steps, count)
+    return np.append(1 + np.arange(count)[::-1] * (schedule.num_steps // count), 0).astype(np.int32)
+
+
+def linspace(schedule: Schedule, count: int) -> Int[np.ndarray, " {count}+1"]:
+    """`count` times evenly spaced over 1..T, both included, then 0 (Nichol & Dhariwal 2021); T alone for one step."""
+    check_count(schedule.num_steps, count)
+    return np.append(np.rint(np.linspace(schedule.num_steps, 1, count)), 0).astype(np.int32)
+
+
+def karras(schedule: Schedule, count: int, power: float = 7.0) -> Num[np.ndarray, " {count}+1"]:
+    """Real times whose levels sigma / alpha are evenly spaced in their `power`-th root (Karras et al. 2022, Eq. 5)."""
+    return _of_levels(schedule, np.linspace(*(_levels(schedule)[[-1, 0]] ** (1 / power)), count) ** power)
+
+
+def logsnr(schedule: Schedule, count: int) -> Num[np.ndarray, " {count}+1"]:
+    """Real times evenly spaced in the log signal-to-noise ratio (Lu et al. 2022a, Section 3.4, "logSNR")."""
+    return _of_levels(schedule, np.exp(np.linspace(*np.log(_levels(schedule)[[-1, 0]]), count)))
+
+
+def _levels(schedule: Schedule) -> np.ndarray:
+    """sigma / alpha at t = 1, .., T."""
+    alpha_bar, one_minus = (np.asarray(each, np.float64) for each in (schedule.alpha_bar, schedule.one_minus_alpha_bar))
+    return np.sqrt(one_minus[1:] / alpha_bar[1:])
+
+
+def _of_levels(schedule: Schedule, levels: np.ndarray) -> Num[np.ndarray, " visits"]:
+    """The real times of these falling levels sigma / alpha, followed by 0; between integers, log level is linear in t.
+
+    Raises ValueError for fewer than one level, or more than T.
+    """
+    check_count(schedule.num_steps, len(levels))
+    times = np.interp(np.log(levels), np.log(_levels(schedule)), np.arange(1, schedule.num_steps + 1))
+    return np.append(times, 0).astype(np.float32)
+
+
+def check_count(num_steps: int, count: int) -> None:
+    """Raises ValueError unless 1 <= count <= num_steps."""
+    if not 1 <= count <= num_steps:
+        raise ValueError(f"--steps must be between 1 and {num_steps}, got {count}")
+
+
+def whole(fractions: Fractions) -> Spacing:
+    """The spacing at whole times that `times` makes of these fractions."""
+    return lambda schedule, count: times(schedule.num_steps, count, fractions)
+
+
+SPACINGS: Mapping[str, Spacing] = {
+    "even": whole(even),
+    "quadratic": whole(quadratic),
+    "leading": leading,
+    "linspace": linspace,
+    "karras": karras,
+    "logsnr": logsnr,
+}
+"""The spacings by name. The first two start at T and take whole times; diffusers' "trailing" is "even"."""

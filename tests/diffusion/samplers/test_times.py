@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ddpm_jax.diffusion import samplers
+from ddpm_jax.diffusion import samplers, schedules
 
 
 def flat_in_the_middle(fraction):
@@ -36,6 +36,38 @@ def test_no_steps_and_too_many_are_refused(count):
         samplers.times(10, count)
 
 
-def test_spacings_have_names():
-    assert {"even": samplers.even, "quadratic": samplers.quadratic} == samplers.SPACINGS
-    assert {"ancestral": samplers.ddpm, "ddim": samplers.ddim} == samplers.SAMPLERS
+@pytest.mark.parametrize("spacing", samplers.SPACINGS.values(), ids=samplers.SPACINGS)
+def test_every_spacing_falls_to_the_data(spacing):
+    for schedule in (schedules.linear(1000), schedules.cosine(50)):
+        for count in (1, 2, 3, 10, 50):
+            times = spacing(schedule, count)
+            assert len(times) == count + 1 and times[-1] == 0 and times[0] <= schedule.num_steps
+            assert np.all(np.diff(times) < 0) and times[-2] >= 1
+        with pytest.raises(ValueError, match=f"--steps must be between 1 and {schedule.num_steps}, got 0$"):
+            spacing(schedule, 0)
+
+
+@pytest.mark.parametrize("name", ["even", "quadratic", "linspace", "karras", "logsnr"])
+def test_these_spacings_begin_at_the_last_time(name):
+    assert samplers.SPACINGS[name](schedules.linear(1000), 20)[0] == 1000
+
+
+def test_the_levels_of_karras_are_the_published_ones():
+    """The grid of 18 levels from 157.4 to 0.01 (Karras et al. 2022, Eq. 5, computed in float64)."""
+    schedule = schedules.linear(1000, dtype=np.float64)
+    alpha_bar, one_minus = schedule.at(samplers.karras(schedule, 18)[:-1], 1)
+    levels = np.sqrt(one_minus / alpha_bar)
+    expected = [157.407281, 114.848316, 82.559613, 0.081832798, 0.030946664, 0.0100005]
+    np.testing.assert_allclose(levels[[0, 1, 2, -3, -2, -1]], expected, rtol=2e-5)
+
+
+def test_even_log_signal_to_noise_ratios():
+    schedule = schedules.linear(1000)
+    alpha_bar, one_minus = schedule.at(samplers.logsnr(schedule, 9)[:-1], 1)
+    assert np.ptp(np.diff(np.log(alpha_bar / one_minus))) < 1e-3
+
+
+def test_the_spacings_of_others():
+    schedule = schedules.linear(1000)
+    assert samplers.leading(schedule, 4).tolist() == [751, 501, 251, 1, 0]
+    assert samplers.linspace(schedule, 4).tolist() == [1000, 667, 334, 1, 0]
