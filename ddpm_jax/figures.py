@@ -3,7 +3,7 @@
 import json
 import math
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +152,23 @@ def rate_distortion(rate: np.ndarray, distortion: np.ndarray, path: Path) -> Non
         axis.grid(alpha=0.3)
     with whole_file(path) as part:
         figure.savefig(part, format="png", dpi=120)
+
+
+def curves(
+    lines: Mapping[str, Sequence[tuple[float, float]]], xlabel: str, ylabel: str, level: float, level_name: str
+) -> np.ndarray:
+    """A chart of curves over logarithmic axes, with a horizontal line at `level`: uint8 [height, width, 3]."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained", dpi=120)
+    axis = figure.subplots()
+    for name, points in lines.items():
+        axis.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
+    axis.axhline(level, color="gray", linestyle="--", label=level_name)
+    axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
+    axis.grid(alpha=0.3, which="both")
+    axis.legend()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["progressive", "shared", "interpolate", "neighbours", "chain", "denoise", "inpaint"]
+from ddpm_jax.runs.requests import SamplerName, SpacingName
+
+Kind = Literal["progressive", "shared", "interpolate", "neighbours", "chain", "denoise", "inpaint", "sweep"]
 """The keys of ``studies.sheets.STUDIES``."""
 Missing = Literal["centre", "left", "right", "top", "bottom"]
 """The parts of an example that `inpaint` can fill in."""
@@ -26,14 +28,15 @@ class StudyRequest:
     neighbours: samples and their nearest training images.
     chain: x_t of the forward and of the reverse chain at several t; for points also the drift of the reverse chain.
     denoise: test examples, clean, with noise, and restored.
-    inpaint: test examples, clean, with a missing part, and filled in."""
+    inpaint: test examples, clean, with a missing part, and filled in.
+    sweep: quality of several samplers against their number of network calls, with a table and its .json."""
     workdir: Path
     """Folder of the run."""
     out: Path | None = None
     """Picture to write, a .png. Default: a file in studies/ of the workdir."""
     num: int | None = None
     """Number of rows (progressive, neighbours), of samples per row (shared), of shares (interpolate) or of examples
-    (the others). Default: 8 images, 20 sequences or 2000 points."""
+    (the others). Default: 8 images, 20 sequences or 2000 points; for sweep 1024 images."""
     seed: int = 0
     """Seed of the noise and of the choice of examples, 0 to 2^32 - 1."""
     times: tuple[int, ...] | None = field(default=None, metadata=_only("shared", "interpolate", "chain"))
@@ -53,6 +56,14 @@ class StudyRequest:
     """Part of each example that is removed and filled in (inpaint). centre is 0.3 to 0.7 of each side."""
     noised: bool = field(default=False, metadata=_only("inpaint"))
     """Hold the known part at samples of q(x_t | x_0) at each t, instead of its clean values (inpaint)."""
+    samplers: tuple[SamplerName, ...] = field(
+        default=("ancestral", "ddim", "dpm++2m", "dpm++3m", "heun"), metadata=_only("sweep")
+    )
+    """Samplers to compare (sweep)."""
+    steps: tuple[int, ...] = field(default=(5, 10, 20, 50, 100, 1000), metadata=_only("sweep"))
+    """Numbers of steps; those above T are left out (sweep)."""
+    spacing: SpacingName = field(default="even", metadata=_only("sweep"))
+    """Spacing of the steps (sweep)."""
     weights: Literal["ema", "raw"] = "ema"
     """Parameters to draw with: ema (their moving average) or raw (those that the optimizer updates)."""
     overwrite: bool = False

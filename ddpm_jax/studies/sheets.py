@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,8 +11,9 @@ from ddpm_jax import figures
 from ddpm_jax.data import load
 from ddpm_jax.runs import workdir
 from ddpm_jax.sampling import Run
-from ddpm_jax.studies import ho_2020, sohl_dickstein_2015
+from ddpm_jax.studies import ho_2020, sohl_dickstein_2015, sweep
 from ddpm_jax.studies.requests import Kind, StudyRequest
+from ddpm_jax.system.files import write_json
 from ddpm_jax.training.keys import check_seed
 
 
@@ -21,6 +22,8 @@ class Sheet(NamedTuple):
 
     picture: np.ndarray
     caption: str
+    records: list[dict[str, Any]] | None = None
+    """What was measured, to be written beside the picture."""
 
 
 class Study(NamedTuple):
@@ -46,6 +49,8 @@ def study_to_file(request: StudyRequest) -> str:
     sheet = STUDIES[request.kind].draw(run, request)
     out.parent.mkdir(parents=True, exist_ok=True)
     figures.save_png(out, sheet.picture, workdir.provenance(request.workdir, run, study=request.picture_options()))
+    if sheet.records is not None:
+        write_json(out.with_suffix(".json"), sheet.records)
     return f"{sheet.caption} in {out}"
 
 
@@ -126,6 +131,18 @@ def _inpaint(run: Run, request: StudyRequest) -> Sheet:
     return Sheet(_restored(restored), f"test examples (clean, with the {request.missing} missing, filled in)")
 
 
+def _sweep(run: Run, request: StudyRequest) -> Sheet:
+    points = sweep.sweep(run, request.samplers, request.steps, request.spacing, request.num or 1024, request.seed)
+    test = sweep.between_splits(run)
+    curves = {
+        name: [(float(point.calls), point.distance) for point in points if point.sampler == name]
+        for name in request.samplers
+    }
+    labels = ("network calls", "Frechet distance of pixels")
+    caption = f"{sweep.table(points, test)}\nthe Frechet distance of pixels from the training images, as curves"
+    return Sheet(figures.curves(curves, *labels, test, "test images"), caption, [each._asdict() for each in points])
+
+
 def _rows(rows: np.ndarray) -> Sheet:
     picture = figures.grid(rows.reshape(-1, *rows.shape[2:]), columns=rows.shape[1])
     return Sheet(picture, f"{rows.shape[0]} rows of {rows.shape[1]} images")
@@ -153,4 +170,5 @@ STUDIES: dict[Kind, Study] = {
     "chain": Study(_chain),
     "denoise": Study(_denoise),
     "inpaint": Study(_inpaint),
+    "sweep": Study(_sweep, images_only=True),
 }

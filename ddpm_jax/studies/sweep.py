@@ -1,0 +1,100 @@
+"""Samplers at several numbers of steps: the Frechet distance of their samples in pixel space, and their time."""
+
+import itertools
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpm_jax.data import load
+from ddpm_jax.data.encodings import as_picture
+from ddpm_jax.diffusion.samplers import SAMPLERS, SPACINGS
+from ddpm_jax.experiment import labels
+from ddpm_jax.metrics import frechet_distance
+from ddpm_jax.sampling import Run, sample_fn
+from ddpm_jax.training.keys import keys
+
+AT_ONCE = 64
+"""The number of images that are drawn at a time."""
+MOST_REFERENCES = 10_000
+"""The most training images, and test images, that are compared with."""
+
+
+class Point(NamedTuple):
+    """A sampler at a number of steps."""
+
+    sampler: str
+    steps: int
+    calls: int
+    """The number of network calls."""
+    distance: float
+    """The Frechet distance of the samples from the training images, in pixels of 0..1."""
+    seconds: float
+    """The seconds of an image, without compilation."""
+
+
+def network_calls(sampler: str, steps: int) -> int:
+    """The number of network calls that a sampler makes in this number of steps."""
+    if sampler in ("heun", "dpm++2s"):
+        return 2 * steps - 1
+    return steps + 3 * min(steps, 3) if sampler == "pndm" else steps
+
+
+def sweep(
+    run: Run, names: Sequence[str], steps: Sequence[int], spacing: str = "even", num: int = 1024, seed: int = 0
+) -> list[Point]:
+    """Compares samplers at several numbers of steps, those of more than T left out.
+
+    Each draws the same `num` images of the seed, from the same x_T. Raises ValueError for fewer than 2 images or an
+    unknown sampler, and that of `sample_fn`.
+    """
+    if num < 2:
+        raise ValueError(f"--num must be at least 2 for a distance, got {num}")
+    T, train = run.experiment.process.schedule.num_steps, _reference(run, "train")
+    points = []
+    for name, count in itertools.product(names, sorted({count for count in steps if count <= T})):
+        images, seconds = _drawn(run, name, count, spacing, num, seed)
+        points.append(Point(name, count, network_calls(name, count), frechet_distance(images, train), seconds / num))
+    return points
+
+
+def between_splits(run: Run) -> float:
+    """The Frechet distance of the test images from the training images, in pixels of 0..1."""
+    return frechet_distance(_reference(run, "test"), _reference(run, "train"))
+
+
+def _drawn(run: Run, name: str, steps: int, spacing: str, num: int, seed: int) -> tuple[np.ndarray, float]:
+    """The images as vectors, and the seconds that they took after the first batch, which compiles the sampler."""
+    sample = jax.tree_util.Partial(
+        sample_fn(run.experiment, SAMPLERS[name], steps, spacing=SPACINGS[spacing]), run.params
+    )
+    condition = labels(run.experiment, num + AT_ONCE)
+
+    def batch(first: int) -> np.ndarray:
+        some = None if condition is None else condition[first : first + AT_ONCE]
+        return np.asarray(sample(keys(seed, AT_ONCE, first), some))
+
+    batch(0)
+    start = time.perf_counter()
+    images = np.concatenate([batch(first) for first in range(0, num, AT_ONCE)])
+    return _vectors(images[:num]), (time.perf_counter() - start) * num / len(images)
+
+
+def _reference(run: Run, split: str) -> np.ndarray:
+    source = run.experiment.data.open(split)
+    images = load(source, range(min(len(source), MOST_REFERENCES)))["image"]
+    return _vectors(np.asarray(as_picture(jnp.asarray(images), run.experiment.data.levels)))
+
+
+def _vectors(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1).astype(np.float64) / 255
+
+
+def table(points: Sequence[Point], test: float) -> str:
+    """The points as a Markdown table, with the distance of the test images below."""
+    rows = ["| sampler | steps | network calls | Frechet distance | ms an image |", "|---|---|---|---|---|"]
+    rows += [f"| {p.sampler} | {p.steps} | {p.calls} | {p.distance:.3f} | {1000 * p.seconds:.2f} |" for p in points]
+    return "\n".join([*rows, f"| test images | | | {test:.3f} | |"])
