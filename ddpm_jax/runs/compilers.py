@@ -74,7 +74,7 @@ def devices(accelerator: Accelerator, count: int) -> list[Any]:
         hosts = (1, count) if count <= GPUS_A_HOST else (-(-count // GPUS_A_HOST), GPUS_A_HOST)
         shape = f"1x{hosts[0]}x{hosts[1]}"
         options = {"platform": "cuda", "topology": shape, "target_config": _gpu(accelerator.name)}
-        return list(topologies.get_topology_desc(shape, **options).devices)[:count]
+        return _topology(accelerator, shape, **options)[:count]
     fitting = [shape for shape in TPU_SHAPES[accelerator.dimensions] if math.prod(shape) >= count]
     if not fitting:
         raise ValueError(f"no slice of {accelerator.name} has {count} chips: plan for fewer")
@@ -82,7 +82,16 @@ def devices(accelerator: Accelerator, count: int) -> list[Any]:
     # the compiler would ask a cloud machine for its metadata, which is not there
     for variable, value in (("TPU_SKIP_MDS_QUERY", "1"), ("TPU_WORKER_HOSTNAMES", "localhost")):
         os.environ.setdefault(variable, value)
-    return list(topologies.get_topology_desc(name, platform="tpu").devices)[:count]
+    return _topology(accelerator, name, platform="tpu")[:count]
+
+
+def _topology(accelerator: Accelerator, name: str, **options: Any) -> list[Any]:
+    """The devices of a topology. Raises ValueError if the compiler cannot start, as where another process has it."""
+    try:
+        return list(topologies.get_topology_desc(name, **options).devices)
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"--compile: the compiler for {accelerator.name} cannot start: {reason}") from error
 
 
 def _check_installed(accelerator: Accelerator) -> None:

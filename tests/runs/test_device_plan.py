@@ -1,14 +1,18 @@
 """Programs compiled by the compilers of accelerators, where these are installed."""
 
+import itertools
 import json
+import math
 import tomllib
 from pathlib import Path
 
 import jax
 import pytest
 from mistakes import fails
+from shipped import SHIPPED
 
 from ddpm_jax.commands import main
+from ddpm_jax.experiment import shapes
 from ddpm_jax.runs import compilers, experiment_files
 from ddpm_jax.runs.accelerators import ACCELERATORS, named
 from ddpm_jax.runs.compilers import _reason
@@ -45,13 +49,30 @@ def test_what_the_compiler_says_of_the_tiny_experiment_is_what_its_arrays_are(na
     mesh = sharding.make_mesh({"data": 8})
     step, sampler, bound = device_plan(experiment, Placement(mesh="data=8"), named(name))
     given = tree_bytes(abstract_state(experiment, mesh)) + tree_bytes(abstract_batch(experiment, mesh))
-    assert given <= step.compiled.argument_bytes < 1.5 * given + 2**20  # layouts have padding
+    assert 0.99 * given < step.compiled.argument_bytes < 1.5 * given + 2**20  # layouts have padding
     assert step.compiled.alias_bytes > 0.9 * tree_bytes(abstract_state(experiment, mesh))
     gradient = sum(x.size * 4 for x in jax.tree.leaves(abstract_state(experiment, mesh).params))
     assert step.compiled.collectives["all-reduce"][1] == pytest.approx(gradient, rel=0.01)
     assert step.fits and 0 < step.seconds < 0.01
     assert not sampler.compiled.collectives and not bound.compiled.collectives
     assert sampler.flops / sampler.images / 50 == pytest.approx(bound.flops / bound.images / 49, rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["H100", "v5e"])
+@pytest.mark.parametrize("shipped", SHIPPED, ids=[each.command() for each in SHIPPED])
+def test_every_shipped_experiment_compiles_at_full_size(shipped, name):
+    """Train step and sampler, for eight H100 or a v5e-16; 256x256 takes minutes. None of them needs more than a device.
+
+    All gradients are summed over the devices, in the type that the compiler chooses, bfloat16 at the least.
+    """
+    available(name)
+    experiment, mesh = shipped.build(), shipped.meshes[name]
+    step, sampler = itertools.islice(device_plan(experiment, Placement(mesh=mesh), named(name)), 2)
+    assert step.devices == math.prod(sharding.parse(mesh).values()) and step.fits
+    parameters = sum(x.size for x in jax.tree.leaves(shapes(experiment)))
+    assert sum(size for _, size in step.compiled.collectives.values()) >= 2 * parameters
+    assert sampler.fits == (sampler.compiled.total_bytes <= 0.95 * named(name).memory * 1e9)
 
 
 @pytest.mark.slow
@@ -68,6 +89,18 @@ def test_a_compiler_that_is_missing_is_named_with_the_way_to_install_it(monkeypa
     for name, extra in (("H100", "gpu"), ("v5e", "tpu")):
         message = fails(capsys, "plan", str(TINY), "--accelerator", name, "--compile")
         assert f"pip install 'ddpm_jax[{extra}]'" in message
+
+
+def test_a_compiler_that_cannot_start_is_one_line(monkeypatch, capsys):
+    """As where another process has libtpu."""
+
+    def occupied(*args, **options):
+        raise jax.errors.JaxRuntimeError("ABORTED: Internal error when accessing libtpu multi-process lockfile.")
+
+    monkeypatch.setattr(compilers.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(compilers.topologies, "get_topology_desc", occupied)
+    message = fails(capsys, "plan", str(TINY), "--accelerator", "v5e", "--compile")
+    assert "the compiler for v5e cannot start: ABORTED" in message and "lockfile" in message
 
 
 def test_the_descriptions_of_gpus_agree_with_the_data_sheets():
