@@ -13,7 +13,7 @@ import optax
 
 from ddpm_jax import training
 from ddpm_jax.data import Data, flip, folder
-from ddpm_jax.diffusion import gaussian, parameterizations, schedules
+from ddpm_jax.diffusion import gaussian, losses, parameterizations, schedules
 from ddpm_jax.experiment import Every, Experiment
 from ddpm_jax.networks import UNet
 
@@ -46,6 +46,7 @@ def experiment(
     learning_rate: float = 2e-4,
     warmup: int = 1000,
     ema_decay: float = 0.9999,
+    snr_gamma: float | None = None,
     seed: int = 0,
     log_every: int = 100,
     sample_every: int = 2000,
@@ -78,6 +79,8 @@ def experiment(
         warmup: Number of steps over which the learning rate rises from zero.
         ema_decay: Decay of the moving average of the parameters, which is used for sampling. The decay starts lower
             and rises to this value.
+        snr_gamma: Weight the loss by min(snr, snr_gamma) / snr at a signal-to-noise ratio of snr (Hang et al. 2023, who
+            use 5). Default: no weight, as in Ho et al. 2020.
         seed: Seed of the parameters, the order of the data and the noise.
         log_every: Number of steps between rows of metrics.jsonl.
         sample_every: Number of steps between grids of samples.
@@ -85,6 +88,8 @@ def experiment(
     """
     if num_classes is not None and not labels:
         raise ValueError(f"--num-classes {num_classes} applies with --labels: add it, or leave out --num-classes")
+    if snr_gamma is not None and snr_gamma <= 0:
+        raise ValueError(f"--snr-gamma must be above 0, got {snr_gamma}: leave it out for no weight")
     process = gaussian.process(schedules.linear_scaled(timesteps))
     eps = parameterizations.eps(process, parameterizations.fixed_large)
     multipliers, attention = levels(size)
@@ -108,6 +113,7 @@ def experiment(
             remat=remat,
         ),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(training.warmup(learning_rate, warmup))),
+        loss=losses.simple if snr_gamma is None else losses.min_snr(snr_gamma),
         augment=flip if flips else None,
         label_dropout=0.1 if labels else 0.0,
         batch_size=up_to(size, BATCHES) if batch_size is None else batch_size,

@@ -17,6 +17,7 @@ from flax import linen as nn
 from PIL import Image
 
 from ddpm_jax.commands import main
+from ddpm_jax.diffusion import losses
 from ddpm_jax.experiment import Experiment, shapes
 from ddpm_jax.runs import experiment_files
 from ddpm_jax.runs.checks import check_network
@@ -161,3 +162,11 @@ def test_what_is_stored_is_grey_where_that_is_asked_for():
     Image.new("RGB", (20, 30), "red").save("colours/red.png")
     example = pictures(path="colours", grey=True, size=8).data.open("train")[0]
     assert example["image"].shape == (8, 8, 1) and (example["image"] == 76).all()  # 0.299 * 255
+
+
+def test_a_weighted_loss_is_a_knob():
+    assert pictures(size=16).loss is losses.simple
+    weighted = pictures(size=16, snr_gamma=5.0).loss
+    assert isinstance(weighted, losses.Weighted) and float(weighted.weight(np.float32(8.0))) == 5.0
+    with pytest.raises(ValueError, match="--snr-gamma must be above 0, got 0"):
+        pictures(size=16, snr_gamma=0.0)

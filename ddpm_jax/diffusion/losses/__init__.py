@@ -7,15 +7,24 @@ from ddpm_jax.diffusion.losses.paper_2015 import (
     log_likelihood,
     negative_K,
 )
+from ddpm_jax.diffusion.losses.reductions import uniform
 from ddpm_jax.diffusion.losses.simple import simple
+from ddpm_jax.diffusion.losses.weighted import Weighted, antithetic, min_snr, p2, stratified, truncated_snr
 
 __all__ = [
     "Bound",
+    "Weighted",
+    "antithetic",
     "bound",
     "entropy_bounds",
     "fixed_decoder",
     "log_likelihood",
+    "min_snr",
     "negative_K",
+    "p2",
     "simple",
+    "stratified",
+    "truncated_snr",
+    "uniform",
     "variational",
 ]

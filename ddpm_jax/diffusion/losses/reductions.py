@@ -3,15 +3,22 @@
 from collections.abc import Callable
 
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ddpm_jax.diffusion.types import Process
 
 
-def diffuse(key: Array, process: Process, x_0: Float[Array, "batch *shape"]) -> tuple[Array, Array, Array]:
-    """(t, noise, x_t): for each example one t, uniform over 1..T, and the sample x_t of q(x_t | x_0) from `noise`."""
+def uniform(key: Array, batch: int, num_steps: int) -> Int[Array, " batch"]:
+    """For each example one t, independent and uniform over 1..T."""
+    return jax.random.randint(key, (batch,), 1, num_steps + 1)
+
+
+def diffuse(
+    key: Array, process: Process, x_0: Float[Array, "batch *shape"], draw: Callable[..., Array] = uniform
+) -> tuple[Array, Array, Array]:
+    """(t, noise, x_t): for each example one t from ``draw(key, batch, T)``, and x_t ~ q(x_t | x_0) from `noise`."""
     key_t, key_noise = jax.random.split(key)
-    t = jax.random.randint(key_t, x_0.shape[:1], 1, process.schedule.num_steps + 1)
+    t = draw(key_t, len(x_0), process.schedule.num_steps)
     marginal = process.marginal(x_0, t)
     noise = marginal.noise(key_noise)
     return t, noise, marginal.push(noise)
