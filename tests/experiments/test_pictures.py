@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from data import odd_pictures
@@ -167,6 +168,6 @@ def test_what_is_stored_is_grey_where_that_is_asked_for():
 def test_a_weighted_loss_is_a_knob():
     assert pictures(size=16).loss is losses.simple
     weighted = pictures(size=16, snr_gamma=5.0).loss
-    assert isinstance(weighted, losses.Weighted) and float(weighted.weight(np.float32(8.0))) == 5.0
+    assert isinstance(weighted, losses.Weighted) and float(weighted.weight(jnp.float32(8.0))) == 5.0
     with pytest.raises(ValueError, match="--snr-gamma must be above 0, got 0"):
         pictures(size=16, snr_gamma=0.0)
