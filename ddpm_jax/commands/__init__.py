@@ -21,6 +21,7 @@ COMMANDS = (
     "plan",
     "verify",
     "convert",
+    "export",
     "experiments",
     "prepare",
 )

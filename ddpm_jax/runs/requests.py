@@ -202,3 +202,23 @@ class ConvertRequest:
         """The data options that are given, which are knobs of the experiment ``imported``."""
         names = ("data", "test_split", "folder_of_images", "test_percent")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """Writes the sampler of a run, with its parameters, as one StableHLO program that needs JAX and flatbuffers only."""
+
+    workdir: Path
+    """Folder of the run."""
+    out: Path
+    """File to write."""
+    num: int = 16
+    """Number of images of a call."""
+    sampler: SamplerName | None = None
+    """Sampler. Default: the experiment's own."""
+    platforms: tuple[Literal["cpu", "cuda", "rocm", "tpu"], ...] = ("cpu", "cuda", "tpu")
+    """Platforms on which the program can run."""
+    weights: WeightsName = "ema"
+    """Parameters to draw with: ema (their moving average) or raw (those that the optimizer updates)."""
+    overwrite: bool = False
+    """Replace an existing file."""

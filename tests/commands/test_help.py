@@ -41,7 +41,9 @@ def test_every_shipped_experiment_is_listed(capsys):
         assert name in printed and experiment_files.headline(path) in printed
 
 
-@pytest.mark.parametrize("command", ["sample", "evaluate", "study", "tour", "convert", "prepare", "experiments"])
+@pytest.mark.parametrize(
+    "command", ["sample", "evaluate", "study", "tour", "convert", "export", "prepare", "experiments"]
+)
 def test_the_help_of_a_command_describes_every_option(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
