@@ -1,5 +1,6 @@
 """Work in chunks, shared by the devices of all processes; each result is kept, so that an interrupted call resumes."""
 
+import math
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,6 +62,11 @@ def on_devices(
         return [result(each) for each in real]
 
     return Work(num, size, compute, devices, unit)
+
+
+def chunk_size(most: int, shape: tuple[int, ...]) -> int:
+    """`most` examples of this shape, or as many as have the pixels of `most` colour images of 64x64."""
+    return max(1, min(most, most * 64 * 64 * 3 // math.prod(shape)))
 
 
 def devices_for(num: int, size: int) -> int:

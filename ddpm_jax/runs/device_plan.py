@@ -16,7 +16,9 @@ from ddpm_jax.runs.checks import check_network
 from ddpm_jax.runs.compilers import Compiled
 from ddpm_jax.runs.costs import compute_dtype, flops
 from ddpm_jax.runs.plan import USABLE
+from ddpm_jax.runs.report import fitting_batch
 from ddpm_jax.runs.requests import Placement
+from ddpm_jax.runs.sample import default_batch_size
 from ddpm_jax.runs.step_program import (
     abstract_batch,
     abstract_state,
@@ -28,8 +30,8 @@ from ddpm_jax.runs.step_program import (
 from ddpm_jax.sampling import sample_fn
 from ddpm_jax.training import sharding
 
-SAMPLED, EVALUATED, TIMES = 256, 120, 50
-"""The images that a device samples at a time, the examples that it evaluates, and their chain terms."""
+TIMES = 50
+"""The number of chain terms of the bound."""
 
 
 class ProgramCost(NamedTuple):
@@ -58,8 +60,9 @@ class ProgramCost(NamedTuple):
 def device_plan(experiment: Experiment, placement: Placement, accelerator: Accelerator) -> Iterator[ProgramCost]:
     """Yields the costs of train step, sampler and bound, each as soon as it is compiled.
 
-    The train step is that of the mesh; sampler and bound are the programs of one device, with 256 images and all steps,
-    and 120 examples and 50 terms. Raises ValueError if the compiler is not installed or refuses a program.
+    The train step is that of the mesh; sampler and bound are the programs of one device at its default batch (256
+    images and 120 examples up to 64x64), with all steps and with 50 terms. Raises ValueError if the compiler is not installed
+    or refuses a program.
     """
     sizes = {"data": 1} if placement.mesh is None else sharding.parse(placement.mesh)
     found = compilers.devices(accelerator, math.prod(sizes.values()))
@@ -73,12 +76,13 @@ def device_plan(experiment: Experiment, placement: Placement, accelerator: Accel
     yield _cost("train step", experiment, accelerator, mesh.size, experiment.batch_size, counted, lowered)
     here, cpu, T = found[0], jax.local_devices(backend="cpu")[0], experiment.process.schedule.num_steps
     # XLA counts the body of a loop once; the bound evaluates the network in its loop and, for the decoder, once outside
+    shape = experiment.data.image_shape
     for program, images, share, lower in (
-        ("sampler", SAMPLED, T, _sampler),
-        ("bound", EVALUATED, (min(TIMES, T - 1) + 1) / 2, _bound),
+        ("sampler", default_batch_size(shape, cpu=False), T, _sampler),
+        ("bound", fitting_batch(shape), (min(TIMES, T - 1) + 1) / 2, _bound),
     ):
-        counted = share * (flops(lower(experiment, cpu)) or 0.0)
-        yield _cost(program, experiment, accelerator, 1, images, counted, lower(experiment, here))
+        counted = share * (flops(lower(experiment, cpu, images)) or 0.0)
+        yield _cost(program, experiment, accelerator, 1, images, counted, lower(experiment, here, images))
 
 
 def _cost(
@@ -109,21 +113,21 @@ def _keys(num: int) -> Any:
     return jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num))
 
 
-def _sampler(experiment: Experiment, device: Any) -> Any:
+def _sampler(experiment: Experiment, device: Any, num: int) -> Any:
     """The sampler of one device, lowered, with all its steps."""
     sample = sample_fn(experiment)
-    condition = None if experiment.num_classes is None else jax.ShapeDtypeStruct((SAMPLED,), jnp.int32)
-    arguments = _on(device, (*sample.args, shapes(experiment), _keys(SAMPLED), condition))
+    condition = None if experiment.num_classes is None else jax.ShapeDtypeStruct((num,), jnp.int32)
+    arguments = _on(device, (*sample.args, shapes(experiment), _keys(num), condition))
     return sample.func.lower(*arguments)  # type: ignore[attr-defined]
 
 
-def _bound(experiment: Experiment, device: Any) -> Any:
+def _bound(experiment: Experiment, device: Any, num: int) -> Any:
     """The bound of one device, lowered, at a few of the times."""
-    evaluated = dataclasses.replace(experiment, batch_size=EVALUATED)
+    evaluated = dataclasses.replace(experiment, batch_size=num)
     batch = abstract_batch(evaluated, sharding.make_mesh({"data": 1}, [device]))
     count = min(TIMES, experiment.process.schedule.num_steps - 1)
-    times = jax.ShapeDtypeStruct((count, EVALUATED), jnp.int32), jax.ShapeDtypeStruct((count, EVALUATED), jnp.float32)
-    arguments = _on(device, (shapes(experiment), _keys(EVALUATED), batch, *times))
+    times = jax.ShapeDtypeStruct((count, num), jnp.int32), jax.ShapeDtypeStruct((count, num), jnp.float32)
+    arguments = _on(device, (shapes(experiment), _keys(num), batch, *times))
     return jax.jit(bound_fn(experiment)).lower(*arguments)
 
 

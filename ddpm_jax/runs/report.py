@@ -15,7 +15,7 @@ import numpy as np
 from ddpm_jax import figures
 from ddpm_jax.data.dataset import check_examples
 from ddpm_jax.runs.checks import data_identity
-from ddpm_jax.runs.chunks import affordable, kept
+from ddpm_jax.runs.chunks import affordable, chunk_size, kept
 from ddpm_jax.runs.likelihood import (
     BitsPerDim,
     Estimate,
@@ -127,7 +127,7 @@ def batch_size(run: Run, request: EvaluateRequest) -> int:
 
 def fitting_batch(image_shape: tuple[int, ...]) -> int:
     """120 examples, or as many as have the pixels of 120 at 64x64."""
-    return max(1, min(120, 120 * 64 * 64 * 3 // math.prod(image_shape)))
+    return chunk_size(120, image_shape)
 
 
 def _unfinished(request: EvaluateRequest, run: Run) -> Path:

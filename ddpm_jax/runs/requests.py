@@ -103,7 +103,7 @@ class SampleRequest(Processes):
     diverse. Each step costs two calls of the network."""
     batch_size: int | None = None
     """Number of images that each device draws at a time. Changes at most the last bit of a pixel. Default: 16 on a CPU,
-    else 256."""
+    else 256, and fewer for images larger than 64x64."""
     overwrite: bool = False
     """Replace an existing output."""
 
@@ -206,7 +206,7 @@ class ConvertRequest:
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """Writes the sampler of a run, with its parameters, as one StableHLO program that needs JAX and flatbuffers only."""
+    """Writes the sampler of a run, with its parameters, as one StableHLO program, for JAX and flatbuffers alone."""
 
     workdir: Path
     """Folder of the run."""

@@ -8,7 +8,7 @@ import numpy as np
 from ddpm_jax.diffusion.samplers import SAMPLERS, SPACINGS
 from ddpm_jax.experiment import labels
 from ddpm_jax.runs import outputs, workdir
-from ddpm_jax.runs.chunks import Work, on_devices
+from ddpm_jax.runs.chunks import Work, chunk_size, on_devices
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import SampleRequest
 from ddpm_jax.sampling import Run, sample_fn
@@ -16,9 +16,13 @@ from ddpm_jax.training import distributed
 from ddpm_jax.training.keys import check_seed, keys
 
 
-def default_batch_size() -> int:
-    """The default number of images that a device draws at a time: small on a CPU, where more are no faster."""
-    return 16 if jax.default_backend() == "cpu" else 256
+def default_batch_size(image_shape: tuple[int, ...], cpu: bool | None = None) -> int:
+    """The default number of images that a device draws at a time: small on a CPU, where more are no faster.
+
+    `cpu` is whether it is one; default: the device that JAX uses.
+    """
+    cpu = jax.default_backend() == "cpu" if cpu is None else cpu
+    return chunk_size(16 if cpu else 256, image_shape)
 
 
 def sample_to_file(request: SampleRequest, reporter: Reporter | None = None) -> str:
@@ -82,7 +86,7 @@ def draws(run: Run, request: SampleRequest, condition: np.ndarray | None) -> Wor
     kind = None if request.sampler is None else SAMPLERS[request.sampler]
     spacing = SPACINGS[request.spacing]
     sample = sample_fn(run.experiment, kind, request.steps, request.eta, spacing, request.guidance)
-    size = request.batch_size or default_batch_size()
+    size = request.batch_size or default_batch_size(run.experiment.data.image_shape)
 
     def one(shared, chunk):
         sample, params = shared

@@ -69,6 +69,13 @@ def test_an_image_depends_on_its_seed_number_and_label_alone():
     assert not np.array_equal(images(request(seed=1)), mixed)
 
 
+def test_large_images_are_drawn_in_smaller_batches():
+    """A v5e has 16 GB; 256 images of 256x256 need 33 for activations alone, as its compiler says."""
+    sizes = [sample.default_batch_size((side, side, 3), cpu=False) for side in (8, 64, 128, 256, 1024)]
+    assert sizes == [256, 256, 64, 16, 1]
+    assert [sample.default_batch_size(shape, cpu=True) for shape in ((8, 8, 1), (2,), (256, 256, 3))] == [16, 16, 1]
+
+
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_batches_decide_nothing(size):
     difference = images(request(batch_size=size)).astype(int) - images(request())
