@@ -17,7 +17,10 @@ class Readout(nn.Module):
     @nn.compact
     def __call__(self, h: Float[Array, "batch hidden"], index: Num[Array, " batch"]) -> Float[Array, "batch features"]:
         if not jnp.issubdtype(index.dtype, jnp.integer):
-            raise ValueError(f"this network has one readout per timestep: t must be an integer, got {index.dtype}")
+            raise ValueError(
+                f"this network has one readout per timestep: t must be an integer, got {index.dtype}; sample with "
+                "--spacing even and another sampler than pndm or dpm++2s, which evaluate it between these times"
+            )
         kernel = self.param("kernel", nn.initializers.zeros, (self.num_steps, h.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.num_steps, self.features))
         return jnp.einsum("bh,bhf->bf", h, kernel[index]) + bias[index]

@@ -61,8 +61,8 @@ def device_plan(experiment: Experiment, placement: Placement, accelerator: Accel
     """Yields the costs of train step, sampler and bound, each as soon as it is compiled.
 
     The train step is that of the mesh; sampler and bound are the programs of one device at its default batch (256
-    images and 120 examples up to 64x64), with all steps and with 50 terms. Raises ValueError if the compiler is not installed
-    or refuses a program.
+    images and 120 examples up to 64x64), with all steps and with 50 terms. Raises ValueError if the compiler is not
+    installed or refuses a program.
     """
     sizes = {"data": 1} if placement.mesh is None else sharding.parse(placement.mesh)
     found = compilers.devices(accelerator, math.prod(sizes.values()))

@@ -73,8 +73,11 @@ def multistep(
         kept = jnp.where(then.sigma > 0, then.sigma / now.sigma * jnp.exp(-eta * h), 0.0)
         moved = kept * x_t - then.alpha * jnp.expm1(-(1 + eta) * h) * x_0
         mean = moved + then.alpha * _correction(known, h, (1 + eta) * h)
+        latest = Estimates(known.x_0[:-1], known.log_ratio[:-1])
+        if isinstance(eta, int | float) and eta == 0:
+            return mean, latest
         variance = jnp.where(eta * h > 0, jnp.square(then.sigma) * -jnp.expm1(-2 * eta * h), 0.0)
-        return Normal(mean, variance).sample(keys), Estimates(known.x_0[:-1], known.log_ratio[:-1])
+        return Normal(mean, variance).sample(keys), latest
 
     return Sampler(init=init, step=step)
 

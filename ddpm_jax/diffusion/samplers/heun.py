@@ -36,15 +36,21 @@ def heun(
         x = jnp.sqrt(process.schedule.at(t, y.ndim)[0]) * y
         return parameterization.x_0(network(x, t, condition), x, t)
 
+    def churned(keys: Array, y: Array, level: Array, t: Array) -> tuple[Array, Array, Array]:
+        """y with more noise, its time and its level."""
+        raised_t = process.schedule.time_of(-2 * jnp.log((1 + churn) * level)).reshape(jnp.shape(t))
+        raised_t = jnp.where(jnp.asarray(churn) > 0, raised_t, t)
+        alpha_bar, one_minus = process.schedule.at(raised_t, y.ndim)
+        raised = jnp.maximum(jnp.sqrt(one_minus / alpha_bar), level)
+        added = jnp.where(jnp.asarray(churn) > 0, jnp.maximum(jnp.square(raised) - jnp.square(level), 0), 0.0)
+        return Normal(y, jnp.square(noise_scale) * added).sample(keys), raised_t, raised
+
     def step(keys: Array, x_t: Array, memory: Any, t: Array, s: Array) -> tuple[Array, Any]:
         (alpha_bar, one_minus), (alpha_bar_s, one_minus_s) = (process.schedule.at(each, x_t.ndim) for each in (t, s))
         level, level_s = jnp.sqrt(one_minus / alpha_bar), jnp.sqrt(one_minus_s / alpha_bar_s)
-        churned = jnp.asarray(churn) > 0
-        higher_t = process.schedule.time_of(-2 * jnp.log((1 + churn) * level)).reshape(jnp.shape(t))
-        higher = process.schedule.at(higher_t, x_t.ndim)
-        raised_t, raised = jnp.where(churned, higher_t, t), jnp.where(churned, jnp.sqrt(higher[1] / higher[0]), level)
-        added = jnp.where(churned, jnp.maximum(jnp.square(raised) - jnp.square(level), 0), 0.0)
-        y = Normal(x_t / jnp.sqrt(alpha_bar), jnp.square(noise_scale) * added).sample(keys)
+        y, raised_t, raised = x_t / jnp.sqrt(alpha_bar), t, level
+        if not (isinstance(churn, int | float) and churn == 0):
+            y, raised_t, raised = churned(keys, y, level, t)
         x_0 = estimate(y, raised_t)
         slope = (y - x_0) / raised
 
