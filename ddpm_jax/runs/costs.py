@@ -172,8 +172,10 @@ def _source(each: Instruction) -> str:
 def _destination(each: Instruction) -> str:
     """The type of the result of an instruction; of one that starts a copy, the part that is filled meanwhile."""
     elements = _elements(each.result)
-    if not each.kind.endswith("-start") or each.kind == "all-reduce-start" or len(elements) < 2:
+    if not each.kind.endswith("-start") or len(elements) < 2:
         return each.result
+    if each.kind == "all-reduce-start" and not elements[0].startswith("("):
+        return each.result  # the results alone; compilers of GPUs put a tuple of the operands before them
     return elements[0] if each.kind == "copy-start" else elements[1]
 
 

@@ -49,9 +49,12 @@ def test_messages_are_read_off_a_program():
       %b = f32[2,3]{1,0} all-gather-start(f32[2,3]{1,0} %x), dimensions={0}
       %c = f32[2,3]{1,0} all-gather-done(f32[2,3]{1,0} %b)
       %d = pred[5]{0} all-reduce(pred[5]{0} %x)
+      %f = ((f32[16]{0}), f32[16]{0}) all-reduce-start(f32[16]{0} %x)
+      %g = f32[16]{0} all-reduce-done(%f)
+      %h = (f32[8]{0}, f32[8]{0}) all-reduce-start(f32[8]{0} %x, f32[8]{0} %y)
       %e = f32[] add(f32[] %all-reduce.1, f32[] %x)
     """
-    assert collectives(program) == {"all-reduce": (2, 32 * 4 + 32 * 2 + 5), "all-gather": (1, 24)}
+    assert collectives(program) == {"all-reduce": (4, 32 * 4 + 32 * 2 + 5 + 64 + 64), "all-gather": (1, 24)}
 
 
 def costs(**other) -> Plan:
