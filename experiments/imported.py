@@ -44,6 +44,7 @@ def experiment(
     down_padding: Literal[0, 1] = 0,
     cos_first: bool = False,
     frequency_shift: int = 1,
+    scale_shift: bool = False,
     timesteps: int = 1000,
     schedule: Literal["linear", "quadratic", "cosine", "sigmoid", "betas"] = "linear",
     beta_1: float = 1e-4,
@@ -88,6 +89,8 @@ def experiment(
         cos_first: Place the cosines before the sines in the timestep embedding.
         frequency_shift: The shift in the frequencies 10000^(-k / (half - shift)) of the timestep embedding, where half
             is half the width of the embedding.
+        scale_shift: The timestep embedding scales and shifts the second normalization of each block, instead of being
+            added before it.
         timesteps: Number of diffusion steps T. With --betas, T is the number of betas instead.
         schedule: Schedule of the betas.
         beta_1: First beta. The schedules cosine and betas do not use it.
@@ -139,6 +142,7 @@ def experiment(
             down_padding=down_padding,
             cos_first=cos_first,
             frequency_shift=frequency_shift,
+            scale_shift=scale_shift,
         ),
         sampler=samplers.ddim if sampler == "ddim" else samplers.ddpm,
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),

@@ -22,6 +22,7 @@ ENTRIES: dict[str, tuple[Any, Kind]] = {
     "norm_num_groups": (32, COUNT),
     "norm_eps": (1e-5, configs.POSITIVE),
     "num_class_embeds": (None, COUNT_OR_NONE),
+    "resnet_time_scale_shift": ("default", configs.NAME),
 }
 """The entries that are converted: diffusers' default, and what the value must be."""
 
@@ -34,11 +35,12 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "upsample_type": ("conv",),
     "act_fn": ("silu", "swish"),
     "attn_norm_num_groups": (None,),
-    "resnet_time_scale_shift": ("default",),
     "add_attention": (True,),
     "class_embed_type": (None,),
 }
 """Options for which only these values are supported."""
+SCALE_SHIFT = {"default": False, "scale_shift": True}
+"""diffusers' names of the ways in which the time enters a block, and our field `scale_shift`."""
 
 AVERAGE = frozenset(
     ("decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup")
@@ -60,6 +62,7 @@ def to_fields(config: dict[str, Any]) -> dict[str, Any]:
     configs.check_known(CONFIG, config, {*ENTRIES, *FIXED, *IGNORED})
     configs.check_fixed(CONFIG, config, FIXED)
     values = configs.read(CONFIG, config, ENTRIES)
+    configs.check_fixed(CONFIG, values, {"resnet_time_scale_shift": tuple(SCALE_SHIFT)})
     _check_channels(values, config.get("time_embedding_dim"))
     channels, size = values["block_out_channels"], values["sample_size"]
     height, width = (size, size) if isinstance(size, int) else size
@@ -74,6 +77,7 @@ def to_fields(config: dict[str, Any]) -> dict[str, Any]:
         "dropout": float(values["dropout"]),
         "out_channels": values["out_channels"],
         "num_classes": values["num_class_embeds"],
+        "scale_shift": SCALE_SHIFT[values["resnet_time_scale_shift"]],
         "groups": values["norm_num_groups"],
         "norm_eps": float(values["norm_eps"]),
         "down_padding": int(values["downsample_padding"]),
@@ -133,6 +137,7 @@ def to_config(fields: dict[str, Any], image_shape: tuple[int, ...]) -> dict[str,
         "norm_eps": fields["norm_eps"],
         # one row more than there are classes, for "no label"
         "num_class_embeds": None if fields["num_classes"] is None else fields["num_classes"] + 1,
+        "resnet_time_scale_shift": "scale_shift" if fields["scale_shift"] else "default",
         **{name: values[0] for name, values in FIXED.items()},
     }
 

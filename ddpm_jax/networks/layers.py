@@ -154,9 +154,11 @@ def _scale_and_shift_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]
 
 
 class ResBlock(nn.Module):
-    """Residual block: the input plus twice (normalization, swish, convolution), with the time embedding added between.
+    """Residual block: the input plus twice (normalization, swish, convolution), with the time embedding between.
 
-    Where the number of channels changes, a 1x1 convolution is applied to the input first.
+    The embedding is added before the second normalization; with `scale_shift` it scales and shifts what that returns
+    (Nichol & Dhariwal 2021, Section 3.1). Where the number of channels changes, a 1x1 convolution is applied to the
+    input first.
     """
 
     features: int
@@ -164,13 +166,20 @@ class ResBlock(nn.Module):
     dropout: float
     dtype: DTypeLike
     epsilon: float
+    scale_shift: bool = False
 
     @nn.compact
     def __call__(self, x: Array, emb: Array, train: bool) -> Array:
         h = nn.swish(GroupNorm(self.groups, self.dtype, self.epsilon, name="norm_in")(x))
         h = conv3x3(self.features, self.dtype, "conv_in")(h)
-        h = h + dense(self.features, self.dtype, "time")(nn.swish(emb))[:, None, None, :]
-        h = nn.swish(GroupNorm(self.groups, self.dtype, self.epsilon, name="norm_out")(h))
+        norm = GroupNorm(self.groups, self.dtype, self.epsilon, name="norm_out")
+        time = dense((1 + self.scale_shift) * self.features, self.dtype, "time")(nn.swish(emb))[:, None, None, :]
+        if self.scale_shift:
+            scale, shift = jnp.split(time, 2, axis=-1)
+            h = norm(h) * (1 + scale) + shift
+        else:
+            h = norm(h + time)
+        h = nn.swish(h)
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         h = conv3x3(self.features, self.dtype, "conv_out", scale=TINY)(h)
         if x.shape[-1] != self.features:

@@ -32,6 +32,7 @@ class UNet(nn.Module):
     dropout: float = 0.1
     out_channels: int | None = None  # None: the same as the input; a learned variance needs twice that
     num_classes: int | None = None  # None: no labels
+    scale_shift: bool = False  # whether the time scales and shifts, instead of being added: see `layers.ResBlock`
     groups: int = 32  # of the group normalization
     norm_eps: float = 1e-6
     down_padding: Literal[0, 1] = 0  # number of zeros before the first row and column in `layers.downsample`
@@ -90,7 +91,8 @@ class UNet(nn.Module):
     def _block(self, h: Array, emb: Array, train: bool, features: int, name: str, attend: bool | None = None) -> Array:
         """A residual block, followed by attention if `attend`; by default where the height is in `attention`."""
         block = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
-        h = block(features, self.groups, self.dropout, self.dtype, self.norm_eps, name=name)(h, emb, train)
+        options = (features, self.groups, self.dropout, self.dtype, self.norm_eps, self.scale_shift)
+        h = block(*options, name=name)(h, emb, train)
         if h.shape[1] in self.attention if attend is None else attend:
             attention = nn.remat(Attention) if self.remat else Attention
             h = attention(self._heads(features), self.groups, self.dtype, self.norm_eps, name=f"{name}_attention")(h)

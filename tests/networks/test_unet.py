@@ -33,10 +33,18 @@ SHAPE = (2, 8, 8, 1)
         (UNet(multipliers=(1, 1, 2, 2, 4, 4), dropout=0.0), (256, 256, 3), 113_673_219),
         (UNet(width=192, multipliers=(1, 1, 2, 2, 4, 4), dropout=0.0), (256, 256, 3), 255_677_955),
         (UNet(multipliers=(1, 2, 2, 2, 4)), (64, 64, 3), 78_700_803),
+        (
+            UNet(num_blocks=3, attention=(16, 8), heads=4, out_channels=6, scale_shift=True),
+            (32, 32, 3),
+            52_546_438,
+        ),
     ],
 )
 def test_parameter_counts_of_the_papers(network, shape, count):
-    """Ho et al. 2020, Appendix B (35.7M, 114M, 256M); Song et al. 2021, CelebA 64; counted from the released code."""
+    """Ho et al. 2020, Appendix B (35.7M, 114M, 256M); Song et al. 2021, CelebA 64; Nichol & Dhariwal 2021, CIFAR-10.
+
+    Counted from the released code.
+    """
     assert num_parameters(network, shape) == count
 
 

@@ -1,6 +1,6 @@
 """Losses for training, and the variational bound for measurement. They work for any process and parameterization."""
 
-from ddpm_jax.diffusion.losses.bound import Bound, bound, variational
+from ddpm_jax.diffusion.losses.bound import Bound, bound, hybrid, variational
 from ddpm_jax.diffusion.losses.paper_2015 import (
     entropy_bounds,
     fixed_decoder,
@@ -18,6 +18,7 @@ __all__ = [
     "bound",
     "entropy_bounds",
     "fixed_decoder",
+    "hybrid",
     "log_likelihood",
     "min_snr",
     "negative_K",

@@ -1,6 +1,6 @@
 """The variational bound: as a training loss, and term by term as a measurement."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,9 +29,38 @@ def variational(
     omits this factor T, which matters with gradient clipping. The kernel uses the unclipped estimate of x_0, since
     clipping has zero gradient outside the data range.
     """
-    parameterization = parameterization.unclipped()
     t, _, x_t = diffuse(key, process, x_0)
-    kernel = parameterization.kernel(network(x_t, t, condition), x_t, t, t - 1)
+    kernel = parameterization.unclipped().kernel(network(x_t, t, condition), x_t, t, t - 1)
+    return _term(process, kernel, x_0, x_t, t)
+
+
+def hybrid(
+    key: Key[Array, ""],
+    process: Process,
+    parameterization: Parameterization,
+    network: Network,
+    x_0: Float[Array, "batch *shape"],
+    condition: Array | None = None,
+) -> Float[Array, " batch"]:
+    """L_hybrid = L_simple + 0.001 L_vlb, for a learned variance (Nichol & Dhariwal 2021, Eq. 16).
+
+        loss = mean over elements of (target - output)^2 + 0.001 T (term of the bound at t in bits per dimension)
+
+    Both at the same uniform t per example. The second term has no gradient through the first half of the output's
+    channels, so it trains the variance only (their Section 3.1). As in their released code it is T times the term of
+    `variational`. For `parameterizations.learned_range` and `learned`.
+    """
+    t, noise, x_t = diffuse(key, process, x_0)
+    output = network(x_t, t, condition)
+    first, second = jnp.split(output, 2, axis=-1)
+    held = jnp.concatenate([jax.lax.stop_gradient(first), second], axis=-1)
+    term = _term(process, parameterization.unclipped().kernel(held, x_t, t, t - 1), x_0, x_t, t)
+    simple = per_example(jnp.mean, parameterization.error(output, x_0, noise, t))
+    return simple + 0.001 * process.schedule.num_steps * term
+
+
+def _term(process: Process, kernel: Any, x_0: Array, x_t: Array, t: Array) -> Float[Array, " batch"]:
+    """The term of the bound at t, with the kernel from t to t - 1, in bits per dimension."""
     term = -process.log_likelihood(kernel, x_0)
     if process.schedule.num_steps > 1:
         first, above = at_data(t - 1, x_0.ndim), jnp.maximum(t, 2)

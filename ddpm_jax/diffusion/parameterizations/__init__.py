@@ -9,7 +9,7 @@ from ddpm_jax.diffusion.parameterizations.bits import logits
 from ddpm_jax.diffusion.parameterizations.gaussian import clipped, eps, mean, v, x0
 from ddpm_jax.diffusion.parameterizations.kernels import at_data
 from ddpm_jax.diffusion.parameterizations.paper_2015 import fixed_last, shifted, shrinking
-from ddpm_jax.diffusion.parameterizations.variances import fixed_large, fixed_small, learned
+from ddpm_jax.diffusion.parameterizations.variances import fixed_large, fixed_small, learned, learned_range
 
 __all__ = [
     "at_data",
@@ -19,6 +19,7 @@ __all__ = [
     "fixed_last",
     "fixed_small",
     "learned",
+    "learned_range",
     "logits",
     "mean",
     "shifted",

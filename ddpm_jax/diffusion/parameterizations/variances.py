@@ -1,6 +1,7 @@
 """The variance of the kernel p(x_s | x_t): fixed, or learned by the network."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import lru_cache
 
 import jax.numpy as jnp
@@ -49,19 +50,51 @@ def learned(process: Process, parameterization: Parameterization) -> Parameteriz
     The log variance is that of the step from t to t - 1. For any other step the variance of the kernel is NaN, and
     `samplers.sample` refuses the times: sample with all T steps, or with `samplers.ddim`, which ignores this variance.
     """
-    rules, unclipped = _learned(parameterization.rules), parameterization.unclipped_rules
+    return _with_variance(process, parameterization, _own, single_steps=True)
+
+
+def learned_range(process: Process, parameterization: Parameterization) -> Parameterization:
+    """A learned variance between beta tilde and beta (Nichol & Dhariwal 2021, Eq. 15).
+
+        variance = exp(v log beta + (1 - v) log beta_tilde),    v = (second half of the channels + 1) / 2
+
+    The network outputs twice the channels of x_t; `parameterization` interprets the first half. beta and beta tilde are
+    those of the step that is taken, so the variance holds for steps of any length. v is not limited to [0, 1]. Train
+    it with `losses.hybrid` or `losses.variational`; `losses.simple` ignores the second half.
+    """
+    return _with_variance(process, parameterization, _between, single_steps=False)
+
+
+def _own(process: Process, second: Array, t: ArrayLike, s: ArrayLike) -> Array:
+    single = at_data(jnp.asarray(t) - 1 - jnp.asarray(s), second.ndim)
+    return jnp.where(single, jnp.exp(second), jnp.nan)
+
+
+def _between(process: Process, second: Array, t: ArrayLike, s: ArrayLike) -> Array:
+    most = jnp.log(process.schedule.between(s, t, second.ndim)[1])
+    least = jnp.log(fixed_small(process.schedule, t, s, second.ndim))
+    return jnp.exp(least + (second + 1) / 2 * (most - least))
+
+
+def _with_variance(
+    process: Process, parameterization: Parameterization, variance: Callable[..., Array], single_steps: bool
+) -> Parameterization:
+    """The parameterization with ``variance(process, second half of the output, t, s)``."""
+    unclipped = parameterization.unclipped_rules
     return dataclasses.replace(
         parameterization,
         process=process,
-        rules=rules,
+        rules=_doubled(parameterization.rules, variance),
         variance=None,
-        single_steps=True,
-        unclipped_rules=unclipped and _learned(unclipped),
+        single_steps=single_steps,
+        unclipped_rules=unclipped and _doubled(unclipped, variance),
     )
 
 
 @lru_cache
-def _learned(rules: Rules) -> Rules:
+def _doubled(rules: Rules, variance: Callable[..., Array]) -> Rules:
+    """The rules for the first half of the channels, with a variance from the second half."""
+
     def first(output):
         return jnp.split(output, 2, axis=-1)[0]
 
@@ -71,8 +104,7 @@ def _learned(rules: Rules) -> Rules:
     def x_0(process, output, x_t, t):
         return rules.x_0(process, first(output), x_t, t)
 
-    def variance(process, output, x_t, t, s):
-        single = at_data(jnp.asarray(t) - 1 - jnp.asarray(s), x_t.ndim)
-        return jnp.where(single, jnp.exp(jnp.split(output, 2, axis=-1)[1]), jnp.nan)
+    def from_second(process, output, x_t, t, s):
+        return variance(process, jnp.split(output, 2, axis=-1)[1], t, s)
 
-    return Rules(error, x_0, posterior_kernel(x_0, variance))
+    return Rules(error, x_0, posterior_kernel(x_0, from_second))

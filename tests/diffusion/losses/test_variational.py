@@ -89,3 +89,23 @@ def test_of_a_single_step_the_loss_is_the_decoder_term():
     slope = jax.grad(lambda scale: losses_of(scale)[0].mean())(0.3)
     assert slope != 0
     np.testing.assert_allclose(slope, (losses_of(0.31)[0].mean() - losses_of(0.29)[0].mean()) / 0.02, rtol=1e-2)
+
+
+def test_hybrid_is_simple_for_the_mean_and_the_bound_for_the_variance():
+    """Its value is the sum of both; the first half of the channels has the gradient of one, the second of the other."""
+    process = gaussian.process(schedules.cosine(50))
+    parameterization = parameterizations.learned_range(process, parameterizations.eps(process))
+    x_0 = jnp.round(8 * jax.random.uniform(jax.random.key(1), (64, 2))) / 4 - 1
+
+    def value(loss, slopes):
+        network = lambda x_t, t, condition: jnp.concatenate([slopes[0] * x_t, slopes[1] + 0.1 * x_t], axis=-1)  # noqa: E731
+        return loss(jax.random.key(0), process, parameterization, network, x_0).mean()
+
+    slopes = jnp.array([0.4, -0.3])
+    (hybrid, of_hybrid), (simple, of_simple), (term, of_term) = (
+        jax.jit(jax.value_and_grad(lambda slopes, loss=loss: value(loss, slopes)))(slopes)
+        for loss in (losses.hybrid, losses.simple, losses.variational)
+    )
+    assert hybrid == pytest.approx(float(simple + 0.05 * term), rel=1e-5)
+    np.testing.assert_allclose(of_hybrid, [of_simple[0], 0.05 * of_term[1]], rtol=1e-4)
+    assert abs(of_term[0]) > 0.1 and of_simple[1] == 0

@@ -61,3 +61,33 @@ def test_a_learned_variance_that_is_the_fixed_one_changes_nothing():
     np.testing.assert_array_equal(learned.error(both, x_t, x_t, t), fixed.error(output, x_t, x_t, t))
     clipped = parameterizations.clipped(process, learned).kernel(both, x_t, t, t - 1)
     np.testing.assert_allclose(clipped.variance, jnp.exp(log_variance), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("output", "fixed"), [(1.0, parameterizations.fixed_large), (-1.0, parameterizations.fixed_small)]
+)
+@pytest.mark.parametrize("stride", [1, 7])
+def test_the_ends_of_the_learned_range_are_the_fixed_variances_of_the_step(output, fixed, stride):
+    """At any stride, so that it respaces by itself; at the step to the data the upper end is beta."""
+    process = gaussian.process(schedules.cosine(100))
+    learned = parameterizations.learned_range(process, parameterizations.eps(process, fixed))
+    assert not learned.single_steps
+    x_t, t = jnp.ones((3, 2, 2, 1)), jnp.array([20, 50, 100])
+    both = jnp.concatenate([x_t, jnp.full_like(x_t, output)], axis=-1)
+    found, expected = (
+        made.kernel(given, x_t, t, t - stride)
+        for made, given in ((learned, both), (parameterizations.eps(process, fixed), x_t))
+    )
+    np.testing.assert_allclose(found.variance, jnp.broadcast_to(expected.variance, x_t.shape), rtol=1e-5)
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-5)
+
+
+def test_the_middle_of_the_learned_range_is_the_geometric_mean():
+    process = gaussian.process(schedules.linear(100))
+    learned = parameterizations.learned_range(process, parameterizations.eps(process))
+    both = jnp.concatenate([jnp.ones((1, 2)), jnp.zeros((1, 2))], axis=-1)
+    low, high = (
+        fixed(process.schedule, 40, 39, 2) for fixed in (parameterizations.fixed_small, parameterizations.fixed_large)
+    )
+    found = learned.kernel(both, jnp.ones((1, 2)), 40, 39).variance
+    np.testing.assert_allclose(found, jnp.broadcast_to(jnp.sqrt(low * high), (1, 2)), rtol=1e-5)
