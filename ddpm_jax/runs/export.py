@@ -45,7 +45,11 @@ def exported(
     dropout. The images are those of `Run.sampler`, up to rounding. The parameters are constants of the program.
     """
     experiment = run.experiment
-    shapes = {"seed": ((), jnp.uint32), "first": ((), jnp.uint32), "steps": ((), jnp.int32)}
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+        "seed": ((), jnp.uint32),
+        "first": ((), jnp.uint32),
+        "steps": ((), jnp.int32),
+    }
     if experiment.num_classes is not None:
         shapes["labels"] = ((num,), jnp.int32)
         if experiment.label_dropout > 0:

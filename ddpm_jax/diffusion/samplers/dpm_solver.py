@@ -69,14 +69,14 @@ def multistep(
         now, then = Noise.at(process, t, x_t.ndim), Noise.at(process, s, x_t.ndim)
         x_0 = parameterization.x_0(network(x_t, t, condition), x_t, t)
         known = Estimates((x_0, *memory.x_0), (now.log_ratio, *memory.log_ratio))
-        h = then.log_ratio - now.log_ratio
-        kept = jnp.where(then.sigma > 0, then.sigma / now.sigma * jnp.exp(-eta * h), 0.0)
-        moved = kept * x_t - then.alpha * jnp.expm1(-(1 + eta) * h) * x_0
-        mean = moved + then.alpha * _correction(known, h, (1 + eta) * h)
+        h, noise = then.log_ratio - now.log_ratio, jnp.asarray(eta)
+        kept = jnp.where(then.sigma > 0, then.sigma / now.sigma * jnp.exp(-noise * h), 0.0)
+        moved = kept * x_t - then.alpha * jnp.expm1(-(1 + noise) * h) * x_0
+        mean = moved + then.alpha * _correction(known, h, (1 + noise) * h)
         latest = Estimates(known.x_0[:-1], known.log_ratio[:-1])
         if isinstance(eta, int | float) and eta == 0:
             return mean, latest
-        variance = jnp.where(eta * h > 0, jnp.square(then.sigma) * -jnp.expm1(-2 * eta * h), 0.0)
+        variance = jnp.where(noise * h > 0, jnp.square(then.sigma) * -jnp.expm1(-2 * noise * h), 0.0)
         return Normal(mean, variance).sample(keys), latest
 
     return Sampler(init=init, step=step)

@@ -15,7 +15,7 @@ WEIGHTS = ((1, 0, 0, 0), (3 / 2, -1 / 2, 0, 0), (23 / 12, -16 / 12, 5 / 12, 0), 
 class History(NamedTuple):
     """The memory: the last three estimates of eps, newest first, and how many there are."""
 
-    eps: tuple[Array, Array, Array]
+    eps: tuple[Array, ...]
     count: Int[Array, ""]
 
 

@@ -51,12 +51,14 @@ def linspace(schedule: Schedule, count: int) -> Int[np.ndarray, " {count}+1"]:
 
 def karras(schedule: Schedule, count: int, power: float = 7.0) -> Num[np.ndarray, " {count}+1"]:
     """Real times whose levels sigma / alpha are evenly spaced in their `power`-th root (Karras et al. 2022, Eq. 5)."""
-    return _of_levels(schedule, np.linspace(*(_levels(schedule)[[-1, 0]] ** (1 / power)), count) ** power)
+    levels = _levels(schedule) ** (1 / power)
+    return _of_levels(schedule, np.linspace(levels[-1], levels[0], count) ** power)
 
 
 def logsnr(schedule: Schedule, count: int) -> Num[np.ndarray, " {count}+1"]:
     """Real times evenly spaced in the log signal-to-noise ratio (Lu et al. 2022a, Section 3.4, "logSNR")."""
-    return _of_levels(schedule, np.exp(np.linspace(*np.log(_levels(schedule)[[-1, 0]]), count)))
+    logs = np.log(_levels(schedule))
+    return _of_levels(schedule, np.exp(np.linspace(logs[-1], logs[0], count)))
 
 
 def _levels(schedule: Schedule) -> np.ndarray:
