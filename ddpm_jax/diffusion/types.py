@@ -112,6 +112,12 @@ class Process:
                 f"{method} needs a Gaussian process, this one is {self.family.name}: use ancestral sampling"
             )
 
+    def require_signal(self, method: str) -> None:
+        """Raises ValueError, which names the method, if alpha_bar_T is 0. Does nothing for a traced schedule."""
+        last = self.schedule.alpha_bar[-1]
+        if not isinstance(last, jax.core.Tracer) and float(last) == 0:
+            raise ValueError(f"{method} divides by alpha_bar_T, which is 0 in this schedule: use ddim or ancestral")
+
     def log_likelihood(self, dist: Any, x_0: Array) -> Array:
         """log p(x_0 | x_1) under ``dist`` = p(x_0 | x_1), in nats, element by element."""
         return self.family.log_likelihood(dist, x_0)

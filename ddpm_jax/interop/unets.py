@@ -148,6 +148,8 @@ def _check_fields(fields: dict[str, Any], first: int, channels: int) -> None:
         raise ValueError(f"multipliers {fields['multipliers']}: the first multiplier of a UNet2DModel must be 1")
     if fields["out_channels"] not in (None, channels):
         raise ValueError(f"out_channels {fields['out_channels']}: networks with a learned variance are not supported")
+    if fields.get("time_scale", 1) != 1:
+        raise ValueError(f"time_scale {fields['time_scale']}: a UNet2DModel has the timestep as it is")
     if fields["head_dim"] is None and fields["heads"] != 1:
         raise ValueError(f"heads {fields['heads']}: a UNet2DModel has one head, or heads of a given head_dim")
 

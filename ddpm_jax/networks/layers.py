@@ -157,7 +157,7 @@ class ResBlock(nn.Module):
     """Residual block: the input plus twice (normalization, swish, convolution), with the time embedding between.
 
     The embedding is added before the second normalization; with `scale_shift` it scales and shifts what that returns
-    (Nichol & Dhariwal 2021, Section 3.1). Where the number of channels changes, a 1x1 convolution is applied to the
+    (Nichol & Dhariwal 2021, Appendix A). Where the number of channels changes, a 1x1 convolution is applied to the
     input first.
     """
 

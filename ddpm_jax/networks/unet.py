@@ -38,6 +38,7 @@ class UNet(nn.Module):
     down_padding: Literal[0, 1] = 0  # number of zeros before the first row and column in `layers.downsample`
     cos_first: bool = False  # see `layers.timestep_embedding`
     frequency_shift: int = 1  # see `layers.timestep_embedding`
+    time_scale: float = 1.0  # the timestep embedding is that of the index times this number
     dtype: DTypeLike = jnp.float32  # of the computation up to the last block
     remat: bool = False  # recompute the blocks in the backward pass: less memory, a third more time
 
@@ -55,7 +56,7 @@ class UNet(nn.Module):
         "dropout". The output is float32.
         """
         self._check(x)
-        emb = self._time_embedding()(index, label)
+        emb = self._time_embedding()(index if self.time_scale == 1 else index * self.time_scale, label)
         h = conv3x3(self.width, self.dtype, "conv_in")(x.astype(self.dtype))
         h, skips = self._down(h, emb, train)
         h = self._block(h, emb, train, h.shape[-1], "mid_0", attend=True)

@@ -137,8 +137,10 @@ def _sliced(body: list[Instruction]) -> dict[int, int]:
 
     def read(each: Instruction) -> float:
         """The bytes of the slices that are used, also after a conversion; infinity if something uses all of it."""
+        if each.name not in users:
+            return math.inf  # it is the result
         total = 0.0
-        for user in users.get(each.name, []):
+        for user in users[each.name]:
             if user.kind == "slice" or (user.kind == "dynamic-slice" and user.operands()[0] == each.name):
                 total += _bytes(user.result)
             else:

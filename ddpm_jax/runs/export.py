@@ -42,7 +42,8 @@ def exported(
 
     seed: uint32. first: uint32, the number of the first of the `num` images of the seed. steps: int32, from 1 to T,
     evenly spaced. labels: int32 [num], for class-conditional runs; guidance: float32, for those trained with label
-    dropout. The images are those of `Run.sampler`, up to rounding. The parameters are constants of the program.
+    dropout, which cost two network calls per step also at guidance 1. The images are those of `Run.sampler`, up to
+    rounding. The parameters are constants of the program.
     """
     experiment = run.experiment
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
@@ -69,8 +70,8 @@ def _sampling(run: Run, num: int, name: str | None) -> Callable[..., Any]:
         root = jax.random.fold_in(jax.random.key(seed), SAMPLE)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(root, first + jnp.arange(num, dtype=jnp.uint32))
         steps = jnp.clip(steps, 1, T)
-        index = jnp.arange(T + 1)
-        times = jnp.where(index <= steps, jnp.rint(T * (steps - index) / steps), 0).astype(jnp.int32)
+        whole, rest = jnp.divmod(T * jnp.maximum(steps - jnp.arange(T + 1), 0), steps)
+        times = whole + ((2 * rest > steps) | ((2 * rest == steps) & (whole % 2 == 1)))  # halves to even numbers
         rule = sampler_fn(experiment, kind, guidance)(run.params, labels)
         x_T = prior_sample(experiment, keys)
         x_0, _ = samplers.stretch(keys, rule, x_T, rule.init(x_T), times, 0, steps)

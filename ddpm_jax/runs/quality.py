@@ -86,7 +86,7 @@ def parzen_window(run: Run, request: EvaluateRequest, keep: Path, reporter: Repo
     _check_images("parzen", data.image_shape)
     train, test = data.open("train"), data.open(request.split)
     held, count = range(min(HELD_OUT, len(train))), len(test) if request.num is None else min(request.num, len(test))
-    samples = SampleRequest(request.workdir, num=request.samples, seed=request.seed)
+    samples = SampleRequest(request.workdir, num=request.samples, seed=request.seed, **request.sampling())
     drawn = _drawn(run, samples, keep / "samples", reporter)
     centres, held_out = (_flat(each) / 255 for each in (drawn, _pictures(train, held, data.levels)))
     width = best_width(centres, held_out)
@@ -107,7 +107,7 @@ def parzen_window(run: Run, request: EvaluateRequest, keep: Path, reporter: Repo
         "held_out": len(held_out),
         "samples": request.samples,
         "num_examples": count,
-    }
+    } | request.sampling()
 
 
 def _drawn(run: Run, request: SampleRequest, keep: Path, reporter: Reporter) -> np.ndarray:

@@ -101,6 +101,8 @@ def _ready(request: EvaluateRequest, reporter: Reporter) -> tuple[Run, EvaluateR
         check_examples(run.experiment.data, request.split)
         read_records(request.workdir / "evaluation.json")  # before the work: a damaged file is reported now
     metrics: Any = request.metrics or run.experiment.metrics
+    if request.sampling() and "parzen" not in metrics:
+        raise ValueError(f"--{next(iter(request.sampling()))} applies to --metrics parzen, not to {' '.join(metrics)}")
     return run if request.clip else unclipped(run), dataclasses.replace(request, metrics=metrics)
 
 
@@ -196,7 +198,8 @@ def _parzen(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) 
     measured = parzen_window(run, request, keep, reporter)
     (mean, error), held_out = measured["nats"], measured["held_out"]
     spread = "" if error is None else f" +- {error:.1f}"
-    protocol = f"{measured['samples']} samples, {measured['num_examples']} examples"
+    drawn = "".join(f", {name} {value}" for name, value in request.sampling().items())
+    protocol = f"{measured['samples']} samples{drawn}, {measured['num_examples']} examples"
     width = f"width {measured['width']:.3f} chosen on {held_out} training images"
     reporter.line(f"Parzen window: {mean:.1f}{spread} nats, {mean / math.log(2):.1f} bits ({protocol}, {width})")
     return measured

@@ -137,6 +137,12 @@ class EvaluateRequest(Processes):
     """Parameters to measure: ema (their moving average) or raw (those that the optimizer updates)."""
     samples: int = 10_000
     """Number of samples for parzen, and for memorisation (at most 1000)."""
+    sampler: SamplerName | None = None
+    """Sampler of the samples for parzen. Default: the experiment's own."""
+    steps: int | None = None
+    """Number of steps of the samples for parzen, 1 to T. Default: T, as in the paper."""
+    spacing: SpacingName = "even"
+    """Spacing of these steps."""
     chains: int = 16
     """Number of forward chains per example for importance."""
     json: Path | None = None
@@ -147,7 +153,13 @@ class EvaluateRequest(Processes):
         names = ("metrics", "split", "num", "times", "seed", "clip", "samples")
         protocol = {name: getattr(self, name) for name in names}
         raw = {"weights": "raw"} if self.weights == "raw" else {}  # records of earlier versions lack this entry
-        return protocol | raw | ({"chains": self.chains} if "importance" in (self.metrics or ()) else {})
+        chains = {"chains": self.chains} if "importance" in (self.metrics or ()) else {}
+        return protocol | raw | chains | self.sampling()
+
+    def sampling(self) -> dict:
+        """The options of the samples that are not the default."""
+        defaults = {"sampler": None, "steps": None, "spacing": "even"}
+        return {name: getattr(self, name) for name, value in defaults.items() if getattr(self, name) != value}
 
 
 @dataclass(frozen=True, kw_only=True)

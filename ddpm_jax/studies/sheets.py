@@ -77,8 +77,9 @@ def check_output(out: Path, overwrite: bool) -> None:
     """Raises ValueError unless a picture may be written to `out`."""
     if out.suffix != ".png":
         raise ValueError(f"--out {out}: a study is a picture, end it in .png")
-    if out.exists() and not overwrite:
-        raise ValueError(f"{out} exists: choose another name with --out, or replace it with --overwrite")
+    for file in (out, out.with_suffix(".json")):
+        if file.exists() and not overwrite:
+            raise ValueError(f"{file} exists: choose another name with --out, or replace it with --overwrite")
 
 
 def _progressive(run: Run, request: StudyRequest) -> Sheet:
@@ -140,7 +141,9 @@ def _sweep(run: Run, request: StudyRequest) -> Sheet:
     }
     labels = ("network calls", "Frechet distance of pixels")
     caption = f"{sweep.table(points, test)}\nthe Frechet distance of pixels from the training images, as curves"
-    return Sheet(figures.curves(curves, *labels, test, "test images"), caption, [each._asdict() for each in points])
+    protocol = {"spacing": request.spacing, "num": request.num or 1024, "seed": request.seed, "test_distance": test}
+    records = [point._asdict() | protocol for point in points]
+    return Sheet(figures.curves(curves, *labels, test, "test images"), caption, records)
 
 
 def _rows(rows: np.ndarray) -> Sheet:

@@ -48,12 +48,14 @@ def sweep(
 ) -> list[Point]:
     """Compares samplers at several numbers of steps, those of more than T left out.
 
-    Each draws the same `num` images of the seed, from the same x_T. Raises ValueError for fewer than 2 images or an
-    unknown sampler, and that of `sample_fn`.
+    Each draws the same `num` images of the seed, from the same x_T. Raises ValueError for fewer than 2 images or no
+    number of steps up to T, and that of `sample_fn`.
     """
     if num < 2:
         raise ValueError(f"--num must be at least 2 for a distance, got {num}")
     T, train = run.experiment.process.schedule.num_steps, _reference(run, "train")
+    if min(steps) > T:
+        raise ValueError(f"--steps {min(steps)}: this run has {T} steps")
     points = []
     for name, count in itertools.product(names, sorted({count for count in steps if count <= T})):
         images, seconds = _drawn(run, name, count, spacing, num, seed)

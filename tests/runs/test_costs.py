@@ -173,3 +173,18 @@ def test_of_an_array_that_a_fusion_slices_the_slices_count():
     assert traffic(part.as_text()) == pytest.approx(2 * 8 * 4000, rel=0.01)
     both = jax.jit(lambda x: jnp.tanh(x) * x[4:5]).lower(x).compile()
     assert traffic(both.as_text()) > 1.9 * x.nbytes
+
+
+def test_a_fusion_that_only_converts_reads_its_operand():
+    program = """
+%cast (param_0: f32[1024]) -> bf16[1024] {
+  %param_0 = f32[1024]{0} parameter(0)
+  ROOT %convert = bf16[1024]{0} convert(%param_0)
+}
+
+ENTRY %main (x: f32[1024]) -> bf16[1024] {
+  %x = f32[1024]{0} parameter(0)
+  ROOT %fused = bf16[1024]{0} fusion(%x), kind=kLoop, calls=%cast
+}
+"""
+    assert traffic(program) == 1024 * (4 + 2)

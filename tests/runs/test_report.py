@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from mistakes import fails
 
 from ddpm_jax.commands import main
 from ddpm_jax.data import Data, digits, load
@@ -157,6 +158,24 @@ def test_the_parzen_window_of_a_run_s_own_samples(finished, tmp_path, capsys):
     assert measured["parzen"]["width"] == pytest.approx(expected[2])
     assert main(["evaluate", str(run), "--metrics", "parzen", "--samples", "32", "--num", "1"]) == 0
     assert json.loads((run / "evaluation.json").read_text())[-1]["parzen"]["nats"][1] is None
+
+
+def test_the_samples_of_a_parzen_window_can_have_another_sampler(finished, tmp_path, capsys):
+    """They are those that `sample` draws; the record has their options, and other metrics refuse them."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    options = ["--sampler", "dpm++2m", "--steps", "5", "--spacing", "logsnr"]
+    assert main(["evaluate", str(run), "--metrics", "parzen", "--samples", "32", "--num", "20", *options]) == 0
+    assert "32 samples, sampler dpm++2m, steps 5, spacing logsnr, 20 examples" in capsys.readouterr().out
+    measured = json.loads((run / "evaluation.json").read_text())[-1]
+    assert measured["parzen"]["steps"] == 5
+    assert main(["sample", str(run), "--num", "32", "--out", str(tmp_path / "x.npz"), *options]) == 0
+    drawn = np.load(tmp_path / "x.npz")["arr_0"].reshape(32, 64) / 255
+    train, test = (load(digits().open(split))["image"].reshape(-1, 64) / 16 for split in ("train", "test"))
+    expected = parzen(*(jnp.asarray(each, jnp.float32) for each in (drawn, train[:1000], test[:20])))
+    np.testing.assert_allclose(measured["parzen"]["nats"], expected[:2], rtol=0.02)
+    assert "--steps applies to --metrics parzen, not to bpd" in fails(
+        capsys, "evaluate", str(run), "--metrics", "bpd", "--steps", "5"
+    )
 
 
 def test_the_coding_table_has_ten_rows_and_the_papers_order():

@@ -48,10 +48,14 @@ def hybrid(
 
     Both at the same uniform t per example. The second term has no gradient through the first half of the output's
     channels, so it trains the variance only (their Section 3.1). As in their released code it is T times the term of
-    `variational`. For `parameterizations.learned_range` and `learned`.
+    `variational`. For `parameterizations.learned_range` and `learned`; raises ValueError for an output that has not
+    twice the channels of x_0.
     """
+    process.require_gaussian("L_hybrid")
     t, noise, x_t = diffuse(key, process, x_0)
     output = network(x_t, t, condition)
+    if output.shape[-1] != 2 * x_0.shape[-1]:
+        raise ValueError(f"L_hybrid needs {2 * x_0.shape[-1]} output channels, the network has {output.shape[-1]}")
     first, second = jnp.split(output, 2, axis=-1)
     held = jnp.concatenate([jax.lax.stop_gradient(first), second], axis=-1)
     term = _term(process, parameterization.unclipped().kernel(held, x_t, t, t - 1), x_0, x_t, t)

@@ -33,7 +33,7 @@ class Estimates(NamedTuple):
 
     x_0: tuple[Array, ...]
     log_ratio: tuple[Array, ...]
-    """NaN for an estimate that is not there yet."""
+    """Infinite for an estimate that is not there yet."""
 
 
 def multistep(
@@ -58,11 +58,12 @@ def multistep(
     first order is `ddim`; eta = 1 is the SDE of the reverse process. Raises ValueError for another order.
     """
     process.require_gaussian("DPM-Solver++")
+    process.require_signal("DPM-Solver++")
     if order not in (1, 2, 3):
         raise ValueError(f"order must be 1, 2 or 3, got {order}")
 
     def init(x_T: Array) -> Estimates:
-        unknown = jnp.full((1,) * x_T.ndim, jnp.nan, x_T.dtype)
+        unknown = jnp.full((1,) * x_T.ndim, jnp.inf, x_T.dtype)
         return Estimates((jnp.zeros_like(x_T),) * (order - 1), (unknown,) * (order - 1))
 
     def step(keys: Array, x_t: Array, memory: Estimates, t: Array, s: Array) -> tuple[Array, Estimates]:
@@ -86,22 +87,25 @@ def _correction(known: Estimates, h: Array, length: Array) -> Array:
     """What the differences of the estimates add to the mean of a step, divided by alpha_s.
 
     `length` is (1 + eta) h. Zero in the step to the data, where h is infinite, and where there is one estimate only.
+    An estimate that is not there yet, or of the same time as the next, is not used.
     """
-    finite = jnp.where(jnp.isfinite(h), h, 1.0)
-    factor = jnp.where(jnp.isfinite(h), -jnp.expm1(-length), 0.0)
     if len(known.x_0) == 1:
         return jnp.zeros((), h.dtype)
-    ratios = [(a - b) / finite for a, b in zip(known.log_ratio[:-1], known.log_ratio[1:], strict=True)]
+    onward = jnp.isfinite(h)
+    h, length = jnp.where(onward, h, 1.0), jnp.where(onward, length, 1.0)
+    gaps = [(a - b) / h for a, b in zip(known.log_ratio[:-1], known.log_ratio[1:], strict=True)]
+    usable = [jnp.isfinite(gap) & (gap > 0) & onward for gap in gaps]
+    ratios = [jnp.where(here, gap, 1.0) for here, gap in zip(usable, gaps, strict=True)]  # before a division by them
     slopes = [(a - b) / r for a, b, r in zip(known.x_0[:-1], known.x_0[1:], ratios, strict=True)]
-    second = jnp.where(jnp.isnan(ratios[0]), 0.0, factor / 2 * slopes[0])
+    factor = -jnp.expm1(-length)
+    second = jnp.where(usable[0], factor / 2 * slopes[0], 0.0)
     if len(known.x_0) == 2:
         return second
     curvature = (slopes[0] - slopes[1]) / (ratios[0] + ratios[1])
-    safe = jnp.where(jnp.isfinite(length), length, 1.0)
-    phi_2 = jnp.where(jnp.isfinite(h), 1 - factor / safe, 0.0)
-    phi_3 = jnp.where(jnp.isfinite(h), phi_2 / safe - 0.5, 0.0)
+    phi_2 = 1 - factor / length
+    phi_3 = phi_2 / length - 0.5
     third = phi_2 * (slopes[0] + ratios[0] * curvature) - 2 * phi_3 * curvature
-    return jnp.where(jnp.isnan(ratios[1]), second, third)
+    return jnp.where(usable[0] & usable[1], third, second)
 
 
 def singlestep(
@@ -115,6 +119,7 @@ def singlestep(
     The step to the data, where lambda is infinite, is x_s = x_0(x_t, t).
     """
     process.require_gaussian("DPM-Solver++")
+    process.require_signal("DPM-Solver++")
 
     def estimate(x: Array, t: Array) -> Array:
         return parameterization.x_0(network(x, t, condition), x, t)

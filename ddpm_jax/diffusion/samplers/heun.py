@@ -31,6 +31,7 @@ def heun(
     x_0(x', t): Euler's, which is `ddim` in these variables. The paper uses the spacing `karras`.
     """
     process.require_gaussian("Heun's method")
+    process.require_signal("Heun's method")
 
     def estimate(y: Array, t: Array) -> Array:
         x = jnp.sqrt(process.schedule.at(t, y.ndim)[0]) * y

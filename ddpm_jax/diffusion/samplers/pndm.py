@@ -34,9 +34,11 @@ def pndm(
 
     The first three steps are of Runge and Kutta's method, with four network calls each, at t, twice at (t + s) / 2, and
     at s; without `runge_kutta` (PLMS, as in Stable Diffusion) they are linear multistep of lower order, with one. The
-    weights are those of steps of equal length in t: use the spacing `even`.
+    weights are those of steps of equal length in t: use the spacing `even`. With Runge and Kutta's start the walk
+    diverges where alpha_bar_T is almost 0, as in `schedules.cosine`, since x_0 is recomputed from x_T: use PLMS there.
     """
     process.require_gaussian("PNDM")
+    process.require_signal("PNDM")
 
     def eps_at(x: Array, t: Array) -> Array:
         alpha_bar, one_minus = process.schedule.at(t, x.ndim)
@@ -44,8 +46,8 @@ def pndm(
         return (x - jnp.sqrt(alpha_bar) * x_0) / jnp.sqrt(one_minus)
 
     def started(x_t: Array, eps: Array, t: Array, s: Array) -> Array:
-        """The eps of a step of Runge and Kutta's method; a network that is needed at 0 is evaluated at 1."""
-        middle, end = (t + s) / 2, jnp.maximum(s, 1)
+        """The eps of a step of Runge and Kutta's method; a network that is needed below 1 is evaluated at 1."""
+        middle, end = jnp.maximum((t + s) / 2, 1), jnp.maximum(s, 1)
         second = eps_at(transfer(process, x_t, eps, t, middle), middle)
         third = eps_at(transfer(process, x_t, second, t, middle), middle)
         fourth = eps_at(transfer(process, x_t, third, t, end), end)

@@ -31,15 +31,22 @@ def times(num_steps: int, count: int, fractions: Fractions = even) -> Int[np.nda
     """
     check_count(num_steps, count)
     index = np.arange(count + 1)
-    wanted = np.rint(num_steps * fractions(index / count)).astype(np.int32)
+    # to 9 digits first, so that halves are halves, which are rounded to even numbers
+    wanted = np.rint(np.round(num_steps * fractions(index / count), 9)).astype(np.int32)
     # leaves room for the times below and above, so that no time occurs twice
     bounded = np.clip(wanted, index, num_steps - count + index)
     return (np.maximum.accumulate(bounded - index) + index)[::-1].astype(np.int32)
 
 
 def leading(schedule: Schedule, count: int) -> Int[np.ndarray, " {count}+1"]:
-    """Times 1, 1 + T // count, 1 + 2 (T // count), .. of diffusers and of Song et al. 2021; does not reach T."""
+    """Times 1, 1 + T // count, 1 + 2 (T // count), .. of diffusers and of Song et al. 2021; does not reach T.
+
+    Raises ValueError if the first of them is below 0.9 T, where x_T would have too much noise, but for one step.
+    """
     check_count(schedule.num_steps, count)
+    first = 1 + (count - 1) * (schedule.num_steps // count)
+    if count > 10 and first < 0.9 * schedule.num_steps:
+        raise ValueError(f"--spacing leading with --steps {count} starts at t = {first}: choose another spacing")
     return np.append(1 + np.arange(count)[::-1] * (schedule.num_steps // count), 0).astype(np.int32)
 
 
@@ -62,8 +69,10 @@ def logsnr(schedule: Schedule, count: int) -> Num[np.ndarray, " {count}+1"]:
 
 
 def _levels(schedule: Schedule) -> np.ndarray:
-    """sigma / alpha at t = 1, .., T."""
+    """sigma / alpha at t = 1, .., T. Raises ValueError where it is infinite."""
     alpha_bar, one_minus = (np.asarray(each, np.float64) for each in (schedule.alpha_bar, schedule.one_minus_alpha_bar))
+    if alpha_bar[-1] == 0:
+        raise ValueError("--spacing karras and logsnr need alpha_bar_T above 0, and it is 0 in this schedule: use even")
     return np.sqrt(one_minus[1:] / alpha_bar[1:])
 
 
@@ -96,4 +105,5 @@ SPACINGS: Mapping[str, Spacing] = {
     "karras": karras,
     "logsnr": logsnr,
 }
-"""The spacings by name. The first two start at T and take whole times; diffusers' "trailing" is "even"."""
+"""The spacings by name. `even` is "trailing" in diffusers. All but `leading` start at T. The times of `karras` and
+`logsnr` are real."""

@@ -89,12 +89,13 @@ def frame_times(times: Num[np.ndarray, " visits"], frames: int) -> Num[np.ndarra
 def rising(process: Process, sampler: Sampler) -> Sampler:
     """A sampler for times that may also rise: a step to s > t draws x_s from the forward transition q(x_s | x_t).
 
-    For methods that return to a larger t, such as RePaint. The network is not evaluated in a rising step.
+    For methods that return to a larger t, such as RePaint. The network is not evaluated in a rising step, after which
+    the memory of the sampler starts anew.
     """
 
     def step(keys, x_t, memory, t, s):
         def up():
-            return process.transition(x_t, t, s).sample(keys), memory
+            return process.transition(x_t, t, s).sample(keys), sampler.init(x_t)
 
         return jax.lax.cond(s > t, up, lambda: sampler.step(keys, x_t, memory, t, s))
 

@@ -109,3 +109,9 @@ def test_hybrid_is_simple_for_the_mean_and_the_bound_for_the_variance():
     assert hybrid == pytest.approx(float(simple + 0.05 * term), rel=1e-5)
     np.testing.assert_allclose(of_hybrid, [of_simple[0], 0.05 * of_term[1]], rtol=1e-4)
     assert abs(of_term[0]) > 0.1 and of_simple[1] == 0
+
+
+def test_hybrid_refuses_an_output_without_a_variance():
+    process = gaussian.process(schedules.linear(20))
+    with pytest.raises(ValueError, match="L_hybrid needs 4 output channels, the network has 2"):
+        losses.hybrid(jax.random.key(0), process, parameterizations.eps(process), lambda x, t, c: x, jnp.ones((3, 2)))

@@ -13,6 +13,8 @@ from ddpm_jax.diffusion import gaussian, parameterizations, samplers, schedules
 SOLVERS = [name for name in samplers.SAMPLERS if name not in ("ancestral", "ddim")]
 DETERMINISTIC = [name for name in SOLVERS if name != "dpm++2m-sde"]
 ORDERS = {"ddim": 1, "dpm++2m": 2, "dpm++2s": 2, "heun": 2, "dpm++3m": 3}
+EVEN = {"plms": 2, "pndm": 2}
+"""The orders for times that are even in the log signal-to-noise ratio, and for times that are even in t."""
 
 
 @cache
@@ -61,6 +63,12 @@ def test_forty_steps_are_nearer_to_the_flow_of_a_mixture_than_ddim_with_eighty(n
     assert abs(ours - truth) < 0.25 * abs(first - truth)
 
 
+@pytest.mark.parametrize(("name", "order"), EVEN.items())
+def test_the_order_of_convergence_in_even_steps(name, order, x64):
+    errors = [abs(end(made(name), np.linspace(900, 30, count + 1)) - exact(900, 30)) for count in (80, 160)]
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.25)
+
+
 @pytest.mark.parametrize("name", ["plms", "pndm"])
 def test_forty_even_steps_of_pndm_are_nearer_to_the_flow_than_a_thousand_of_ddim(name, x64):
     errors = [
@@ -105,6 +113,48 @@ def test_a_few_steps_reach_the_data(name, count):
     process = linear(np.float32)
     found = end(made(name, process=process), samplers.times(1000, count))
     assert np.isfinite(found) and (abs(found) < 1 or name in ("heun", "pndm"))  # these are unstable in giant steps
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_every_spacing_gives_numbers_from_one_step_on(name):
+    """Also where a step is so short that its middle lies below 1, the first time of the network."""
+    process = linear(np.float32)
+    sampler = made(name, process=process)
+    draw = jax.jit(lambda times: samplers.sample(keys(1), sampler, jnp.ones((1, 1)), times))
+    for spacing in samplers.SPACINGS.values():
+        for count in (1, 2, 3, 5):
+            assert np.isfinite(draw(spacing(process.schedule, count))).all()
+    for count in (20, 50):
+        if name != "pndm":  # see its docstring
+            cosine = gaussian.process(schedules.cosine(1000))
+            assert abs(end(made(name, process=cosine), samplers.times(1000, count))) < 3
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_walk_that_rises_starts_its_memory_anew(name):
+    process = linear(np.float32)
+    times = np.array([1000, 800, 600, 800, 600, 400, 0])
+    walks = [samplers.rising(process, made(each, process=process)) for each in (name, "ddim")]
+    draws = [samplers.sample(keys(256), walk, jnp.ones((256, 1)), times) for walk in walks]
+    assert np.isfinite(draws[0]).all() and (np.abs(draws[0]).max() < 5 or name == "pndm")
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_a_walk_has_a_gradient(name):
+    process = linear(np.float32)
+    sampler, times = made(name, process=process), samplers.times(1000, 6)
+    slope = jax.grad(lambda x: samplers.sample(keys(1), sampler, x, times).sum())(jnp.ones((1, 1)))
+    assert np.isfinite(slope).all() and slope[0, 0] > 0
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_schedule_without_signal_at_T_is_refused(name):
+    process = gaussian.process(schedules.steady(20))
+    with pytest.raises(ValueError, match="divides by alpha_bar_T, which is 0"):
+        samplers.SAMPLERS[name](process, parameterizations.v(process), best_eps(process.schedule, 0.25))
+    for spacing in ("karras", "logsnr"):
+        with pytest.raises(ValueError, match="need alpha_bar_T above 0"):
+            samplers.SPACINGS[spacing](process.schedule, 5)
 
 
 @pytest.mark.parametrize("name", ["dpm++2m", "dpm++2s", "dpm++3m", "heun"])
