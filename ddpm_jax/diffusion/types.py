@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -115,7 +116,7 @@ class Process:
     def require_signal(self, method: str) -> None:
         """Raises ValueError, which names the method, if alpha_bar_T is 0. Does nothing for a traced schedule."""
         last = self.schedule.alpha_bar[-1]
-        if not isinstance(last, jax.core.Tracer) and float(last) == 0:
+        if not isinstance(last, Tracer) and float(last) == 0:
             raise ValueError(f"{method} divides by alpha_bar_T, which is 0 in this schedule: use ddim or ancestral")
 
     def log_likelihood(self, dist: Any, x_0: Array) -> Array:

@@ -46,6 +46,8 @@ def study_to_file(request: StudyRequest) -> str:
     raw = "_raw" if request.weights == "raw" else ""
     out = request.out or request.workdir / "studies" / f"{request.kind}{raw}_seed{request.seed}_at{run.step}.png"
     check_output(out, request.overwrite)
+    if request.kind == "sweep" and out.with_suffix(".json").exists() and not request.overwrite:
+        raise ValueError(f"{out.with_suffix('.json')} exists: choose another name with --out, or use --overwrite")
     sheet = STUDIES[request.kind].draw(run, request)
     out.parent.mkdir(parents=True, exist_ok=True)
     figures.save_png(out, sheet.picture, workdir.provenance(request.workdir, run, study=request.picture_options()))
@@ -77,9 +79,8 @@ def check_output(out: Path, overwrite: bool) -> None:
     """Raises ValueError unless a picture may be written to `out`."""
     if out.suffix != ".png":
         raise ValueError(f"--out {out}: a study is a picture, end it in .png")
-    for file in (out, out.with_suffix(".json")):
-        if file.exists() and not overwrite:
-            raise ValueError(f"{file} exists: choose another name with --out, or replace it with --overwrite")
+    if out.exists() and not overwrite:
+        raise ValueError(f"{out} exists: choose another name with --out, or replace it with --overwrite")
 
 
 def _progressive(run: Run, request: StudyRequest) -> Sheet:
