@@ -149,10 +149,23 @@ def test_guidance_that_cannot_be_is_refused(made, guidance, message):
         sample_fn(made(), guidance=guidance)
 
 
+class Half(nn.Module):
+    """Predicts that every pixel of x_0 is 0.5."""
+
+    num_classes: int | None = None
+
+    @nn.compact
+    def __call__(self, x, index, label=None, train=False):
+        return jnp.full_like(x, 0.5)
+
+
+@pytest.mark.parametrize("spacing", ["even", "linspace", "logsnr"])
 @pytest.mark.parametrize("name", samplers.SAMPLERS)
-def test_every_sampler_draws_from_a_run(name):
-    images = Run(experiment(), {}, 0).sampler(steps=4, sampler=name, spacing="linspace")(keys(0, 2))
-    assert images.shape == (2, 2, 2, 1) and images.dtype == jnp.uint8
+def test_every_sampler_draws_what_the_network_is_certain_of(name, spacing):
+    """x_0 = 0.5 in [-1, 1], the level 191 of 0..255, whatever the noise, the order and the times."""
+    made = experiment(Half(), parameterization=parameterizations.x0(PROCESS))
+    images = Run(made, {}, 0).sampler(steps=4, sampler=name, spacing=spacing)(keys(0, 2))
+    np.testing.assert_array_equal(images, np.full((2, 2, 2, 1), 191, np.uint8))
 
 
 @pytest.mark.parametrize("name", sorted(samplers.SAMPLERS.keys() - {"ancestral"}))

@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from ddpm_jax.diffusion.distributions import Normal, fold
+from ddpm_jax.diffusion.schedules import signal_to_noise
 from ddpm_jax.diffusion.types import Kernel, Network, Process, Sampler
 
 LogGradient = Callable[[Array, ArrayLike], Array]
@@ -61,8 +62,7 @@ def limited(scale: ArrayLike, process: Process, low: float, high: float) -> Call
     """The scale where low < sigma_t / alpha_t <= high, and 1 elsewhere (Kynkaanniemi et al. 2024, Eq. 5)."""
 
     def at(t: ArrayLike) -> Array:
-        alpha_bar, one_minus = process.schedule.at(t, jnp.ndim(t))
-        level = jnp.sqrt(one_minus / alpha_bar)
+        level = 1 / jnp.sqrt(signal_to_noise(process.schedule, t))
         return jnp.where((low < level) & (level <= high), scale, 1.0)
 
     return at

@@ -106,17 +106,17 @@ class Process:
         """
         return self.family.posterior(self.schedule, x_t, x_0, t, s, eta)
 
-    def require_gaussian(self, method: str) -> None:
-        """Raises ValueError, which names the method, unless the process is Gaussian."""
+    def require_gaussian(self, method: str, signal: bool = False) -> None:
+        """Raises ValueError, which names the method, unless the process is Gaussian.
+
+        With `signal` also if alpha_bar_T is 0, unless the schedule is traced.
+        """
         if self.family.name != "gaussian":
             raise ValueError(
                 f"{method} needs a Gaussian process, this one is {self.family.name}: use ancestral sampling"
             )
-
-    def require_signal(self, method: str) -> None:
-        """Raises ValueError, which names the method, if alpha_bar_T is 0. Does nothing for a traced schedule."""
         last = self.schedule.alpha_bar[-1]
-        if not isinstance(last, Tracer) and float(last) == 0:
+        if signal and not isinstance(last, Tracer) and float(last) == 0:
             raise ValueError(f"{method} divides by alpha_bar_T, which is 0 in this schedule: use ddim or ancestral")
 
     def log_likelihood(self, dist: Any, x_0: Array) -> Array:

@@ -6,14 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import export
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from ddpm_jax.diffusion import samplers
 from ddpm_jax.runs import workdir
 from ddpm_jax.runs.requests import ExportRequest
 from ddpm_jax.sampling import Run, prior_sample, sampler_fn
 from ddpm_jax.system.files import check_writable, whole_file
-from ddpm_jax.training.keys import SAMPLE
+from ddpm_jax.training.keys import keys
 
 
 def export_to_file(request: ExportRequest) -> str:
@@ -67,14 +67,16 @@ def _sampling(run: Run, num: int, name: str | None) -> Callable[..., Any]:
     samplers.check_times(made, samplers.times(T, min(T, 2)))
 
     def sample(seed: Array, first: Array, steps: Array, labels: Any = None, guidance: Any = None) -> Any:
-        root = jax.random.fold_in(jax.random.key(seed), SAMPLE)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(root, first + jnp.arange(num, dtype=jnp.uint32))
-        steps = jnp.clip(steps, 1, T)
-        whole, rest = jnp.divmod(T * jnp.maximum(steps - jnp.arange(T + 1), 0), steps)
-        times = whole + ((2 * rest > steps) | ((2 * rest == steps) & (whole % 2 == 1)))  # halves to even numbers
+        image_keys, steps = keys(seed, num, first), jnp.clip(steps, 1, T)
         rule = sampler_fn(experiment, kind, guidance)(run.params, labels)
-        x_T = prior_sample(experiment, keys)
-        x_0, _ = samplers.stretch(keys, rule, x_T, rule.init(x_T), times, 0, steps)
+        x_T = prior_sample(experiment, image_keys)
+        x_0, _ = samplers.stretch(image_keys, rule, x_T, rule.init(x_T), even_times(T, steps), 0, steps)
         return experiment.encoding.decode(x_0)
 
     return sample
+
+
+def even_times(num_steps: int, count: Array) -> Int[Array, " {num_steps}+1"]:
+    """The times of `samplers.times` for a traced `count`, followed by zeros."""
+    whole, rest = jnp.divmod(num_steps * jnp.maximum(count - jnp.arange(num_steps + 1), 0), count)
+    return whole + ((2 * rest > count) | ((2 * rest == count) & (whole % 2 == 1)))  # halves to even numbers

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Key
 
 INIT, TRAIN, SAMPLE, EVALUATE = range(4)
@@ -14,12 +15,16 @@ def check_seed(seed: int) -> None:
         raise ValueError(f"a seed must be between 0 and 2^32 - 1, got {seed}")
 
 
-def root_key(seed: int, purpose: int) -> Key[Array, ""]:
-    """The key from which all randomness for this purpose (INIT, TRAIN, SAMPLE or EVALUATE) is derived."""
-    check_seed(seed)
+def root_key(seed: int | Array, purpose: int) -> Key[Array, ""]:
+    """The key from which all randomness for this purpose (INIT, TRAIN, SAMPLE or EVALUATE) is derived.
+
+    Raises the ValueError of `check_seed`, unless the seed is traced.
+    """
+    if not isinstance(seed, Tracer):
+        check_seed(int(seed))
     return jax.random.fold_in(jax.random.key(seed), purpose)
 
 
-def keys(seed: int, num: int, start: int | Array = 0, purpose: int = SAMPLE) -> Key[Array, " num"]:
+def keys(seed: int | Array, num: int, start: int | Array = 0, purpose: int = SAMPLE) -> Key[Array, " num"]:
     """The keys of images `start` .. `start + num - 1`. The key of image i depends on (seed, purpose, i) only."""
     return jax.vmap(jax.random.fold_in, (None, 0))(root_key(seed, purpose), start + jnp.arange(num))

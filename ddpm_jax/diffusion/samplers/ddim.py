@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
+from ddpm_jax.diffusion.gaussian import q_sample
 from ddpm_jax.diffusion.samplers.ancestral import ancestral
 from ddpm_jax.diffusion.types import Network, Parameterization, Process, Sampler
 
@@ -50,11 +51,14 @@ def encoder(
     def step(keys: Array, x_t: Array, memory: None, t: Array, s: Array) -> tuple[Array, None]:
         del keys
         at = jnp.maximum(t, 1)
-        alpha_bar, one_minus = process.schedule.at(at, x_t.ndim)
         x_0 = parameterization.x_0(network(x_t, at, condition), x_t, at)
-        eps = (x_t - jnp.sqrt(alpha_bar) * x_0) / jnp.sqrt(one_minus)
-        alpha_bar_s, one_minus_s = process.schedule.at(s, x_t.ndim)
-        start = jnp.where(t > 0, x_0, x_t)
-        return jnp.sqrt(alpha_bar_s) * start + jnp.sqrt(one_minus_s) * eps, memory
+        eps = noise_of(process, x_t, x_0, at)
+        return q_sample(process.schedule, jnp.where(t > 0, x_0, x_t), s, eps), memory
 
     return Sampler(init=lambda x_T: None, step=step)
+
+
+def noise_of(process: Process, x_t: Array, x_0: Array, t: ArrayLike) -> Array:
+    """The noise eps with x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps."""
+    alpha_bar, one_minus = process.schedule.at(t, x_t.ndim)
+    return (x_t - jnp.sqrt(alpha_bar) * x_0) / jnp.sqrt(one_minus)

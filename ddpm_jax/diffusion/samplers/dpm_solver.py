@@ -35,6 +35,12 @@ class Estimates(NamedTuple):
     log_ratio: tuple[Array, ...]
     """Infinite for an estimate that is not there yet."""
 
+    @staticmethod
+    def none(x_T: Array, count: int) -> "Estimates":
+        """The memory before the first step, for this number of estimates."""
+        unknown = jnp.full((1,) * x_T.ndim, jnp.inf, x_T.dtype)
+        return Estimates((jnp.zeros_like(x_T),) * count, (unknown,) * count)
+
 
 def multistep(
     process: Process,
@@ -57,14 +63,9 @@ def multistep(
     estimates as there are, and in the last step x_s = x_0. One network call per step. eta = 0 is deterministic, and its
     first order is `ddim`; eta = 1 is the SDE of the reverse process. Raises ValueError for another order.
     """
-    process.require_gaussian("DPM-Solver++")
-    process.require_signal("DPM-Solver++")
+    process.require_gaussian("DPM-Solver++", signal=True)
     if order not in (1, 2, 3):
         raise ValueError(f"order must be 1, 2 or 3, got {order}")
-
-    def init(x_T: Array) -> Estimates:
-        unknown = jnp.full((1,) * x_T.ndim, jnp.inf, x_T.dtype)
-        return Estimates((jnp.zeros_like(x_T),) * (order - 1), (unknown,) * (order - 1))
 
     def step(keys: Array, x_t: Array, memory: Estimates, t: Array, s: Array) -> tuple[Array, Estimates]:
         now, then = Noise.at(process, t, x_t.ndim), Noise.at(process, s, x_t.ndim)
@@ -80,7 +81,7 @@ def multistep(
         variance = jnp.where(noise * h > 0, jnp.square(then.sigma) * -jnp.expm1(-2 * noise * h), 0.0)
         return Normal(mean, variance).sample(keys), latest
 
-    return Sampler(init=init, step=step)
+    return Sampler(init=lambda x_T: Estimates.none(x_T, order - 1), step=step)
 
 
 def _correction(known: Estimates, h: Array, length: Array) -> Array:
@@ -118,8 +119,7 @@ def singlestep(
 
     The step to the data, where lambda is infinite, is x_s = x_0(x_t, t).
     """
-    process.require_gaussian("DPM-Solver++")
-    process.require_signal("DPM-Solver++")
+    process.require_gaussian("DPM-Solver++", signal=True)
 
     def estimate(x: Array, t: Array) -> Array:
         return parameterization.x_0(network(x, t, condition), x, t)

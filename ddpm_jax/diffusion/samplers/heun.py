@@ -30,28 +30,18 @@ def heun(
     `noise_scale` is S_noise. A raised level is at most that of T. The step to the data, where the level is 0, is y_s =
     x_0(x', t): Euler's, which is `ddim` in these variables. The paper uses the spacing `karras`.
     """
-    process.require_gaussian("Heun's method")
-    process.require_signal("Heun's method")
+    process.require_gaussian("Heun's method", signal=True)
 
     def estimate(y: Array, t: Array) -> Array:
         x = jnp.sqrt(process.schedule.at(t, y.ndim)[0]) * y
         return parameterization.x_0(network(x, t, condition), x, t)
-
-    def churned(keys: Array, y: Array, level: Array, t: Array) -> tuple[Array, Array, Array]:
-        """y with more noise, its time and its level."""
-        raised_t = process.schedule.time_of(-2 * jnp.log((1 + churn) * level)).reshape(jnp.shape(t))
-        raised_t = jnp.where(jnp.asarray(churn) > 0, raised_t, t)
-        alpha_bar, one_minus = process.schedule.at(raised_t, y.ndim)
-        raised = jnp.maximum(jnp.sqrt(one_minus / alpha_bar), level)
-        added = jnp.where(jnp.asarray(churn) > 0, jnp.maximum(jnp.square(raised) - jnp.square(level), 0), 0.0)
-        return Normal(y, jnp.square(noise_scale) * added).sample(keys), raised_t, raised
 
     def step(keys: Array, x_t: Array, memory: Any, t: Array, s: Array) -> tuple[Array, Any]:
         (alpha_bar, one_minus), (alpha_bar_s, one_minus_s) = (process.schedule.at(each, x_t.ndim) for each in (t, s))
         level, level_s = jnp.sqrt(one_minus / alpha_bar), jnp.sqrt(one_minus_s / alpha_bar_s)
         y, raised_t, raised = x_t / jnp.sqrt(alpha_bar), t, level
         if not (isinstance(churn, int | float) and churn == 0):
-            y, raised_t, raised = churned(keys, y, level, t)
+            y, raised_t, raised = _churned(process, keys, y, level, t, churn, noise_scale)
         x_0 = estimate(y, raised_t)
         slope = (y - x_0) / raised
 
@@ -62,3 +52,16 @@ def heun(
         return jax.lax.cond(s > 0, second, lambda: x_0), memory
 
     return Sampler(init=lambda x_T: None, step=step)
+
+
+def _churned(
+    process: Process, keys: Array, y: Array, level: Array, t: Array, churn: ArrayLike, noise_scale: ArrayLike
+) -> tuple[Array, Array, Array]:
+    """y with more noise, its time and its level; y as it is where churn is 0."""
+    raises = jnp.asarray(churn) > 0
+    raised_t = process.schedule.time_of(-2 * jnp.log((1 + churn) * level)).reshape(jnp.shape(t))
+    raised_t = jnp.where(raises, raised_t, t)
+    alpha_bar, one_minus = process.schedule.at(raised_t, y.ndim)
+    raised = jnp.maximum(jnp.sqrt(one_minus / alpha_bar), level)
+    added = jnp.where(raises, jnp.maximum(jnp.square(raised) - jnp.square(level), 0), 0.0)
+    return Normal(y, jnp.square(noise_scale) * added).sample(keys), raised_t, raised
