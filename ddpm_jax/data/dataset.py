@@ -17,6 +17,9 @@ import numpy as np
 Example = Mapping[str, np.ndarray]
 """``image``: uint8 with values 0 .. levels - 1, or float32 where levels is None; of the data set's `image_shape`.
 ``label``: int32 scalar, where the data set has classes."""
+Source = Sequence
+"""A sequence of examples. The type of its elements is left out: a run-time type checker would read one of them at
+random, and a folder of pictures may have a broken one."""
 
 
 Track = Callable[[Sequence, str, int], Iterator]
@@ -60,7 +63,7 @@ class Data:
         return np.dtype(np.float32 if self.levels is None else np.uint8)
 
 
-def load(source: Sequence[Example], rows: Sequence[int] | None = None) -> dict[str, np.ndarray]:
+def load(source: Source, rows: Sequence[int] | None = None) -> dict[str, np.ndarray]:
     """Reads these rows of a source, by default all, and returns one array per feature, [rows, ...]."""
     # array_record reads many rows at once ten times faster than one by one
     read_many = getattr(source, "__getitems__", lambda rows: [source[row] for row in rows])
@@ -157,7 +160,7 @@ WORKERS = 16
 
 
 def stream(
-    source: Sequence[Example],
+    source: Source,
     batch_size: int,
     seed: int,
     start: int = 0,
@@ -180,7 +183,7 @@ def stream(
 class _Batches:
     """A source of whole batches: Grain's overhead per element exceeds the time to decode one small PNG."""
 
-    source: Sequence[Example]
+    source: Source
     at: Callable[[int, int], np.ndarray]
     """The function that `indices` returns."""
     rows: np.ndarray
