@@ -11,8 +11,8 @@ code for images (`parameterizations.shifted`).
 
 Measured (2 CPU cores) with the paper's 16 basis functions, in 1 min 30 s with JAX 0.10.2: K 0.431 +- 0.024, K - L_null
 4.582; with fixed betas 0.417 +- 0.023. With --hidden 256 --no-train-betas --num-steps 30000 --learning-rate 0.01, in
-8 min 11 s with JAX 0.12.0.1: K 2.134 +- 0.021, K - L_null 6.285. A learning rate of 0.03 with batches of 1000 gave
-2.009 +- 0.021.
+8 min 11 s with JAX 0.12.0.1: K 2.134 +- 0.021, K - L_null 6.285; with --hidden 512 2.188 +- 0.021 and 6.340. A learning
+rate of 0.03 with batches of 1000 and 256 functions gave 2.009 +- 0.021.
 """
 
 import jax
