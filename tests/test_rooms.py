@@ -72,7 +72,18 @@ def test_only_commands_print_or_know_the_command_line():
 
 
 def test_the_mathematics_imports_no_files_networks_or_training():
-    allowed = {"jax", "numpy", "jaxtyping", "ddpm_jax", "collections", "dataclasses", "functools", "math", "typing"}
+    allowed = {
+        "diffrax",
+        "jax",
+        "numpy",
+        "jaxtyping",
+        "ddpm_jax",
+        "collections",
+        "dataclasses",
+        "functools",
+        "math",
+        "typing",
+    }
     for path in (PACKAGE / "diffusion").rglob("*.py"):
         assert {name.split(".")[0] for name in imported(path)} <= allowed, path
 

@@ -101,10 +101,10 @@ def bound_work(run: Run, source: Sequence, num: int, times: int | None, batch_si
         parts = np.stack([terms.prior, terms.chain.sum(axis=1), terms.decoder, terms.fixed, terms.null], axis=1)
         return {"parts": parts, "chain": terms.chain.sum(axis=0), "distortion": terms.distortion.sum(axis=0)}
 
-    return _over_examples(run, source, num, batch_size, seed, one, result)
+    return over_examples(run, source, num, batch_size, seed, one, result)
 
 
-def _over_examples(
+def over_examples(
     run: Run,
     source: Sequence,
     num: int,
@@ -196,7 +196,7 @@ def importance_work(run: Run, source: Sequence, num: int, chains: int, batch_siz
         kernel = samplers.reverse(made.parameterization, network_fn(made, weights), condition)
         return losses.log_likelihood(key, made.process, kernel, x_0[None], chains)[0]
 
-    return _over_examples(run, source, num, batch_size, seed, _by_example(run, one), lambda nats: {"nats": nats})
+    return over_examples(run, source, num, batch_size, seed, by_example(run, one), lambda nats: {"nats": nats})
 
 
 def entropy_work(run: Run, source: Sequence, num: int, times: Sequence[int], batch_size: int, seed: int) -> Work:
@@ -209,10 +209,10 @@ def entropy_work(run: Run, source: Sequence, num: int, times: Sequence[int], bat
         bounds = [losses.entropy_bounds(jax.random.fold_in(key, t), made.process, x_0[None], t) for t in times]
         return jnp.stack([jnp.stack([jnp.broadcast_to(x, (1, *x_0.shape)).sum() for x in pair]) for pair in bounds])
 
-    return _over_examples(run, source, num, batch_size, seed, _by_example(run, one), lambda bounds: {"bounds": bounds})
+    return over_examples(run, source, num, batch_size, seed, by_example(run, one), lambda bounds: {"bounds": bounds})
 
 
-def _by_example(run: Run, one: Callable[..., jax.Array]) -> Callable[[Params, jax.Array, Batch], jax.Array]:
+def by_example(run: Run, one: Callable[..., jax.Array]) -> Callable[[Params, jax.Array, Batch], jax.Array]:
     """The function of a batch that stacks ``one(experiment, weights, key, x_0, label)`` of its examples."""
 
     def all_of(params: Params, batch_keys: jax.Array, batch: Batch) -> jax.Array:

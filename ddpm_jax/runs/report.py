@@ -26,6 +26,7 @@ from ddpm_jax.runs.likelihood import (
     summarize,
     units,
 )
+from ddpm_jax.runs.ode import ode_work
 from ddpm_jax.runs.quality import memorisation, parzen_window
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import EvaluateRequest
@@ -181,6 +182,23 @@ def _importance(run: Run, request: EvaluateRequest, keep: Path, reporter: Report
     return {"log_likelihood": estimate, "chains": request.chains, "num_examples": num}
 
 
+def _nll(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
+    source, how = run.experiment.data.open(request.split), request.dequantization
+    num = min(request.num or len(source), len(source))
+    size = min(batch_size(run, request), num)
+    work = ode_work(run, source, num, request.tolerance, how, size, request.seed)
+    found = list(kept(work, keep / "nll", reporter))
+    nats, calls = (np.concatenate([result[name] for result in found]) for name in ("nats", "calls"))
+    if failed := int(np.isnan(nats).sum()):
+        raise ValueError(f"the solver failed for {failed} of {num} examples: give a larger --tolerance")
+    estimate = mean_and_error(nats * units(run.experiment)[0])
+    protocol = (
+        f"{num} examples, dequantization {how}, tolerance {request.tolerance:g}, {calls.mean():.0f} network calls"
+    )
+    reporter.line(f"negative log-likelihood of the probability-flow ODE, bits/dim: {_figure(estimate)} ({protocol})")
+    return {"bits_per_dim": estimate, "num_examples": num, "calls": float(calls.mean())}
+
+
 def _entropy(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
     source, steps = run.experiment.data.open(request.split), run.experiment.process.schedule.num_steps
     num = min(request.num or len(source), len(source))
@@ -216,6 +234,7 @@ def _memorisation(run: Run, request: EvaluateRequest, keep: Path, reporter: Repo
 
 
 ESTIMATES: Mapping[str, Callable[[Run, EvaluateRequest, Path, Reporter], dict[str, Any]]] = {
+    "nll": _nll,
     "importance": _importance,
     "entropy": _entropy,
     "parzen": _parzen,

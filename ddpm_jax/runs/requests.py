@@ -12,10 +12,11 @@ SamplerName = Literal["ancestral", "ddim", "dpm++2m", "dpm++3m", "dpm++2m-sde", 
 """The keys of ``diffusion.samplers.SAMPLERS``."""
 SpacingName = Literal["even", "quadratic", "leading", "linspace", "karras", "logsnr"]
 """The keys of ``diffusion.samplers.SPACINGS``."""
-MetricName = Literal["bpd", "K", "importance", "entropy", "parzen", "memorisation"]
+MetricName = Literal["bpd", "K", "nll", "importance", "entropy", "parzen", "memorisation"]
 """The keys of ``runs.report.BOUND_TABLES`` and ``runs.report.ESTIMATES``."""
 AcceleratorName = Literal["v4", "v5e", "v5p", "v6e", "A100", "A100-40GB", "H100", "H200", "B200"]
 """The names in ``runs.accelerators.ACCELERATORS``."""
+Dequantization = Literal["decoder", "uniform"]
 Split = Literal["test", "train"]
 WeightsName = Literal["ema", "raw"]
 
@@ -116,7 +117,8 @@ class EvaluateRequest(Processes):
     """Folder of the run."""
     metrics: tuple[MetricName, ...] | None = None
     """What to measure. bpd: bound on the negative log-likelihood in bits per dimension, with its parts and the
-    progressive-coding curve. K: lower bound on the log-likelihood (Sohl-Dickstein et al. 2015, Eq. 14). importance:
+    progressive-coding curve. K: lower bound on the log-likelihood (Sohl-Dickstein et al. 2015, Eq. 14). nll:
+    negative log-likelihood of the probability-flow ODE, bits per dimension (Song et al. 2021b). importance:
     log-likelihood by importance sampling (2015, Eq. 9). entropy: bounds on the entropy of a reverse step (2015, Eq.
     24). parzen: Parzen-window estimate of the log-likelihood from samples. memorisation: distance of samples, and of
     test images, to the nearest training image. Default: the experiment's choice."""
@@ -145,6 +147,11 @@ class EvaluateRequest(Processes):
     """Spacing of these steps."""
     chains: int = 16
     """Number of forward chains per example for importance."""
+    tolerance: float = 1e-5
+    """Tolerance of the ODE solver for nll, relative and absolute."""
+    dequantization: Dequantization = "decoder"
+    """How nll maps the ODE to discrete data: by the decoder p(x_0 | x_1) of the run, or by uniform noise as wide as a
+    level, as in Song et al. 2021b, which suits 256 levels."""
     json: Path | None = None
     """JSON file for the results."""
 
@@ -154,7 +161,8 @@ class EvaluateRequest(Processes):
         protocol = {name: getattr(self, name) for name in names}
         raw = {"weights": "raw"} if self.weights == "raw" else {}  # records of earlier versions lack this entry
         chains = {"chains": self.chains} if "importance" in (self.metrics or ()) else {}
-        return protocol | raw | chains | self.sampling()
+        ode = ("tolerance", "dequantization") if "nll" in (self.metrics or ()) else ()
+        return protocol | raw | chains | {name: getattr(self, name) for name in ode} | self.sampling()
 
     def sampling(self) -> dict:
         """The options of the samples that are not the default."""
