@@ -18,8 +18,10 @@ from ddpm_jax.data.encodings import Encoding, evenly
 from ddpm_jax.diffusion import Network, Parameterization, Process, Sampler, Schedule, losses, samplers
 from ddpm_jax.diffusion.distributions import fold
 from ddpm_jax.diffusion.losses import Bound
+from ddpm_jax.training.averages import Decay, Power, gamma_of, power_name
 from ddpm_jax.training.keys import check_seed
-from ddpm_jax.training.step import LossFn, ValueAndGrad
+from ddpm_jax.training.state import EMA, TrainState, create
+from ddpm_jax.training.step import Gradient, LossFn
 
 Params = Any
 Batch = dict[str, Array]
@@ -72,12 +74,20 @@ class Experiment:
     ema_decay: optax.ScalarOrSchedule
     """Decay of the moving average of the parameters: a number, or a function of the step (`training.ema_ramp`)."""
     loss: Callable[..., Float[Array, " batch"]] = losses.simple
-    """``(key, process, parameterization, network, x_0, condition)`` -> the loss of each example."""
+    """``(key, process, parameterization, network, x_0, condition)`` -> the loss of each example.
+
+    The history of a `losses.Importance` is part of the train state.
+    """
+    power_averages: tuple[float, ...] = ()
+    """Relative lengths of further averages, for lengths that are chosen after training: ``training.POWER_LENGTHS``.
+
+    Each is a copy of the parameters in memory, and snapshots of them are kept in the workdir (Karras et al. 2024).
+    """
     sampler: Callable[..., Sampler] = samplers.ddpm
     """``(process, parameterization, network, condition)`` -> Sampler, by default used with all T steps."""
     augment: Callable[[Array, Array], Array] | None = None
     """``(key, images)`` -> images, for training only, such as ``data.flip``."""
-    gradient: Callable[[LossFn], ValueAndGrad] = jax.value_and_grad
+    gradient: Gradient = jax.value_and_grad
     """Makes the function for value and gradient of a loss: `jax.value_and_grad`, or ``training.clip_in_parts(8)``."""
     encoding: Encoding = None  # type: ignore[assignment]  # set below, where the data are known
     """Maps stored data to x_0 and back. Default: the levels evenly spaced over the range of the process."""
@@ -102,6 +112,8 @@ class Experiment:
         if not 0 <= self.label_dropout < 1:
             raise ValueError(f"label_dropout must lie in [0, 1), got {self.label_dropout}")
         check_seed(self.seed)
+        if len(decays(self)) <= len(self.power_averages):
+            raise ValueError(f"power_averages must differ, got {self.power_averages}")
         levels = getattr(self.process.family.log_likelihood, "levels", self.data.levels)
         if levels != self.data.levels:
             raise ValueError(f"the data has {self.data.levels} levels, the likelihood of the process {levels}")
@@ -137,6 +149,23 @@ def init_fn(experiment: Experiment) -> Callable[[Array], Params]:
 def shapes(experiment: Experiment) -> Params:
     """The shapes and types of the parameters. Raises ValueError if the network cannot be built."""
     return jax.eval_shape(init_fn(experiment), jax.random.key(0))
+
+
+def decays(experiment: Experiment) -> dict[str, Decay]:
+    """The decays of the averages of the parameters, by their names in the train state."""
+    powers: dict[str, Decay] = {power_name(each): Power(gamma_of(each)) for each in experiment.power_averages}
+    return {EMA: experiment.ema_decay} | powers
+
+
+def first_state(experiment: Experiment, params: Params) -> TrainState:
+    """The train state at step 0 with these parameters."""
+    return create(params, experiment.optimizer, decays(experiment), first_history(experiment))
+
+
+def first_history(experiment: Experiment) -> losses.History | None:
+    """The history of the loss at step 0; None for a loss that keeps none."""
+    loss, T = experiment.loss, experiment.process.schedule.num_steps
+    return loss.start(T) if isinstance(loss, losses.Importance) else None
 
 
 def with_schedule(experiment: Experiment, schedule: Schedule) -> Experiment:
@@ -176,15 +205,32 @@ def loss_fn(experiment: Experiment) -> LossFn:
     """Returns ``loss(params, key, batch)`` -> mean loss; the batch has stored images, "image", and perhaps "label"."""
 
     def loss(params: Params, key: Array, batch: Batch) -> Float[Array, ""]:
-        made, weights = unpack(experiment, params)
-        key_augment, key_encode, key_label, key_dropout, key_loss = jax.random.split(key, 5)
-        images = batch["image"] if made.augment is None else made.augment(key_augment, batch["image"])
-        x_0 = made.encoding.encode(key_encode, images)
-        label = _with_dropout(made, key_label, batch.get("label"))
-        network = network_fn(made, weights, key_dropout)
-        return made.loss(key_loss, made.process, made.parameterization, network, x_0, label).mean()
+        return experiment.loss(*_of_batch(experiment, params, key, batch)).mean()
 
     return loss
+
+
+def recorded_loss_fn(experiment: Experiment) -> LossFn:
+    """Returns ``loss(params, key, batch, history)`` -> (mean loss, what to add to the history).
+
+    For an experiment whose loss is a `losses.Importance`.
+    """
+
+    def loss(params: Params, key: Array, batch: Batch, history: losses.History) -> tuple[Float[Array, ""], losses.Seen]:
+        values, seen = experiment.loss.recorded(history, *_of_batch(experiment, params, key, batch))  # type: ignore
+        return values.mean(), seen
+
+    return loss
+
+
+def _of_batch(experiment: Experiment, params: Params, key: Array, batch: Batch) -> tuple[Any, ...]:
+    """The arguments of the experiment's loss for this batch: augmented, encoded, with labels dropped at random."""
+    made, weights = unpack(experiment, params)
+    key_augment, key_encode, key_label, key_dropout, key_loss = jax.random.split(key, 5)
+    images = batch["image"] if made.augment is None else made.augment(key_augment, batch["image"])
+    x_0 = made.encoding.encode(key_encode, images)
+    label = _with_dropout(made, key_label, batch.get("label"))
+    return key_loss, made.process, made.parameterization, network_fn(made, weights, key_dropout), x_0, label
 
 
 def _with_dropout(experiment: Experiment, key: Array, label: Array | None) -> Array | None:

@@ -28,6 +28,7 @@ def experiment(
     batch_size: int = 64,
     learning_rate: float = 2e-3,
     ema_decay: float = 0.995,
+    power_ema: bool = False,
     conditional: bool = False,
     dropout: float = 0.0,
     dtype: Literal["float32", "bfloat16"] = "float32",
@@ -45,6 +46,8 @@ def experiment(
         batch_size: Number of images per step, over all devices.
         learning_rate: Highest learning rate of Adam.
         ema_decay: Decay of the moving average of the parameters, which is used for sampling.
+        power_ema: Keep two more averages, from which --weights computes averages of other lengths after training. Takes
+            twice the memory of the parameters, and up to 64 times as much on disk.
         conditional: Give the network the class of each image, or no class with probability 0.1, for sampling by class
             (--label) and guidance (--guidance).
         dropout: Dropout rate in the residual blocks.
@@ -80,6 +83,7 @@ def experiment(
         batch_size=batch_size,
         num_steps=num_steps,
         ema_decay=ema_decay,
+        power_averages=training.POWER_LENGTHS if power_ema else (),
         seed=seed,
         every=Every(log=log_every, sample=sample_every, save=save_every),
     )

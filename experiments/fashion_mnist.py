@@ -26,6 +26,7 @@ def experiment(
     learning_rate: float = 2e-4,
     warmup: int = 1000,
     ema_decay: float = 0.9995,
+    power_ema: bool = False,
     conditional: bool = False,
     dropout: float = 0.1,
     dtype: Literal["float32", "bfloat16"] = "float32",
@@ -46,6 +47,8 @@ def experiment(
         warmup: Number of steps over which the learning rate rises from zero.
         ema_decay: Decay of the moving average of the parameters, which is used for sampling. The decay starts lower
             and rises to this value.
+        power_ema: Keep two more averages, from which --weights computes averages of other lengths after training. Takes
+            twice the memory of the parameters, and up to 64 times as much on disk.
         conditional: Give the network the class of each image, or no class with probability 0.1, for sampling by class
             (--label) and guidance (--guidance).
         dropout: Dropout rate in the residual blocks.
@@ -79,6 +82,7 @@ def experiment(
         batch_size=batch_size,
         num_steps=num_steps,
         ema_decay=training.ema_ramp(ema_decay),
+        power_averages=training.POWER_LENGTHS if power_ema else (),
         seed=seed,
         every=Every(log=log_every, sample=sample_every, save=save_every),
     )

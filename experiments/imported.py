@@ -64,6 +64,7 @@ def experiment(
     learning_rate: float = 2e-4,
     warmup: int = 5000,
     ema_decay: float = 0.9999,
+    power_ema: bool = False,
     flips: bool = True,
     seed: int = 0,
     log_every: int = 100,
@@ -110,6 +111,8 @@ def experiment(
         learning_rate: Learning rate of Adam after the warm-up.
         warmup: Number of steps over which the learning rate rises from zero.
         ema_decay: Decay of the moving average of the parameters, which is used for sampling.
+        power_ema: Keep two more averages, from which --weights computes averages of other lengths after training. Takes
+            twice the memory of the parameters, and up to 64 times as much on disk.
         flips: Mirror each training image with probability one half.
         seed: Seed of the parameters, the order of the data and the noise.
         log_every: Number of steps between rows of metrics.jsonl.
@@ -151,6 +154,7 @@ def experiment(
         batch_size=batch_size,
         num_steps=num_steps,
         ema_decay=ema_decay,
+        power_averages=training.POWER_LENGTHS if power_ema else (),
         seed=seed,
         every=Every(log=log_every, sample=sample_every, save=save_every),
     )

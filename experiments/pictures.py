@@ -46,6 +46,7 @@ def experiment(
     learning_rate: float = 2e-4,
     warmup: int = 1000,
     ema_decay: float = 0.9999,
+    power_ema: bool = False,
     snr_gamma: float | None = None,
     seed: int = 0,
     log_every: int = 100,
@@ -79,6 +80,8 @@ def experiment(
         warmup: Number of steps over which the learning rate rises from zero.
         ema_decay: Decay of the moving average of the parameters, which is used for sampling. The decay starts lower
             and rises to this value.
+        power_ema: Keep two more averages, from which --weights computes averages of other lengths after training. Takes
+            twice the memory of the parameters, and up to 64 times as much on disk.
         snr_gamma: Weight the loss by min(snr, snr_gamma) / snr at a signal-to-noise ratio of snr (Hang et al. 2023, who
             use 5). Default: no weight, as in Ho et al. 2020.
         seed: Seed of the parameters, the order of the data and the noise.
@@ -119,6 +122,7 @@ def experiment(
         batch_size=up_to(size, BATCHES) if batch_size is None else batch_size,
         num_steps=num_steps,
         ema_decay=training.ema_ramp(ema_decay),
+        power_averages=training.POWER_LENGTHS if power_ema else (),
         seed=seed,
         every=Every(log=log_every, sample=sample_every, save=save_every),
         metrics=("bpd", "memorisation"),

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import io
+import re
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -110,5 +111,6 @@ def _message(printed: str) -> str:
         else:
             sections[-1].append(text)
     _, error, *others = (" ".join(filter(None, section)) for section in sections)
+    error = re.sub(r"no type matching (\S+) could be instantiated from \['(.*?)'\].*", r"\2 is not one of \1", error)
     similar = [text.removeprefix("Perhaps you meant:").split()[0] for text in others if text.startswith("Perhaps")]
     return f"{error}: did you mean {similar[0]}?" if similar else error

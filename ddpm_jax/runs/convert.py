@@ -7,13 +7,13 @@ import numpy as np
 
 from ddpm_jax.diffusion.samplers import SAMPLERS
 from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.experiment import Experiment, shapes
+from ddpm_jax.experiment import Experiment, first_state, shapes
 from ddpm_jax.interop import folders, schedulers, tensors, unets
 from ddpm_jax.networks import UNet
 from ddpm_jax.runs import experiment_files, workdir
 from ddpm_jax.runs.requests import ConvertRequest
 from ddpm_jax.system.files import whole_folder
-from ddpm_jax.training import checkpoints, create
+from ddpm_jax.training import checkpoints
 
 
 def convert(request: ConvertRequest) -> str:
@@ -49,14 +49,14 @@ def from_diffusers(request: ConvertRequest) -> str:
     with whole_folder(request.target) as part:
         workdir.prepare(part, path, knobs, weights=weights, converted=str(request.source.absolute()))
         with checkpoints.manager(part / "checkpoints") as manager:
-            checkpoints.save(manager, create(params, experiment.optimizer))
+            checkpoints.save(manager, first_state(experiment, params))
     line = f"{request.target} holds the run with {weights} weights; ddpm-jax sample {request.target} draws images"
     ignored, spaced = schedulers.ignored(content.scheduler), schedulers.SPACING
     return line + (f"; with --steps, at times spaced as {spaced}, not by {ignored} of the scheduler" if ignored else "")
 
 
-def _checked_weights(content: folders.Folder, given: str | None) -> str:
-    """Returns "ema" or "raw", as recorded or given. Raises ValueError if neither is there, or if they disagree."""
+def _checked_weights(content: folders.Folder, given: str | float | None) -> str | float:
+    """Returns "ema", "raw" or a length, as recorded or given. Raises ValueError without either, or if they disagree."""
     recorded = content.origin.get("weights") or ("ema" if content.unet.keys() & unets.AVERAGE else None)
     if recorded and given and recorded != given:
         raise ValueError(f"--weights {given}: the folder records that it holds the {recorded} weights")
@@ -68,10 +68,11 @@ def _checked_weights(content: folders.Folder, given: str | None) -> str:
     )
 
 
-def to_diffusers(source: Path, target: Path, weights: str = "ema") -> str:
+def to_diffusers(source: Path, target: Path, weights: str | float = "ema") -> str:
     """Converts a run into a diffusers pipeline whose scheduler samples as the run does.
 
-    `weights` is "ema" for the averaged parameters, "raw" for those that the optimizer updates.
+    `weights` is "ema" for the averaged parameters, "raw" for those that the optimizer updates, or the relative length
+    of another average.
 
     Raises ValueError for a run whose network or sampler diffusers does not have.
     """

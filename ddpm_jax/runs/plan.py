@@ -21,7 +21,7 @@ from ddpm_jax.runs.step_program import (
     step_flops,
     train_step,
 )
-from ddpm_jax.training import EMA, sharding
+from ddpm_jax.training import sharding
 
 
 class Plan(NamedTuple):
@@ -34,6 +34,7 @@ class Plan(NamedTuple):
     parameter_bytes: int
     optimizer_bytes: int
     ema_bytes: int
+    """All averages of the parameters."""
     batch_bytes: int
     activation_bytes: int
     """XLA's temporary memory for the compiled step: activations, gradients and scratch."""
@@ -70,7 +71,7 @@ def plan(experiment: Experiment, placement: Placement | None = None) -> Plan:
     resident = {
         "parameter_bytes": tree_bytes(state.params),
         "optimizer_bytes": tree_bytes(state.opt_state),
-        "ema_bytes": tree_bytes(state.averages[EMA]),
+        "ema_bytes": tree_bytes(state.averages),
         "batch_bytes": tree_bytes(batch),
         "activation_bytes": memory.temp_size_in_bytes,
     }
@@ -79,7 +80,7 @@ def plan(experiment: Experiment, placement: Placement | None = None) -> Plan:
         batch_size=experiment.batch_size,
         flops_per_step=per_step,
         **resident,
-        total_bytes=sum(resident.values()) + tree_bytes(state.step),
+        total_bytes=sum(resident.values()) + tree_bytes((state.step, state.history)),
         steps=experiment.num_steps,
         flops=per_step * experiment.num_steps,
         backend=jax.default_backend(),

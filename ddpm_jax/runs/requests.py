@@ -18,7 +18,8 @@ AcceleratorName = Literal["v4", "v5e", "v5p", "v6e", "A100", "A100-40GB", "H100"
 """The names in ``runs.accelerators.ACCELERATORS``."""
 Dequantization = Literal["decoder", "uniform"]
 Split = Literal["test", "train"]
-WeightsName = Literal["ema", "raw"]
+WeightsName = Literal["ema", "raw"] | float
+"""ema, raw, or the relative length of an average that is computed after training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +67,8 @@ class TrainRequest(Execution, Processes):
     """Workdir of another run whose parameters are those of step 0. All else is this run's own: experiment, data,
     optimizer, and averages, which start there too."""
     weights: WeightsName = "ema"
-    """Which parameters of that run to start from: ema (their moving average) or raw (those that its optimizer
-    updated)."""
+    """Which parameters of that run to start from: ema (their moving average), raw (those that its optimizer updated) or
+    an average of this relative length."""
     data_changed: bool = False
     """Resume although files were added to or removed from the data. From then on the examples come in another order."""
 
@@ -96,7 +97,8 @@ class SampleRequest(Processes):
     eta: float | None = None
     """Noise of ddim and dpm++, from 0 (deterministic) to 1. Default: 0; with dpm++2m-sde 1."""
     weights: WeightsName = "ema"
-    """Parameters to draw with: ema (their moving average) or raw (those that the optimizer updates)."""
+    """Parameters to draw with: ema (their moving average), raw (those that the optimizer updates), or an average of
+    this length relative to the run, such as 0.1, if the run keeps averages for it (--power-ema)."""
     label: int | None = None
     """Class to draw, for a class-conditional run. Default: each class in turn."""
     guidance: float | None = None
@@ -136,7 +138,8 @@ class EvaluateRequest(Processes):
     clip: bool = True
     """Clip estimates of x_0 to the range of the data where the experiment does, as in Ho et al. 2020."""
     weights: WeightsName = "ema"
-    """Parameters to measure: ema (their moving average) or raw (those that the optimizer updates)."""
+    """Parameters to measure: ema (their moving average), raw (those that the optimizer updates), or an average of this
+    length relative to the run, such as 0.1, if the run keeps averages for it (--power-ema)."""
     samples: int = 10_000
     """Number of samples for parzen, and for memorisation (at most 1000)."""
     sampler: SamplerName | None = None
@@ -159,10 +162,10 @@ class EvaluateRequest(Processes):
         """The options that the results of a run depend on, as they are recorded."""
         names = ("metrics", "split", "num", "times", "seed", "clip", "samples")
         protocol = {name: getattr(self, name) for name in names}
-        raw = {"weights": "raw"} if self.weights == "raw" else {}  # records of earlier versions lack this entry
+        weights = {} if self.weights == "ema" else {"weights": self.weights}  # not in records of earlier versions
         chains = {"chains": self.chains} if "importance" in (self.metrics or ()) else {}
         ode = ("tolerance", "dequantization") if "nll" in (self.metrics or ()) else ()
-        return protocol | raw | chains | {name: getattr(self, name) for name in ode} | self.sampling()
+        return protocol | weights | chains | {name: getattr(self, name) for name in ode} | self.sampling()
 
     def sampling(self) -> dict:
         """The options of the samples that are not the default."""
@@ -207,8 +210,8 @@ class ConvertRequest:
     """The workdir or pipeline folder to create."""
     weights: WeightsName | None = None
     """ema (the moving average of the parameters) or raw (the parameters that the optimizer updates). For a diffusers
-    folder: which of them it holds; required unless the folder records it. For a workdir: which of them to convert.
-    Default: ema."""
+    folder: which of them it holds; required unless the folder records it. For a workdir: which of them to convert, or
+    an average of this length relative to the run, such as 0.1. Default: ema."""
     data: str | None = None
     """TFDS data set of the new run, which evaluate, study and train read."""
     test_split: str | None = None
@@ -239,6 +242,7 @@ class ExportRequest:
     platforms: tuple[Literal["cpu", "cuda", "rocm", "tpu"], ...] = ("cpu", "cuda", "tpu")
     """Platforms on which the program can run."""
     weights: WeightsName = "ema"
-    """Parameters to draw with: ema (their moving average) or raw (those that the optimizer updates)."""
+    """Parameters to draw with: ema (their moving average), raw (those that the optimizer updates), or an average of
+    this length relative to the run, such as 0.1, if the run keeps averages for it (--power-ema)."""
     overwrite: bool = False
     """Replace an existing file."""

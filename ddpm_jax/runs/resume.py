@@ -77,7 +77,7 @@ def settled(knobs: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
     return knobs | {"num_classes": experiment.num_classes} if counted else knobs
 
 
-def origin_of(request: TrainRequest) -> dict[str, str] | None:
+def origin_of(request: TrainRequest) -> dict[str, Any] | None:
     """Where the parameters at step 0 come from, as recorded with the run; None for random ones.
 
     Raises ValueError for --weights without --from.
@@ -89,7 +89,7 @@ def origin_of(request: TrainRequest) -> dict[str, str] | None:
     return {"workdir": str(request.start_from.absolute()), "weights": request.weights}
 
 
-def check_origin(folder: Path, origin: dict[str, str] | None) -> None:
+def check_origin(folder: Path, origin: dict[str, Any] | None) -> None:
     """Raises ValueError if the run started from other parameters than `origin`, which may be left out."""
     recorded = workdir.read_record(folder).get("from")
     if origin is not None and origin != recorded:

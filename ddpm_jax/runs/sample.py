@@ -121,6 +121,5 @@ def _name(request: SampleRequest, run: Run) -> str:
     eta = "" if request.eta is None else f"_eta{request.eta:g}"
     label = "" if request.label is None else f"_label{request.label}"
     guidance = "" if request.guidance is None else f"_guidance{request.guidance:g}"
-    raw = "_raw" if request.weights == "raw" else ""
-    sampler = sampler_name(request, run)
-    return f"{sampler}{steps}{spacing}{eta}{label}{guidance}{raw}_seed{request.seed}_num{request.num}_at{run.step}.png"
+    options = f"{steps}{spacing}{eta}{label}{guidance}{workdir.marked(request.weights)}"
+    return f"{sampler_name(request, run)}{options}_seed{request.seed}_num{request.num}_at{run.step}.png"

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ddpm_jax.data import indices, load_all, stream
-from ddpm_jax.experiment import Experiment, loss_fn, shapes
+from ddpm_jax.diffusion import losses
+from ddpm_jax.experiment import Experiment, decays, first_state, loss_fn, recorded_loss_fn, shapes
 from ddpm_jax.runs import accelerators
 from ddpm_jax.runs.costs import compute_dtype, flops
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import Execution
-from ddpm_jax.training import EMA, TrainState, accumulate, create, gather_steps, make_train_step, sharding
+from ddpm_jax.training import TrainState, accumulate, gather_steps, make_train_step, sharding
 from ddpm_jax.training.keys import TRAIN, root_key
 
 RESIDENT_BYTES = 2**30
@@ -46,8 +47,10 @@ def check_batch(experiment: Experiment, mesh: Mesh, parts: int = 1) -> None:
 
 def abstract_state(experiment: Experiment, mesh: Mesh) -> TrainState:
     """The training state as shapes, types and shardings, without arrays."""
-    state = jax.eval_shape(lambda params: create(params, experiment.optimizer), shapes(experiment))
-    return sharding.with_shardings(state, mesh)
+    state = jax.eval_shape(lambda params: first_state(experiment, params), shapes(experiment))
+    same = sharding.replicated(mesh)
+    history = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=same), state.history)
+    return sharding.with_shardings(state, mesh)._replace(history=history)
 
 
 def abstract_batch(experiment: Experiment, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
@@ -64,14 +67,17 @@ def train_step(experiment: Experiment, mesh: Mesh, parts: int = 1, skip_nan: boo
 
     With `skip_nan` it skips updates whose loss or gradient is not finite.
     """
-    gradient, loss = experiment.gradient, loss_fn(experiment)
+    gradient, kind = experiment.gradient, experiment.loss
+    remember = kind.update if isinstance(kind, losses.Importance) else None
+    loss = loss_fn(experiment) if remember is None else recorded_loss_fn(experiment)
     return make_train_step(
-        lambda params, key, batch: loss(sharding.all_gathered(params, mesh), key, batch),
+        lambda params, *rest, **history: loss(sharding.all_gathered(params, mesh), *rest, **history),
         experiment.optimizer,
-        {EMA: experiment.ema_decay},
+        decays(experiment),
         root_key(experiment.seed, TRAIN),
         accumulate(parts, gradient) if parts > 1 else gradient,
         skip_nan,
+        remember,
     )
 
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from ddpm_jax import figures
 from ddpm_jax.data.dataset import check_examples
-from ddpm_jax.experiment import Experiment, Params, init_fn, labels
+from ddpm_jax.experiment import Experiment, Params, first_history, first_state, init_fn, labels
 from ddpm_jax.runs.checks import check_network
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import Execution
@@ -25,10 +25,10 @@ from ddpm_jax.training import (
     StopRequest,
     TrainState,
     checkpoints,
-    create,
     distributed,
     fit,
     sharding,
+    snapshots,
 )
 from ddpm_jax.training.keys import INIT, keys, root_key
 
@@ -51,7 +51,7 @@ def train(
     execution, reporter = execution or Execution(), reporter or Reporter()
     mesh, is_leader = make_mesh(execution.mesh), distributed.is_leader()
     with checkpoints.manager(folder / "checkpoints") as saved:
-        state = checkpoints.restore(saved, abstract_state(experiment, mesh)) or initial_state(experiment, mesh, start)
+        state = restored(saved, experiment, mesh) or initial_state(experiment, mesh, start)
         first = int(state.step)
         if first >= experiment.num_steps:
             return state
@@ -64,8 +64,10 @@ def train(
         with (
             Log(folder if is_leader else None, first) as log,
             profiled(program, folder / "profile", steps) as advance,
+            snapshots.written(folder / "averages", state, snapshot_period(experiment)) as snapshot,
         ):
             actions = [
+                snapshot,
                 Action(experiment.every.log, report(experiment, log, reporter, program.speed)),
                 Action(experiment.every.sample, preview(experiment, mesh, log, folder / "samples")),
                 Action(experiment.every.save, lambda step, state, _: checkpoints.save(saved, state)),
@@ -78,6 +80,19 @@ def train(
                 reporter.finish_training()
         checkpoints.save(saved, state)
     return state
+
+
+def restored(saved: Any, experiment: Experiment, mesh: Mesh) -> TrainState | None:
+    """The newest undamaged state, with an empty history if the checkpoint has none; None if there is no checkpoint."""
+    state = checkpoints.restore(saved, abstract_state(experiment, mesh))
+    if state is None or state.history is not None:
+        return state
+    return state._replace(history=sharding.to_devices(first_history(experiment), sharding.replicated(mesh)))
+
+
+def snapshot_period(experiment: Experiment) -> int:
+    """The steps between two snapshots of the power-function averages, a multiple of those between checkpoints."""
+    return snapshots.period(experiment.num_steps, experiment.every.save)
 
 
 def _after_divergence(error: Diverged, good: int | None, folder: Path) -> str:
@@ -132,7 +147,7 @@ def initial_state(experiment: Experiment, mesh: Mesh, start: Params | None = Non
 
     def make(params: Params | None) -> TrainState:
         params = init_fn(experiment)(root_key(experiment.seed, INIT)) if params is None else params
-        return create(params, experiment.optimizer)
+        return first_state(experiment, params)
 
     kept = sharding.shardings(abstract_state(experiment, mesh))
     given = jax.tree.map(np.asarray, start)  # on the host: they may lie on a single device

@@ -1,8 +1,9 @@
 """A workdir, the folder of one run, which holds all that sampling and evaluation need.
 
 It contains ``experiment.py`` (a copy, with copies of the modules beside it that it imports), ``experiment.json``
-(knobs, versions, commit, data), ``checkpoints/``, ``metrics.jsonl``, ``events/``, ``samples/``, ``studies/``,
-``evaluation.json``, ``rate_distortion.png``, and ``damaged/`` for checkpoints that could not be read.
+(knobs, versions, commit, data), ``checkpoints/``, ``averages/`` (snapshots), ``metrics.jsonl``, ``events/``,
+``samples/``, ``studies/``, ``evaluation.json``, ``rate_distortion.png``, and ``damaged/`` for checkpoints that could
+not be read.
 """
 
 import importlib.metadata
@@ -19,18 +20,18 @@ import jax
 from jax.sharding import SingleDeviceSharding
 
 import ddpm_jax
-from ddpm_jax.experiment import Experiment, shapes
+from ddpm_jax.experiment import Experiment, Params, first_state, shapes
 from ddpm_jax.runs import experiment_files
 from ddpm_jax.sampling import Run
 from ddpm_jax.system.files import read_json, whole_file, write_json
 from ddpm_jax.system.locks import locked
-from ddpm_jax.training import checkpoints, create
+from ddpm_jax.training import TrainState, checkpoints, gamma_of, snapshots
 from ddpm_jax.training.digests import digest
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 UNFINISHED = re.compile(r"\.lock|__pycache__|(.*\.py|experiment\.json)\.[0-9a-f]{8}\.part")
 """The names in a workdir whose creation was interrupted, apart from the experiment file and its modules."""
-NAMES = {"checkpoints", "events", "samples", "studies", "profile", "damaged", "experiment", "evaluation"}
+NAMES = {"checkpoints", "averages", "events", "samples", "studies", "profile", "damaged", "experiment", "evaluation"}
 """The names that files and folders of a workdir have, without their endings."""
 
 
@@ -187,28 +188,54 @@ def read(folder: Path) -> Experiment:
     return experiment_files.build(experiment_files.read(folder / "experiment.py"), read_knobs(folder))
 
 
-def load(folder: str | Path, weights: str = "ema") -> Run:
+def load(folder: str | Path, weights: str | float = "ema") -> Run:
     """The run in a workdir: its experiment and the parameters of its newest readable checkpoint.
 
-    `weights` is "ema" for the averaged parameters, "raw" for those that the optimizer updates. Raises FileNotFoundError
-    if `folder` is not a workdir or has no checkpoint yet.
+    `weights` is "ema" for the averaged parameters, "raw" for those that the optimizer updates, or the relative length
+    of an average that is computed from the `power_averages` of the experiment, such as 0.1. Raises FileNotFoundError if
+    `folder` is not a workdir or has no checkpoint yet, ValueError for an average that cannot be computed.
     """
-    if weights not in ("ema", "raw"):
-        raise ValueError(f"weights must be ema or raw, got {weights!r}")
+    if isinstance(weights, str) and weights not in ("ema", "raw"):
+        raise ValueError(f"weights must be ema, raw or the relative length of an average, got {weights!r}")
     folder = Path(folder).expanduser()
     experiment = read(folder)
     here = SingleDeviceSharding(jax.local_devices()[0])  # whatever devices it was trained on
-    state = jax.eval_shape(lambda params: create(params, experiment.optimizer), shapes(experiment))
+    state = jax.eval_shape(lambda params: first_state(experiment, params), shapes(experiment))
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), state)
     with checkpoints.reader(folder / "checkpoints") as manager:
-        found = checkpoints.restore_parameters(manager, like, weights)
+        if isinstance(weights, str):
+            found = checkpoints.restore_parameters(manager, like, weights)
+        else:
+            found = _power_average(folder, manager, experiment, like, weights)
     if found is None:
         raise FileNotFoundError(f"{folder} has no checkpoint yet: train until the first is saved")
     return Run(experiment, *found)
 
 
-def weights_in(folder: Path, step: int, weights: str) -> str:
-    """Whether parameters loaded as `weights` are "ema" or "raw"; a converted run may hold either at step 0."""
+def _power_average(
+    folder: Path, manager: Any, experiment: Experiment, like: TrainState, length: float
+) -> tuple[Params, int] | None:
+    """(parameters, step) of the average of this relative length; None if there is no checkpoint."""
+    lengths = experiment.power_averages
+    try:
+        gamma_of(length)
+        if not lengths:
+            raise ValueError(f"the run in {folder} keeps no averages for it: train with --power-ema, or use ema or raw")
+        found = checkpoints.restore_averages(manager, like)
+        return found and (snapshots.average(folder / "averages", found[0], lengths, found[1], length), found[1])
+    except ValueError as error:
+        raise ValueError(f"--weights {length:g}: {error}") from None
+
+
+def marked(weights: str | float) -> str:
+    """The part of a file name for these weights: "" for "ema", "_raw", or such as "_ema0.1"."""
+    if isinstance(weights, str):
+        return "" if weights == "ema" else f"_{weights}"
+    return f"_ema{weights:g}"
+
+
+def weights_in(folder: Path, step: int, weights: str | float) -> str | float:
+    """What parameters loaded as `weights` are: "ema", "raw" or a length; a converted run may hold any at step 0."""
     return weights if step else read_record(folder).get("weights", weights)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ddpm_jax.runs.requests import SamplerName, SpacingName
+from ddpm_jax.runs.requests import SamplerName, SpacingName, WeightsName
 
 Kind = Literal["progressive", "shared", "interpolate", "neighbours", "chain", "denoise", "inpaint", "sweep"]
 """The keys of ``studies.sheets.STUDIES``."""
@@ -64,8 +64,9 @@ class StudyRequest:
     """Numbers of steps; those above T are left out (sweep)."""
     spacing: SpacingName = field(default="even", metadata=_only("sweep"))
     """Spacing of the steps (sweep)."""
-    weights: Literal["ema", "raw"] = "ema"
-    """Parameters to draw with: ema (their moving average) or raw (those that the optimizer updates)."""
+    weights: WeightsName = "ema"
+    """Parameters to draw with: ema (their moving average), raw (those that the optimizer updates), or an average of
+    this length relative to the run, such as 0.1, if the run keeps averages for it (--power-ema)."""
     overwrite: bool = False
     """Replace an existing output."""
 

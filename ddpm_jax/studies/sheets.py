@@ -43,8 +43,8 @@ def study_to_file(request: StudyRequest) -> str:
     check(request)
     run = workdir.load(request.workdir, request.weights)
     check_data(request.kind, run)
-    raw = "_raw" if request.weights == "raw" else ""
-    out = request.out or request.workdir / "studies" / f"{request.kind}{raw}_seed{request.seed}_at{run.step}.png"
+    weights = workdir.marked(request.weights)
+    out = request.out or request.workdir / "studies" / f"{request.kind}{weights}_seed{request.seed}_at{run.step}.png"
     check_output(out, request.overwrite)
     if request.kind == "sweep" and out.with_suffix(".json").exists() and not request.overwrite:
         raise ValueError(f"{out.with_suffix('.json')} exists: choose another name with --out, or use --overwrite")

@@ -17,19 +17,39 @@ from ddpm_jax.training import distributed
 from ddpm_jax.training.digests import digest, digests
 from ddpm_jax.training.state import EMA, TrainState
 
-__all__ = ["digest", "latest_step", "manager", "reader", "restore", "restore_parameters", "save"]
+__all__ = [
+    "digest",
+    "latest_step",
+    "manager",
+    "read",
+    "reader",
+    "restore",
+    "restore_averages",
+    "restore_parameters",
+    "save",
+    "write",
+]
 
 logger = logging.getLogger(__name__)
 
+MORE = "more"
+"""The item with the further averages and the history. Checkpoints of runs without them do not have it."""
 DIGESTS = "digests"
 """The item of a checkpoint with its step and the digests of its arrays. Checkpoints of version 0.1 do not have it."""
 PAUSES = (0.2, 1.0)
 """Seconds before each further attempt to read a checkpoint: an error of a network file system may pass."""
 
 
-def manager(folder: Path, max_to_keep: int = 3) -> ocp.CheckpointManager:
-    """Orbax's manager of the newest `max_to_keep` checkpoints in `folder`. Its context waits for unfinished saves."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=max_to_keep, enable_async_checkpointing=True)
+def manager(folder: Path, max_to_keep: int | None = 3) -> ocp.CheckpointManager:
+    """Orbax's manager of the newest `max_to_keep` checkpoints in `folder`. Its context waits for unfinished saves.
+
+    None keeps all. A process may have several managers, of folders with different names.
+    """
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=max_to_keep,
+        enable_async_checkpointing=True,
+        multiprocessing_options=ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=folder.name),
+    )
     return ocp.CheckpointManager(folder.absolute(), options=options)
 
 
@@ -47,10 +67,13 @@ def latest_step(folder: Path) -> int | None:
 
 def save(checkpoints: ocp.CheckpointManager, state: TrainState) -> None:
     """Starts to write the state in the background; does nothing if there is a checkpoint of its step already."""
-    step = int(state.step)
+    write(checkpoints, int(state.step), _to_items(state))
+
+
+def write(checkpoints: ocp.CheckpointManager, step: int, items: dict[str, Any]) -> None:
+    """Starts to write the items, by name, in the background; does nothing if there is a checkpoint of this step."""
     if step in checkpoints.all_steps():
         return
-    items = _to_items(state)
     record = {"step": step, "arrays": digests(items)}
     args: dict[str, Any] = {name: ocp.args.StandardSave(item) for name, item in items.items()}
     checkpoints.save(step, args=ocp.args.Composite(**args, **{DIGESTS: ocp.args.JsonSave(record)}))
@@ -66,12 +89,12 @@ def _to_items(state: TrainState) -> dict[str, Any]:
     ema = averages.pop(EMA)
     rest = {"step": state.step, "params": state.params, "ema": None, "opt_state": state.opt_state}
     more = {"averages": averages, "history": state.history}
-    return {"ema": ema, "rest": rest} | ({"more": more} if averages or state.history is not None else {})
+    return {"ema": ema, "rest": rest} | ({MORE: more} if averages or state.history is not None else {})
 
 
 def _from_items(items: Any) -> TrainState:
     rest = {name: value for name, value in items["rest"].items() if name != "ema"}
-    more = items.get("more", {"averages": {}, "history": None})
+    more = items.get(MORE, {"averages": {}, "history": None})
     return TrainState(**rest, averages={EMA: items["ema"], **more["averages"]}, history=more["history"])
 
 
@@ -79,8 +102,8 @@ def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState 
     """The newest undamaged state, with the shapes and shardings of `like`; None if there is no checkpoint.
 
     Newer checkpoints, which are damaged, are moved to ``damaged/`` beside the folder, and a warning names them. If all
-    are damaged, none is moved, and ValueError is raised with the error of the newest one. With several processes, each
-    of them must call this function; process 0 moves.
+    are damaged, none is moved, and ValueError is raised with the error of the newest one. The history is None if the
+    checkpoint was written without one. With several processes, each of them must call this function; process 0 moves.
     """
     found = _newest(checkpoints, _to_items(like))
     if found is None:
@@ -105,11 +128,17 @@ def restore_parameters(checkpoints: ocp.CheckpointManager, like: TrainState, wei
     return (found[0]["ema"] if weights == "ema" else found[0]["rest"]["params"]), found[1]
 
 
+def restore_averages(checkpoints: ocp.CheckpointManager, like: TrainState) -> tuple[dict[str, Any], int] | None:
+    """(averages by name, without `EMA`, step) of the newest undamaged checkpoint; as `restore_parameters` otherwise."""
+    found = _newest(checkpoints, {MORE: _to_items(like)[MORE]})
+    return None if found is None else (found[0][MORE]["averages"], found[1])
+
+
 def _newest(checkpoints: ocp.CheckpointManager, like: dict[str, Any]) -> tuple[dict[str, Any], int, list[int]] | None:
     """(items, step, steps of the newer checkpoints, which are damaged), or None if there are no checkpoints at all."""
     errors: dict[int, str] = {}
     for step in distributed.from_leader(sorted(checkpoints.all_steps(), reverse=True)):
-        items, error = _patiently_read(Path(checkpoints.directory), step, like)
+        items, error = read(Path(checkpoints.directory), step, like)
         if not error:
             return items, step, list(errors)
         logger.warning("checkpoint %d cannot be read (%.200s): trying the previous one", step, error)
@@ -120,8 +149,12 @@ def _newest(checkpoints: ocp.CheckpointManager, like: dict[str, Any]) -> tuple[d
     return None
 
 
-def _patiently_read(folder: Path, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """Like `_read`, tried again after each of `PAUSES` while there is an error."""
+def read(folder: Path, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """(items, error): the items of a checkpoint with the names, shapes and shardings of `like`, and what is wrong.
+
+    The error is empty if there is none in any process. Tries again after each of `PAUSES` while there is an error. With
+    several processes, each of them must call this function.
+    """
     items, error = _read(folder, step, like)
     for pause in PAUSES:
         if not error:
@@ -132,17 +165,14 @@ def _patiently_read(folder: Path, step: int, like: dict[str, Any]) -> tuple[dict
 
 
 def _read(folder: Path, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """(items, error): the items of the checkpoint with the names, shapes and shardings of `like`, and what is wrong.
-
-    The error is empty if there is none in any process. Orbax's manager is avoided here: a process that cannot read
-    would leave the others waiting for it.
-    """
+    """One attempt of `read`. Orbax's manager is avoided: a process that cannot read would leave the others waiting."""
     items, record, error = {}, None, ""
     handler: Any = ocp.StandardCheckpointHandler()  # whose paths have the type of another library
     try:
-        for name, item in like.items():
-            items[name] = handler.restore(folder / str(step) / name, args=ocp.args.StandardRestore(item))
         record = _record(folder / str(step))
+        for name, item in like.items():
+            if name != MORE or item["averages"] or _has_more(folder / str(step), record):
+                items[name] = handler.restore(folder / str(step) / name, args=ocp.args.StandardRestore(item))
     except Exception as exception:  # a damaged file raises one of many exception types
         if isinstance(exception, MemoryError) or "RESOURCE_EXHAUSTED" in str(exception):
             raise
@@ -158,9 +188,20 @@ def _read(folder: Path, step: int, like: dict[str, Any]) -> tuple[dict[str, Any]
 def _record(folder: Path) -> Any:
     """The record of the digests of this checkpoint, or None for one of version 0.1. Raises ValueError or OSError."""
     path = folder / DIGESTS / "metadata"
-    if path.parent.exists() or DIGESTS in json.loads((folder / "_CHECKPOINT_METADATA").read_text())["item_handlers"]:
+    if path.parent.exists() or DIGESTS in _item_names(folder):
         return json.loads(path.read_text())
     return None
+
+
+def _item_names(folder: Path) -> dict[str, Any]:
+    """A dictionary with the names of the items of the checkpoint, as Orbax recorded them."""
+    return json.loads((folder / "_CHECKPOINT_METADATA").read_text())["item_handlers"]
+
+
+def _has_more(folder: Path, record: Any) -> bool:
+    """Whether the checkpoint was written with the item `MORE`, which may be damaged or lost."""
+    recorded = record is not None and any(name.startswith(f"{MORE}/") for name in record["arrays"])
+    return recorded or MORE in _item_names(folder)
 
 
 def _matches(record: Any, step: int, found: dict[str, str]) -> bool:

@@ -1,6 +1,7 @@
 """Losses for training, and the variational bound for measurement. They work for any process and parameterization."""
 
 from ddpm_jax.diffusion.losses.bound import Bound, bound, hybrid, variational
+from ddpm_jax.diffusion.losses.importance import History, Importance, Seen
 from ddpm_jax.diffusion.losses.paper_2015 import (
     entropy_bounds,
     fixed_decoder,
@@ -13,6 +14,9 @@ from ddpm_jax.diffusion.losses.weighted import Weighted, antithetic, min_snr, p2
 
 __all__ = [
     "Bound",
+    "History",
+    "Importance",
+    "Seen",
     "Weighted",
     "antithetic",
     "bound",

@@ -1,5 +1,6 @@
 """The variational bound: as a training loss, and term by term as a measurement."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ddpm_jax.diffusion.distributions import fold
 from ddpm_jax.diffusion.losses.paper_2015 import fixed_decoder, prior_term
-from ddpm_jax.diffusion.losses.reductions import diffuse, per_example
+from ddpm_jax.diffusion.losses.reductions import diffuse, per_example, uniform
 from ddpm_jax.diffusion.parameterizations import at_data
 from ddpm_jax.diffusion.types import Network, Parameterization, Process
 
@@ -20,6 +21,7 @@ def variational(
     network: Network,
     x_0: Float[Array, "batch *shape"],
     condition: Array | None = None,
+    draw: Callable[..., Array] = uniform,
 ) -> Float[Array, " batch"]:
     """The term of the variational bound at one uniform t per example, in bits per dimension (Ho et al. 2020, Eq. 5).
 
@@ -27,9 +29,9 @@ def variational(
 
     T times its mean over t is the bound without the prior term. Like the released code of Ho et al. 2020, the loss
     omits this factor T, which matters with gradient clipping. The kernel uses the unclipped estimate of x_0, since
-    clipping has zero gradient outside the data range.
+    clipping has zero gradient outside the data range. ``draw(key, batch, T)`` gives one t in 1..T for each example.
     """
-    t, _, x_t = diffuse(key, process, x_0)
+    t, _, x_t = diffuse(key, process, x_0, draw)
     kernel = parameterization.unclipped().kernel(network(x_t, t, condition), x_t, t, t - 1)
     return _term(process, kernel, x_0, x_t, t)
 
