@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from jaxtyping import Array, Float, Int, Key
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Key, Num
 
 from ddpm_jax.data import Data
 from ddpm_jax.data.encodings import Encoding, evenly
 from ddpm_jax.diffusion import Network, Parameterization, Process, Sampler, Schedule, losses, samplers
 from ddpm_jax.diffusion.distributions import fold
-from ddpm_jax.diffusion.losses import Bound
+from ddpm_jax.diffusion.losses import Bound, Terms
 from ddpm_jax.training.averages import Decay, Power, gamma_of, power_name
 from ddpm_jax.training.keys import check_seed
 from ddpm_jax.training.state import EMA, TrainState, create
@@ -175,6 +176,11 @@ def with_schedule(experiment: Experiment, schedule: Schedule) -> Experiment:
     return dataclasses.replace(experiment, process=process, parameterization=parameterization, trainable=None)
 
 
+def with_parameterization(experiment: Experiment, parameterization: Parameterization) -> Experiment:
+    """The experiment with this parameterization, and the process of the parameterization."""
+    return dataclasses.replace(experiment, process=parameterization.process, parameterization=parameterization)
+
+
 def unpack(experiment: Experiment, params: Params) -> tuple[Experiment, Params]:
     """(experiment, parameters of the network); the experiment has the schedule that it trained, if it trains one."""
     if experiment.trainable is None:
@@ -242,7 +248,10 @@ def _with_dropout(experiment: Experiment, key: Array, label: Array | None) -> Ar
 
 
 def bound_fn(experiment: Experiment) -> Callable[..., Bound]:
-    """Returns ``bound(params, keys, batch, times=None, weights=None)`` -> the terms of `losses.bound`, in nats."""
+    """Returns ``bound(params, keys, batch, times, weights, visits)`` -> the terms of `losses.bound`, in nats.
+
+    The last three are those of `losses.bound`, by default None.
+    """
 
     def bound(
         params: Params,
@@ -250,11 +259,28 @@ def bound_fn(experiment: Experiment) -> Callable[..., Bound]:
         batch: Batch,
         times: Int[Array, "..."] | None = None,
         weights: Float[Array, "..."] | None = None,
+        visits: Num[ArrayLike, " visits"] | None = None,
     ) -> Bound:
-        made, network_params = unpack(experiment, params)
-        # `losses.bound` folds 1..T into the keys, and `runs.likelihood` T + 1 to draw the times
-        x_0 = made.encoding.encode(fold(keys, made.process.schedule.num_steps + 2), batch["image"])
-        network = network_fn(made, network_params)
-        return losses.bound(keys, made.process, made.parameterization, network, x_0, batch.get("label"), times, weights)
+        made, network, x_0 = _measured(experiment, params, keys, batch)
+        given = batch.get("label"), times, weights, visits
+        return losses.bound(keys, made.process, made.parameterization, network, x_0, *given)
 
     return bound
+
+
+def terms_fn(experiment: Experiment) -> Callable[..., Terms]:
+    """Returns ``terms(params, keys, batch, errors=None)`` -> `losses.terms`, with the x_t and x_0 of `bound_fn`."""
+
+    def terms(params: Params, keys: Array, batch: Batch, errors: Float[ArrayLike, " times"] | None = None) -> Terms:
+        made, network, x_0 = _measured(experiment, params, keys, batch)
+        return losses.terms(keys, made.process, made.parameterization, network, x_0, batch.get("label"), errors)
+
+    return terms
+
+
+def _measured(experiment: Experiment, params: Params, keys: Array, batch: Batch) -> tuple[Experiment, Network, Array]:
+    """(experiment, network, x_0) of a measurement with these parameters and examples."""
+    made, network_params = unpack(experiment, params)
+    # `losses.bound` folds 1..T into the keys, and `runs.likelihood` T + 1 to draw the times
+    x_0 = made.encoding.encode(fold(keys, made.process.schedule.num_steps + 2), batch["image"])
+    return made, network_fn(made, network_params), x_0

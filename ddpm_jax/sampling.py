@@ -13,10 +13,12 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
-from ddpm_jax.diffusion import Sampler, Schedule, samplers
+from ddpm_jax.diffusion import Parameterization, Sampler, samplers
 from ddpm_jax.diffusion.distributions import fold
 from ddpm_jax.diffusion.guidance import classifier_free
-from ddpm_jax.experiment import Experiment, Params, network_fn, unpack, with_schedule
+from ddpm_jax.diffusion.parameterizations import thresholded, with_variance
+from ddpm_jax.diffusion.types import Variance
+from ddpm_jax.experiment import Experiment, Params, network_fn, unpack, with_parameterization
 from ddpm_jax.training import sharding
 
 
@@ -24,11 +26,13 @@ def sampler_fn(
     experiment: Experiment,
     kind: Callable[..., Sampler] | None = None,
     guidance: ArrayLike | None = None,
+    threshold: ArrayLike | None = None,
     **numbers: Any,
 ) -> Callable[[Params, Array | None], Sampler]:
     """Returns ``make(params, condition)`` -> Sampler `kind`, by default the experiment's, with numbers such as eta.
 
-    `guidance` is the scale of classifier-free guidance; None is none.
+    `guidance` is the scale of classifier-free guidance, `threshold` the quantile of dynamic thresholding
+    (`parameterizations.thresholded`); None is none.
     """
     kind = kind or experiment.sampler
 
@@ -38,7 +42,10 @@ def sampler_fn(
         if guidance is not None:
             channels = made.data.image_shape[-1]
             network = classifier_free(network, guidance, _classes(experiment, guidance), channels)
-        return kind(made.process, made.parameterization, network, condition, **numbers)
+        parameterization = made.parameterization
+        if threshold is not None:
+            parameterization = thresholded(made.process, parameterization, threshold)
+        return kind(made.process, parameterization, network, condition, **numbers)
 
     return make
 
@@ -59,42 +66,56 @@ def sample_fn(
     eta: float | None = None,
     spacing: samplers.Spacing = samplers.SPACINGS["even"],
     guidance: float | None = None,
+    variance: Variance | None = None,
+    threshold: float | None = None,
 ) -> Callable[..., Array]:
     """Returns ``sample(params, keys, condition=None)`` -> images, one per key, decoded: uint8, or floats for points.
 
     The sampler is the experiment's, or DDIM where `eta` is given. `steps` is the number of steps, by default T;
-    `guidance` the scale of `guidance.classifier_free`, 1 or None for none. The result is jitted, with the tables of the
-    schedule, the times, eta and guidance as arguments of the compiled program: samplers that differ only in these
-    numbers share one compilation.
-    Raises ValueError if steps is not in 1..T, eta is not in [0, 1], or the sampler has no eta, or needs all T steps, or
-    the network cannot be guided.
+    `guidance` the scale of `guidance.classifier_free`, 1 or None for none; `variance` that of ancestral sampling, by
+    default the experiment's; `threshold` the quantile of `parameterizations.thresholded`, in (0, 1], None for none. The
+    result is jitted, with the tables of the schedule and of the variance, the times, eta, guidance and threshold as
+    arguments of the compiled program: samplers that differ only in these numbers share one compilation.
+    Raises ValueError if steps is not in 1..T, eta is not in [0, 1], or the sampler has no eta or no variance, or needs
+    all T steps, or the network cannot be guided.
     """
-    return Partial(*_sampling(experiment, sampler, steps, spacing, _numbers(eta, guidance)))
+    numbers = _numbers(eta, guidance, threshold)
+    return Partial(*_sampling(experiment, sampler, steps, spacing, variance, numbers))
 
 
-def _numbers(eta: float | None, guidance: float | None) -> dict[str, float]:
+def _numbers(eta: float | None, guidance: float | None, threshold: float | None) -> dict[str, float]:
     """The numbers that are given, without a guidance of 1, which is none."""
-    given = {"eta": eta, "guidance": None if guidance == 1 else guidance}
+    given = {"eta": eta, "guidance": None if guidance == 1 else guidance, "threshold": threshold}
     return {name: value for name, value in given.items() if value is not None}
 
 
 def _sampling(
-    experiment: Experiment, sampler: Any, steps: int | None, spacing: samplers.Spacing, numbers: dict[str, float]
-) -> tuple[Callable[..., Array], Schedule, Array, dict[str, Array]]:
-    """The jitted function and its first arguments: schedule, times and numbers of the sampler."""
+    experiment: Experiment,
+    sampler: Any,
+    steps: int | None,
+    spacing: samplers.Spacing,
+    variance: Variance | None,
+    numbers: dict[str, float],
+) -> tuple[Callable[..., Array], Parameterization, Array, dict[str, Array]]:
+    """The jitted function and its first arguments: parameterization, times and numbers of the sampler."""
     eta = numbers.get("eta")
     kind = sampler or (experiment.sampler if eta is None else samplers.ddim)
     _check_numbers(experiment, kind, numbers)
+    parameterization = experiment.parameterization
+    if variance is not None:
+        if kind is not samplers.ddpm:
+            raise ValueError("--variance: this sampler has none to choose; add --sampler ancestral")
+        parameterization = with_variance(parameterization, variance)
     schedule = experiment.process.schedule
     times = spacing(schedule, schedule.num_steps if steps is None else steps)
-    samplers.check_times(kind(experiment.process, experiment.parameterization, network_fn(experiment, {}), None), times)
+    samplers.check_times(kind(experiment.process, parameterization, network_fn(experiment, {}), None), times)
     traced = {name: jnp.float32(value) for name, value in numbers.items()}
-    return _sample_program(experiment, kind), *jax.device_put((schedule, times)), traced  # uploaded once
+    return _sample_program(experiment, kind), *jax.device_put((parameterization, times)), traced  # uploaded once
 
 
 def _check_numbers(experiment: Experiment, kind: Callable[..., Sampler], numbers: dict[str, float]) -> None:
-    """Raises ValueError for an eta or guidance out of range, or one that has no meaning here."""
-    eta, guidance = numbers.get("eta"), numbers.get("guidance")
+    """Raises ValueError for an eta, guidance or threshold out of range, or one that has no meaning here."""
+    eta, guidance, threshold = (numbers.get(name) for name in ("eta", "guidance", "threshold"))
     if eta is not None and not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in [0, 1], got {eta}")
     if eta is not None and "eta" not in inspect.signature(kind).parameters:
@@ -103,14 +124,22 @@ def _check_numbers(experiment: Experiment, kind: Callable[..., Sampler], numbers
         _classes(experiment, guidance)
         if not math.isfinite(guidance):
             raise ValueError(f"--guidance must be finite, got {guidance}")
+    if threshold is not None:
+        _check_threshold(experiment, threshold)
+
+
+def _check_threshold(experiment: Experiment, threshold: float) -> None:
+    if not 0 < threshold <= 1:
+        raise ValueError(f"--threshold must lie in (0, 1], got {threshold}")
+    if experiment.process.family.name != "gaussian" or experiment.data.levels is None:
+        raise ValueError(f"--threshold {threshold}: leave it out, it is for images, and this run has other data")
 
 
 @lru_cache(maxsize=16)  # one compilation for all calls with the same experiment and sampler
 def _sample_program(experiment: Experiment, kind: Callable[..., Sampler]) -> Callable[..., Array]:
     @jax.jit
-    def sample(schedule, times, numbers, params: Params, keys: Array, condition: Array | None = None) -> Array:
-        given = experiment if experiment.trainable else with_schedule(experiment, schedule)
-        sampler = sampler_fn(given, kind, **numbers)(params, condition)
+    def sample(parameterization, times, numbers, params: Params, keys: Array, condition: Array | None = None) -> Array:
+        sampler = sampler_fn(with_parameterization(experiment, parameterization), kind, **numbers)(params, condition)
         return experiment.encoding.decode(samplers.sample(keys, sampler, prior_sample(experiment, keys), times))
 
     return sample
@@ -123,10 +152,10 @@ def _over_mesh(program: Callable[..., Array], mesh: Mesh) -> Callable[..., Array
     specs = (same, same, same, same, split, split)
     on_mesh = jax.jit(jax.shard_map(program, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False))
 
-    def sample(schedule, times, numbers, params: Params, keys: Array, condition: Array | None = None) -> Array:
+    def sample(parameterization, times, numbers, params: Params, keys: Array, condition: Array | None = None) -> Array:
         if len(keys) % mesh.size:
             raise ValueError(f"{len(keys)} keys do not divide over {mesh.size} devices: give a multiple of {mesh.size}")
-        return on_mesh(schedule, times, numbers, params, keys, condition)
+        return on_mesh(parameterization, times, numbers, params, keys, condition)
 
     return sample
 
@@ -150,21 +179,24 @@ class Run(NamedTuple):
         steps: int | None = None,
         eta: float | None = None,
         sampler: str | None = None,
-        spacing: str = "even",
+        spacing: str | samplers.Spacing = "even",
         guidance: float | None = None,
         mesh: Mesh | None = None,
+        variance: Variance | None = None,
+        threshold: float | None = None,
     ) -> Callable[..., Array]:
         """Returns ``sample(keys, condition=None)`` -> images, uint8 [num, height, width, channels], or points or bits.
 
         The result is a jitted function with its weights, as one pytree (`jax.tree_util.Partial`), so it can be an
         argument of your own jitted functions. `sampler` and `spacing` are keys of ``samplers.SAMPLERS`` and
-        ``samplers.SPACINGS``. The images are split over the devices of `mesh`, if there is one: then each of them has
-        the parameters, and the number of keys must be a multiple of their number. The other arguments, and the errors,
-        are those of `sample_fn`.
+        ``samplers.SPACINGS``; `spacing` may also be a function such as ``samplers.optimal(...)``. The images are split
+        over the devices of `mesh`, if there is one: then each of them has the parameters, and the number of keys must
+        be a multiple of their number. The other arguments, and the errors, are those of `sample_fn`.
         """
         kind = None if sampler is None else samplers.SAMPLERS[sampler]
-        given = _numbers(eta, guidance)
-        program, *numbers = _sampling(self.experiment, kind, steps, samplers.SPACINGS[spacing], given)
+        spaced = samplers.SPACINGS[spacing] if isinstance(spacing, str) else spacing
+        given = _numbers(eta, guidance, threshold)
+        program, *numbers = _sampling(self.experiment, kind, steps, spaced, variance, given)
         arguments = (*numbers, self.params)
         if mesh is None:
             return Partial(program, *arguments)

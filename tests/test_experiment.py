@@ -130,6 +130,41 @@ def test_a_sweep_of_guidance_is_one_program():
     assert sample_fn(made, guidance=2.0).func._cache_size() == 1
 
 
+def test_a_sweep_of_variances_and_thresholds_is_one_program():
+    made = experiment()
+    for scale in (0.1, 0.2):
+        variance = parameterizations.analytic(scale * np.ones(21, np.float32))
+        sample_fn(made, steps=5, variance=variance, threshold=scale)({}, keys(0, 2))
+    assert sample_fn(made).func._cache_size() == 1
+
+
+class Shrunk(nn.Module):
+    """Predicts that x_0 is half of x_t."""
+
+    @nn.compact
+    def __call__(self, x, index, label=None, train=False):
+        return x / 2
+
+
+def test_what_samples_with_a_variance_is_ancestral_sampling_with_it():
+    """That of an experiment with this variance, and another than that of its own."""
+    made, large = (
+        experiment(Shrunk(), parameterization=parameterizations.x0(PROCESS, variance))
+        for variance in (parameterizations.fixed_small, parameterizations.fixed_large)
+    )
+    found = sample_fn(made, steps=5, variance=parameterizations.fixed_large)({}, keys(0, 2))
+    np.testing.assert_array_equal(found, sample_fn(large, steps=5)({}, keys(0, 2)))
+    assert np.any(np.asarray(found) != sample_fn(made, steps=5)({}, keys(0, 2)))
+    with pytest.raises(ValueError, match="--variance: this sampler has none to choose; add --sampler ancestral"):
+        sample_fn(made, samplers.ddim, variance=parameterizations.fixed_large)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.5])
+def test_a_threshold_is_a_quantile(threshold):
+    with pytest.raises(ValueError, match=rf"--threshold must lie in \(0, 1\], got {threshold}"):
+        sample_fn(experiment(), threshold=threshold)
+
+
 def test_guidance_of_1_is_none():
     made, label = labelled(0.1), jnp.array([0, 1])
     plain = sample_fn(made, steps=5)({}, keys(0, 2), label)
@@ -186,7 +221,9 @@ def test_a_learned_variance_takes_all_steps_or_ddim():
     """Refused where the sampler is made, before anything is drawn."""
     made = experiment(parameterization=parameterizations.learned(PROCESS, parameterizations.eps(PROCESS)))
     for strided in (lambda: sample_fn(made, steps=5), lambda: Run(made, {}, 0).sampler(steps=5, sampler="ancestral")):
-        with pytest.raises(ValueError, match=r"--steps 5: .* take all 20 steps, or choose --sampler ddim"):
+        with pytest.raises(
+            ValueError, match=r"--steps 5: .* take all 20 steps, or choose --variance, or --sampler ddim"
+        ):
             strided()
     for allowed in ({}, {"steps": 20}, {"steps": 5, "eta": 0.0}, {"steps": 5, "sampler": samplers.ddim}):
         sample_fn(made, **allowed)

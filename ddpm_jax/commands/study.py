@@ -1,4 +1,4 @@
-"""Draws a picture of a trained run: study progressive|shared|interpolate|neighbours|chain|denoise|inpaint|sweep DIR"""
+"""Draws a picture of a run: study progressive|shared|interpolate|neighbours|chain|denoise|inpaint|sweep|bounds DIR"""
 
 
 def run(args: list[str], own_process: bool) -> int:

@@ -154,8 +154,8 @@ class Parameterization:
     name: str = field(default="custom", metadata={"static": True})
     """The name of the function that made the parameterization, such as "eps"."""
     variance: Variance | None = field(default=None, metadata={"static": True})
-    """The fixed variance of the kernel, such as `parameterizations.fixed_small`. None if the network outputs the
-    variance, and for bits."""
+    """The fixed variance of the kernel, such as `parameterizations.fixed_small`. None if the variance is learned or
+    measured, and for bits."""
     clip: tuple[float, float] | None = field(default=None, metadata={"static": True})
     """(low, high), the range that estimates of x_0 are clipped to; None if they are not clipped."""
     single_steps: bool = field(default=False, metadata={"static": True})
@@ -163,6 +163,9 @@ class Parameterization:
     variance of any other step is then NaN."""
     unclipped_rules: Rules | None = field(default=None, metadata={"static": True})
     """The rules without clipping; None if `rules` do not clip."""
+    chosen_variance: Variance | None = None
+    """The variance in place of that of `rules`, a `jax.tree_util.Partial`: its arrays are leaves, so that a program is
+    compiled once for all their values. See `parameterizations.with_variance`."""
 
     def error(self, output: Array, x_0: Array, noise: Array, t: ArrayLike) -> Array:
         """The training error, element by element: (output - target)^2; for bits, the cross-entropy in nats.
@@ -177,7 +180,10 @@ class Parameterization:
 
     def kernel(self, output: Array, x_t: Array, t: ArrayLike, s: ArrayLike) -> Any:
         """The kernel p(x_s | x_t), for s < t (Ho et al. 2020, Eq. 11, where s = t - 1)."""
-        return self.rules.kernel(self.process, output, x_t, t, s)
+        kernel = self.rules.kernel(self.process, output, x_t, t, s)
+        if self.chosen_variance is None:
+            return kernel
+        return kernel._replace(variance=self.chosen_variance(self.process.schedule, t, s, x_t.ndim))
 
     def unclipped(self) -> "Parameterization":
         """The same parameterization without clipping of x_0."""

@@ -65,37 +65,52 @@ def bits_per_dim(
     seed: int = 0,
     reporter: Reporter | None = None,
     keep: Path | None = None,
+    visits: np.ndarray | None = None,
 ) -> BitsPerDim:
     """Evaluates the bound on the first `num` examples of `source`, by default all, on all devices of all processes.
 
     The noise of example i depends on (seed, i) only. With `times`, that number of random t is evaluated per example
-    instead of all T - 1: unbiased, and faster in proportion. The terms are kept in the folder `keep` as they are
-    computed, and resumed from there; `keep` is required if there are several processes, which must all call this
-    function. Raises ValueError unless `times` is None or in 1..T-1.
+    instead of all T - 1: unbiased, and faster in proportion. With `visits`, the times that a sampler visits, the bound
+    is that of the model with these steps. The terms are kept in the folder `keep` as they are computed, and resumed
+    from there; `keep` is required if there are several processes, which must all call this function. Raises ValueError
+    unless `times` is None or in 1..T-1, and for visits with a network that outputs the variance of single steps.
     """
     total = len(source) if num is None else min(num, len(source))
-    work = bound_work(run, source, total, times, min(batch_size, total), seed)
+    work = bound_work(run, source, total, times, min(batch_size, total), seed, visits)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory())) if keep is None else keep
-        return summarize(run.experiment, list(kept(work, folder, reporter)), whole=times is None)
+        return summarize(run.experiment, list(kept(work, folder, reporter)), whole=times is None and visits is None)
 
 
-def bound_work(run: Run, source: Sequence, num: int, times: int | None, batch_size: int, seed: int) -> Work:
+def bound_work(
+    run: Run,
+    source: Sequence,
+    num: int,
+    times: int | None,
+    batch_size: int,
+    seed: int,
+    visits: np.ndarray | None = None,
+) -> Work:
     """The terms of the bound of the first `num` examples, in nats and in squared units of x_0. The results are
 
         parts       [chunk, 5]: the fields prior, chain (summed), decoder, fixed and null of `losses.Bound`
         chain       [times]: the sum over the examples of each chain term, in the order of the times
         distortion  [times + 1]: the sum over the examples of each squared error of x_0, in this order and then at t = 1
 
-    `times` and the errors are those of `bits_per_dim`.
+    `times`, `visits` and the errors are those of `bits_per_dim`.
     """
     num_steps, bound = run.experiment.process.schedule.num_steps, bound_fn(run.experiment)
     if times is not None and not 1 <= times < num_steps:
         raise ValueError(f"--times must be between 1 and {num_steps - 1}, got {times}")
+    if visits is not None and run.experiment.parameterization.single_steps and np.any(np.diff(visits) != -1):
+        raise ValueError(
+            f"--steps {len(visits) - 1}: the variance that this network outputs holds for steps from t to t - 1 only: "
+            "add --variance analytic"
+        )
 
     def one(params: Params, batch_keys: jax.Array, batch: Batch) -> Bound:
         drawn = (None, None) if times is None else _draw_times(batch_keys, times, num_steps)
-        return bound(params, batch_keys, batch, *drawn)
+        return bound(params, batch_keys, batch, *drawn, visits)
 
     def result(terms: Any) -> Result:
         parts = np.stack([terms.prior, terms.chain.sum(axis=1), terms.decoder, terms.fixed, terms.null], axis=1)

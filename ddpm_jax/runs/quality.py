@@ -19,6 +19,7 @@ from ddpm_jax.runs.likelihood import mean_and_error
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import EvaluateRequest, SampleRequest
 from ddpm_jax.runs.sample import draws
+from ddpm_jax.runs.steps import model
 from ddpm_jax.sampling import Run
 
 HELD_OUT = 1000
@@ -86,7 +87,8 @@ def parzen_window(run: Run, request: EvaluateRequest, keep: Path, reporter: Repo
     _check_images("parzen", data.image_shape)
     train, test = data.open("train"), data.open(request.split)
     held, count = range(min(HELD_OUT, len(train))), len(test) if request.num is None else min(request.num, len(test))
-    samples = SampleRequest(request.workdir, num=request.samples, seed=request.seed, **request.sampling())
+    options = {"seed": request.seed, "weights": request.weights} | request.sampling()
+    samples = SampleRequest(request.workdir, num=request.samples, **options)
     drawn = _drawn(run, samples, keep / "samples", reporter)
     centres, held_out = (_flat(each) / 255 for each in (drawn, _pictures(train, held, data.levels)))
     width = best_width(centres, held_out)
@@ -112,5 +114,6 @@ def parzen_window(run: Run, request: EvaluateRequest, keep: Path, reporter: Repo
 
 def _drawn(run: Run, request: SampleRequest, keep: Path, reporter: Reporter) -> np.ndarray:
     """The samples of the request, kept in the folder `keep`."""
-    work = draws(run, request, labels(run.experiment, request.num))
+    chosen = model(run, request, reporter)
+    work = draws(run, request, labels(run.experiment, request.num), chosen)
     return np.concatenate([result["images"] for result in kept(work, keep, reporter)])

@@ -30,6 +30,7 @@ from ddpm_jax.runs.ode import ode_work
 from ddpm_jax.runs.quality import memorisation, parzen_window
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import EvaluateRequest
+from ddpm_jax.runs.steps import check_steps, stepped
 from ddpm_jax.runs.workdir import check_workdir, weights_in
 from ddpm_jax.runs.workdir import load as load_run
 from ddpm_jax.sampling import Run
@@ -102,8 +103,7 @@ def _ready(request: EvaluateRequest, reporter: Reporter) -> tuple[Run, EvaluateR
         check_examples(run.experiment.data, request.split)
         read_records(request.workdir / "evaluation.json")  # before the work: a damaged file is reported now
     metrics: Any = request.metrics or run.experiment.metrics
-    if request.sampling() and "parzen" not in metrics:
-        raise ValueError(f"--{next(iter(request.sampling()))} applies to --metrics parzen, not to {' '.join(metrics)}")
+    check_steps(dataclasses.replace(request, metrics=metrics))
     return run if request.clip else unclipped(run), dataclasses.replace(request, metrics=metrics)
 
 
@@ -154,10 +154,13 @@ def _unfinished(request: EvaluateRequest, run: Run) -> Path:
 def _bound(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter, seconds: float | None) -> dict[str, Any]:
     source = run.experiment.data.open(request.split)
     num = min(request.num or len(source), len(source))
-    work = bound_work(run, source, num, request.times, min(batch_size(run, request), num), request.seed)
+    run, visits, measured_from = stepped(run, request, reporter)
+    keep = keep if measured_from is None else keep.with_name(f"{keep.name}_{measured_from}")
+    work = bound_work(run, source, num, request.times, min(batch_size(run, request), num), request.seed, visits)
     if seconds is not None:
         work = work._replace(num=affordable(work, keep, seconds, reporter))
-    measured = summarize(run.experiment, list(kept(work, keep, reporter)), whole=request.times is None)
+    whole = request.times is None and visits is None
+    measured = summarize(run.experiment, list(kept(work, keep, reporter)), whole)
     for metric in request.metrics or ():
         if metric in BOUND_TABLES:
             reporter.line(BOUND_TABLES[metric](measured))
@@ -167,7 +170,10 @@ def _bound(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter, s
         if distributed.is_leader():
             figures.rate_distortion(measured.rate, measured.distortion, picture)
         reporter.line(f"the whole rate-distortion curve is in {picture}")
-    return measured.record()
+    if visits is None:
+        return measured.record()
+    of_all_steps = dict.fromkeys(("K", "K_over_null"))  # the K of 2015 has a last step of its own
+    return measured.record() | of_all_steps | {"visits": visits.tolist(), "statistics": measured_from}
 
 
 def _importance(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:

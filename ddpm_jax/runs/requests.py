@@ -12,6 +12,10 @@ SamplerName = Literal["ancestral", "ddim", "dpm++2m", "dpm++3m", "dpm++2m-sde", 
 """The keys of ``diffusion.samplers.SAMPLERS``."""
 SpacingName = Literal["even", "quadratic", "leading", "linspace", "karras", "logsnr"]
 """The keys of ``diffusion.samplers.SPACINGS``."""
+ModelSpacingName = Literal[SpacingName, "optimal"]
+"""The spacings by name, and "optimal", which is computed from statistics of a run: see ``runs.steps``."""
+VarianceName = Literal["fixed_small", "fixed_large", "analytic"]
+"""The variances of ``runs.statistics.VARIANCES``, and "analytic", which is computed from statistics of a run."""
 MetricName = Literal["bpd", "K", "nll", "importance", "entropy", "parzen", "memorisation"]
 """The keys of ``runs.report.BOUND_TABLES`` and ``runs.report.ESTIMATES``."""
 AcceleratorName = Literal["v4", "v5e", "v5p", "v6e", "A100", "A100-40GB", "H100", "H200", "B200"]
@@ -91,9 +95,14 @@ class SampleRequest(Processes):
     the experiment's own; ddim if --eta is given."""
     steps: int | None = None
     """Number of steps, 1 to T. Default: T."""
-    spacing: SpacingName = "even"
+    spacing: ModelSpacingName = "even"
     """Spacing of the steps over 0..T: even; dense near the data: quadratic, karras, logsnr; leading and linspace are
-    those of diffusers."""
+    those of diffusers; optimal has the best bound on the likelihood (Watson et al. 2021), and in the papers worse
+    pictures than even steps (a greater Frechet distance). It is computed from statistics of the run, which are
+    estimated on training images the first time."""
+    variance: VarianceName | None = None
+    """Variance of the steps of ancestral sampling: fixed_small, fixed_large, or analytic (Bao et al. 2022), which is
+    computed from the statistics of the run. Default: the experiment's own."""
     eta: float | None = None
     """Noise of ddim and dpm++, from 0 (deterministic) to 1. Default: 0; with dpm++2m-sde 1."""
     weights: WeightsName = "ema"
@@ -104,6 +113,9 @@ class SampleRequest(Processes):
     guidance: float | None = None
     """Scale of classifier-free guidance, for a class-conditional run: 1 is none, more is nearer to the class and less
     diverse. Each step costs two calls of the network."""
+    threshold: float | None = None
+    """Dynamic thresholding: the quantile of the absolute pixels of an estimate of x_0, such as 0.995, that is scaled
+    down to the range of the data where it exceeds it. For strong guidance. Default: none."""
     batch_size: int | None = None
     """Number of images that each device draws at a time. Changes at most the last bit of a pixel. Default: 16 on a CPU,
     else 256, and fewer for images larger than 64x64."""
@@ -145,9 +157,14 @@ class EvaluateRequest(Processes):
     sampler: SamplerName | None = None
     """Sampler of the samples for parzen. Default: the experiment's own."""
     steps: int | None = None
-    """Number of steps of the samples for parzen, 1 to T. Default: T, as in the paper."""
-    spacing: SpacingName = "even"
-    """Spacing of these steps."""
+    """Number of steps, 1 to T, of the model that bpd measures, and of the samples for parzen. Default: T."""
+    spacing: ModelSpacingName = "even"
+    """Spacing of these steps. optimal has the best bound on training images (Watson et al. 2021), and in the papers
+    worse pictures than even steps (a greater Frechet distance)."""
+    variance: VarianceName | None = None
+    """Variance of these steps: fixed_small, fixed_large, or analytic (Bao et al. 2022). analytic and optimal are
+    computed from statistics of the run, which are estimated on training images the first time. Default: the
+    experiment's own."""
     chains: int = 16
     """Number of forward chains per example for importance."""
     tolerance: float = 1e-5
@@ -168,8 +185,8 @@ class EvaluateRequest(Processes):
         return protocol | weights | chains | {name: getattr(self, name) for name in ode} | self.sampling()
 
     def sampling(self) -> dict:
-        """The options of the samples that are not the default."""
-        defaults = {"sampler": None, "steps": None, "spacing": "even"}
+        """The options of the steps and of the samples that are not the default."""
+        defaults = {"sampler": None, "steps": None, "spacing": "even", "variance": None}
         return {name: getattr(self, name) for name, value in defaults.items() if getattr(self, name) != value}
 
 

@@ -5,12 +5,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from ddpm_jax.diffusion.samplers import SAMPLERS, SPACINGS
+from ddpm_jax.diffusion.samplers import SAMPLERS
 from ddpm_jax.experiment import labels
 from ddpm_jax.runs import outputs, workdir
 from ddpm_jax.runs.chunks import Work, chunk_size, on_devices
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import SampleRequest
+from ddpm_jax.runs.steps import Model, model
 from ddpm_jax.sampling import Run, sample_fn
 from ddpm_jax.training import distributed
 from ddpm_jax.training.keys import check_seed, keys
@@ -39,7 +40,9 @@ def sample_to_file(request: SampleRequest, reporter: Reporter | None = None) -> 
     run = workdir.load(request.workdir, request.weights)
     out = request.out or request.workdir / "samples" / _name(request, run)
     outputs.check_name(out, images=len(run.experiment.data.image_shape) == 3)
-    provenance = workdir.provenance(request.workdir, run, **_identity(request, run))
+    reporter = reporter or Reporter()
+    chosen = model(run, request, reporter)
+    provenance = workdir.provenance(request.workdir, run, **_identity(request, run, chosen))
     output = outputs.Output(out, provenance, request.overwrite)
     (there,) = distributed.from_leader([not request.overwrite and output.holds_images()])
     if there:
@@ -47,16 +50,18 @@ def sample_to_file(request: SampleRequest, reporter: Reporter | None = None) -> 
             outputs.discard_part(output)
         return f"{out} holds these images already"
     condition = labels_of(run, request)
-    outputs.write(output, draws(run, request, condition), condition, reporter or Reporter())
+    outputs.write(output, draws(run, request, condition, chosen), condition, reporter)
     return f"{request.num} images in {out}"
 
 
 def check(request: SampleRequest) -> None:
-    """Raises ValueError if `num`, `batch_size` or `seed` is out of range."""
+    """Raises ValueError if `num`, `batch_size` or `seed` is out of range, or if the sampler ignores the variance."""
     for name, value in (("num", request.num), ("batch-size", request.batch_size)):
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
     check_seed(request.seed)
+    if request.variance is not None and (request.sampler not in (None, "ancestral") or request.eta is not None):
+        raise ValueError(f"--variance {request.variance}: only --sampler ancestral has a variance to choose")
 
 
 def sampler_name(request: SampleRequest, run: Run) -> str:
@@ -68,24 +73,25 @@ def sampler_name(request: SampleRequest, run: Run) -> str:
     return next((name for name, kind in SAMPLERS.items() if kind is run.experiment.sampler), "own")
 
 
-def _identity(request: SampleRequest, run: Run) -> dict[str, Any]:
+def _identity(request: SampleRequest, run: Run, chosen: Model) -> dict[str, Any]:
     """The options that determine the images of a run, as they are recorded. The batch size is not one of them."""
     names = ("num", "seed", "steps", "spacing", "eta", "label")
-    guidance = (
-        {} if request.guidance is None else {"guidance": request.guidance}
-    )  # not in the records of older versions
-    return {name: getattr(request, name) for name in names} | {"sampler": sampler_name(request, run)} | guidance
+    later = {name: getattr(request, name) for name in ("guidance", "variance", "threshold")}
+    later |= {"statistics": chosen.measured}
+    given = {name: value for name, value in later.items() if value is not None}  # not in records of older versions
+    return {name: getattr(request, name) for name in names} | {"sampler": sampler_name(request, run)} | given
 
 
-def draws(run: Run, request: SampleRequest, condition: np.ndarray | None) -> Work:
+def draws(run: Run, request: SampleRequest, condition: np.ndarray | None, chosen: Model | None = None) -> Work:
     """The samples of the request, as chunks {"images": [batch, ...]}, with the labels `condition`.
 
-    The last chunk is computed at full size, so there is one compilation, and image i is the same to the bit for every
-    `num` and on any number of devices and processes.
+    `chosen` is the result of `model`, by default computed here. The last chunk is computed at full size, so there is
+    one compilation, and image i is the same to the bit for every `num` and on any number of devices and processes.
     """
     kind = None if request.sampler is None else SAMPLERS[request.sampler]
-    spacing = SPACINGS[request.spacing]
-    sample = sample_fn(run.experiment, kind, request.steps, request.eta, spacing, request.guidance)
+    chosen = chosen or model(run, request, Reporter())
+    numbers = request.guidance, chosen.variance, request.threshold
+    sample = sample_fn(run.experiment, kind, request.steps, request.eta, chosen.spacing, *numbers)
     size = request.batch_size or default_batch_size(run.experiment.data.image_shape)
 
     def one(shared, chunk):
@@ -121,5 +127,8 @@ def _name(request: SampleRequest, run: Run) -> str:
     eta = "" if request.eta is None else f"_eta{request.eta:g}"
     label = "" if request.label is None else f"_label{request.label}"
     guidance = "" if request.guidance is None else f"_guidance{request.guidance:g}"
-    options = f"{steps}{spacing}{eta}{label}{guidance}{workdir.marked(request.weights)}"
-    return f"{sampler_name(request, run)}{options}_seed{request.seed}_num{request.num}_at{run.step}.png"
+    variance = "" if request.variance is None else f"_{request.variance}"
+    threshold = "" if request.threshold is None else f"_threshold{request.threshold:g}"
+    sampler = sampler_name(request, run)
+    options = f"{steps}{spacing}{variance}{eta}{label}{guidance}{threshold}{workdir.marked(request.weights)}"
+    return f"{sampler}{options}_seed{request.seed}_num{request.num}_at{run.step}.png"

@@ -2,8 +2,8 @@
 
 It contains ``experiment.py`` (a copy, with copies of the modules beside it that it imports), ``experiment.json``
 (knobs, versions, commit, data), ``checkpoints/``, ``averages/`` (snapshots), ``metrics.jsonl``, ``events/``,
-``samples/``, ``studies/``, ``evaluation.json``, ``rate_distortion.png``, and ``damaged/`` for checkpoints that could
-not be read.
+``samples/``, ``studies/``, ``evaluation.json``, ``rate_distortion.png``, ``statistics.npz`` (errors at every t), and
+``damaged/`` for checkpoints that could not be read.
 """
 
 import importlib.metadata

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ddpm_jax.runs.requests import SamplerName, SpacingName, WeightsName
 
-Kind = Literal["progressive", "shared", "interpolate", "neighbours", "chain", "denoise", "inpaint", "sweep"]
+Kind = Literal["progressive", "shared", "interpolate", "neighbours", "chain", "denoise", "inpaint", "sweep", "bounds"]
 """The keys of ``studies.sheets.STUDIES``."""
 Missing = Literal["centre", "left", "right", "top", "bottom"]
 """The parts of an example that `inpaint` can fill in."""
@@ -29,14 +29,15 @@ class StudyRequest:
     chain: x_t of the forward and of the reverse chain at several t; for points also the drift of the reverse chain.
     denoise: test examples, clean, with noise, and restored.
     inpaint: test examples, clean, with a missing part, and filled in.
-    sweep: quality of several samplers against their number of network calls, with a table and its .json."""
+    sweep: quality of several samplers against their number of network calls, with a table and its .json.
+    bounds: bits/dim of the models of few steps, by spacing and variance, with a table and its .json."""
     workdir: Path
     """Folder of the run."""
     out: Path | None = None
     """Picture to write, a .png. Default: a file in studies/ of the workdir."""
     num: int | None = None
     """Number of rows (progressive, neighbours), of samples per row (shared), of shares (interpolate) or of examples
-    (the others). Default: 8 images, 20 sequences or 2000 points; for sweep 1024 images."""
+    (the others). Default: 8 images, 20 sequences or 2000 points; for sweep 1024 images, for bounds all test images."""
     seed: int = 0
     """Seed of the noise and of the choice of examples, 0 to 2^32 - 1."""
     times: tuple[int, ...] | None = field(default=None, metadata=_only("shared", "interpolate", "chain"))
@@ -60,8 +61,8 @@ class StudyRequest:
         default=("ancestral", "ddim", "dpm++2m", "dpm++3m", "heun"), metadata=_only("sweep")
     )
     """Samplers to compare (sweep)."""
-    steps: tuple[int, ...] = field(default=(5, 10, 20, 50, 100, 1000), metadata=_only("sweep"))
-    """Numbers of steps; those above T are left out (sweep)."""
+    steps: tuple[int, ...] = field(default=(5, 10, 20, 50, 100, 1000), metadata=_only("sweep", "bounds"))
+    """Numbers of steps; those above T are left out (sweep, bounds)."""
     spacing: SpacingName = field(default="even", metadata=_only("sweep"))
     """Spacing of the steps (sweep)."""
     weights: WeightsName = "ema"

@@ -10,8 +10,9 @@ import numpy as np
 from ddpm_jax import figures
 from ddpm_jax.data import load
 from ddpm_jax.runs import workdir
+from ddpm_jax.runs.statistics import statistics
 from ddpm_jax.sampling import Run
-from ddpm_jax.studies import ho_2020, sohl_dickstein_2015, sweep
+from ddpm_jax.studies import bounds, ho_2020, sohl_dickstein_2015, sweep
 from ddpm_jax.studies.requests import Kind, StudyRequest
 from ddpm_jax.system.files import write_json
 from ddpm_jax.training.keys import check_seed
@@ -46,7 +47,7 @@ def study_to_file(request: StudyRequest) -> str:
     weights = workdir.marked(request.weights)
     out = request.out or request.workdir / "studies" / f"{request.kind}{weights}_seed{request.seed}_at{run.step}.png"
     check_output(out, request.overwrite)
-    if request.kind == "sweep" and out.with_suffix(".json").exists() and not request.overwrite:
+    if request.kind in ("sweep", "bounds") and out.with_suffix(".json").exists() and not request.overwrite:
         raise ValueError(f"{out.with_suffix('.json')} exists: choose another name with --out, or use --overwrite")
     sheet = STUDIES[request.kind].draw(run, request)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -147,6 +148,17 @@ def _sweep(run: Run, request: StudyRequest) -> Sheet:
     return Sheet(figures.curves(curves, *labels, test, "test images"), caption, records)
 
 
+def _bounds(run: Run, request: StudyRequest) -> Sheet:
+    found = statistics(request.workdir, run, request.weights)
+    points = bounds.bounds(run, found, request.steps, request.num, request.seed)
+    picture = figures.curves(
+        bounds.curves(points, ("linspace", "optimal")), "steps", "bound, bits/dim", *bounds.least(points)
+    )
+    records = [point._asdict() | {"seed": request.seed, "images": request.num} for point in points]
+    caption = f"{bounds.table(points)}\nbits/dim of test images, as curves"
+    return Sheet(picture, caption, records)
+
+
 def _rows(rows: np.ndarray) -> Sheet:
     picture = figures.grid(rows.reshape(-1, *rows.shape[2:]), columns=rows.shape[1])
     return Sheet(picture, f"{rows.shape[0]} rows of {rows.shape[1]} images")
@@ -175,4 +187,5 @@ STUDIES: dict[Kind, Study] = {
     "denoise": Study(_denoise),
     "inpaint": Study(_inpaint),
     "sweep": Study(_sweep, images_only=True),
+    "bounds": Study(_bounds, images_only=True),
 }

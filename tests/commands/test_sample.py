@@ -74,7 +74,7 @@ def test_a_learned_variance_is_sampled_in_all_steps_or_by_ddim(tmp_path, capsys)
         checkpoints.save(manager, create(params, make().optimizer))
     out = tmp_path / "strides.png"
     message = fails(capsys, "sample", str(run), "--num", "1", "--steps", "10", "--out", str(out))
-    assert "--steps 10" in message and "take all 50 steps, or choose --sampler ddim" in message
+    assert "--steps 10" in message and "take all 50 steps, or choose --variance, or --sampler ddim" in message
     assert not out.exists() and not (run / "samples").exists()
     assert sample(run, "--num", "1", "--steps", "10", "--sampler", "ddim", "--out", str(out)) == 0
 

@@ -10,6 +10,7 @@ from ddpm_jax.diffusion.losses.paper_2015 import (
 )
 from ddpm_jax.diffusion.losses.reductions import uniform
 from ddpm_jax.diffusion.losses.simple import simple
+from ddpm_jax.diffusion.losses.terms import Terms, terms
 from ddpm_jax.diffusion.losses.weighted import Weighted, antithetic, min_snr, p2, stratified, truncated_snr
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "History",
     "Importance",
     "Seen",
+    "Terms",
     "Weighted",
     "antithetic",
     "bound",
@@ -29,6 +31,7 @@ __all__ = [
     "p2",
     "simple",
     "stratified",
+    "terms",
     "truncated_snr",
     "uniform",
     "variational",

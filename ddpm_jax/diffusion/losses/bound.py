@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Key, Num
 
 from ddpm_jax.diffusion.distributions import fold
 from ddpm_jax.diffusion.losses.paper_2015 import fixed_decoder, prior_term
@@ -85,11 +86,11 @@ class Bound(NamedTuple):
     """
 
     prior: Float[Array, " batch"]
-    """L_T = D_KL(q(x_T | x_0) || pi)."""
+    """L_T = D_KL(q(x_T | x_0) || pi), T being the first time."""
     chain: Float[Array, "batch times"]
     """L_{t-1} = D_KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))."""
     decoder: Float[Array, " batch"]
-    """L_0 = -log p(x_0 | x_1)."""
+    """L_0 = -log p(x_0 | x_1), or p(x_0 | x_t) for the last t above 0."""
     distortion: Float[Array, "batch times+1"]
     """Mean squared error per element of the estimate of x_0, at each t of `chain` and then at t = 1."""
     fixed: Float[Array, " batch"]
@@ -115,6 +116,7 @@ def bound(
     condition: Array | None = None,
     times: Int[Array, "count *batch"] | None = None,
     weights: Float[Array, "count *batch"] | None = None,
+    visits: Num[ArrayLike, " visits"] | None = None,
 ) -> Bound:
     """The terms of the variational bound on -log p(x_0), each from one sample of x_t (Ho et al. 2020, Eq. 5).
 
@@ -125,30 +127,45 @@ def bound(
     default all, from T down. `weights` multiply the chain terms; the default, (T - 1) / count, is unbiased for times
     drawn uniformly from 2..T. The noise of an example depends on its own key and t. The network is evaluated once per
     time, in one `lax.scan`, and once at t = 1.
-    """
-    steps = process.schedule.num_steps
-    times = jnp.arange(steps, 1, -1) if times is None else times
-    weights = jnp.full(times.shape, (steps - 1) / max(1, len(times))) if weights is None else weights
 
-    def evaluate(t):
-        x_t = process.marginal(x_0, t).sample(fold(keys, t))
+    `visits`, the times that a sampler visits, are those of the model with fewer steps, instead of `times` and
+    `weights`: its kernels go from each of them to the next, the prior is at the first, and the decoder is
+    p(x_0 | x_t) at the last t above 0. The noise at real t is that of the nearest integer. `fixed` is then still that
+    of t = 1, so K has no meaning.
+    """
+    first, times, below, last, weights = _steps(process.schedule.num_steps, times, weights, visits)
+
+    def evaluate(t, s):
+        x_t = process.marginal(x_0, t).sample(fold(keys, jnp.rint(t).astype(jnp.int32)))
         output = network(x_t, t, condition)
         distortion = per_example(jnp.mean, jnp.square(parameterization.x_0(output, x_t, t) - x_0))
-        return x_t, parameterization.kernel(output, x_t, t, t - 1), distortion
+        return x_t, parameterization.kernel(output, x_t, t, s), distortion
 
     def term(_, at):
-        t, weight = at
-        x_t, kernel, distortion = evaluate(t)
-        kl = process.posterior(x_t, x_0, t, t - 1).kl(kernel)
+        t, s, weight = at
+        x_t, kernel, distortion = evaluate(t, s)
+        kl = process.posterior(x_t, x_0, t, s).kl(kernel)
         return None, (weight * per_example(jnp.sum, kl), distortion)
 
-    _, (chain, distortion) = jax.lax.scan(term, None, (times, weights))
-    _, kernel, last = evaluate(jnp.ones((), times.dtype))
+    _, (chain, distortion) = jax.lax.scan(term, None, (times, below, weights))
+    _, kernel, least = evaluate(last, jnp.zeros_like(last))
     return Bound(
-        prior=per_example(jnp.sum, prior_term(process, x_0)),
+        prior=per_example(jnp.sum, prior_term(process, x_0, first)),
         chain=chain.T,
         decoder=-per_example(jnp.sum, process.log_likelihood(kernel, x_0)),
-        distortion=jnp.concatenate([distortion, last[None]]).T,
+        distortion=jnp.concatenate([distortion, least[None]]).T,
         fixed=per_example(jnp.sum, fixed_decoder(process, x_0)),
         null=-per_example(jnp.sum, process.prior(x_0.shape).log_prob(x_0)),
     )
+
+
+def _steps(
+    num_steps: int, times: Array | None, weights: Array | None, visits: ArrayLike | None
+) -> tuple[ArrayLike, Array, Array, Array, Array]:
+    """(first t, t of the chain terms, their s, last t above 0, weights) of the arguments of `bound`."""
+    if visits is not None:
+        visits = jnp.asarray(visits)
+        return visits[0], visits[:-2], visits[1:-1], visits[-2], jnp.ones(len(visits) - 2)
+    times = jnp.arange(num_steps, 1, -1) if times is None else times
+    weights = jnp.full(times.shape, (num_steps - 1) / max(1, len(times))) if weights is None else weights
+    return num_steps, times, times - 1, jnp.ones((), times.dtype), weights

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from ddpm_jax.diffusion.losses.reductions import per_example
@@ -45,9 +46,11 @@ def _chain_term(
     return (steps - 1) * process.posterior(x_t, x_0, t, t - 1).kl(kernel)
 
 
-def prior_term(process: Process, x_0: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
-    """L_T = D_KL(q(x_T | x_0) || pi), in nats, element by element."""
-    return process.marginal(x_0, process.schedule.num_steps).kl(process.prior(x_0.shape))
+def prior_term(
+    process: Process, x_0: Float[Array, "batch *shape"], t: ArrayLike | None = None
+) -> Float[Array, "batch *shape"]:
+    """D_KL(q(x_t | x_0) || pi), in nats, element by element; by default L_T, at t = T."""
+    return process.marginal(x_0, process.schedule.num_steps if t is None else t).kl(process.prior(x_0.shape))
 
 
 def fixed_decoder(process: Process, x_0: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:

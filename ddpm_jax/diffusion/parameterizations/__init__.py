@@ -6,12 +6,20 @@ compiled once for all parameterizations of one kind, whatever the values of thei
 """
 
 from ddpm_jax.diffusion.parameterizations.bits import logits
-from ddpm_jax.diffusion.parameterizations.gaussian import clipped, eps, mean, v, x0
+from ddpm_jax.diffusion.parameterizations.gaussian import clipped, eps, mean, thresholded, v, x0
 from ddpm_jax.diffusion.parameterizations.kernels import at_data
 from ddpm_jax.diffusion.parameterizations.paper_2015 import fixed_last, shifted, shrinking
-from ddpm_jax.diffusion.parameterizations.variances import fixed_large, fixed_small, learned, learned_range
+from ddpm_jax.diffusion.parameterizations.variances import (
+    analytic,
+    fixed_large,
+    fixed_small,
+    learned,
+    learned_range,
+    with_variance,
+)
 
 __all__ = [
+    "analytic",
     "at_data",
     "clipped",
     "eps",
@@ -24,6 +32,8 @@ __all__ = [
     "mean",
     "shifted",
     "shrinking",
+    "thresholded",
     "v",
+    "with_variance",
     "x0",
 ]

@@ -65,10 +65,37 @@ def clipped(
     )
 
 
+def thresholded(process: Process, parameterization: Parameterization, quantile: ArrayLike) -> Parameterization:
+    """The parameterization with dynamic thresholding of its estimate of x_0 (Saharia et al. 2022, Section 2.3).
+
+        s = max(quantile of |x_0| over the elements of an image, 1),    x_0 <- clip(x_0, -s, s) / s
+
+    For data in [-1, 1], against saturated pixels under strong guidance. `quantile` lies in (0, 1]; 0.995 is usual, and
+    1 scales all of the image. If `parameterization` clips, this replaces its clipping. Each call makes new rules: call
+    it within a jitted function, where `quantile` may be traced. Raises ValueError for a binomial process.
+    """
+    process.require_gaussian("dynamic thresholding")
+    unclipped = parameterization.unclipped().rules
+
+    def limit(x_0: Array) -> Array:
+        reach = jnp.quantile(jnp.abs(x_0), quantile, axis=tuple(range(1, x_0.ndim)), keepdims=True)
+        reach = jnp.maximum(reach, 1.0)
+        return jnp.clip(x_0, -reach, reach) / reach
+
+    rules = _limited(unclipped, limit)
+    return dataclasses.replace(parameterization, process=process, rules=rules, clip=None, unclipped_rules=unclipped)
+
+
 @lru_cache
 def _clipped(rules: Rules, low: float, high: float) -> Rules:
+    return _limited(rules, lambda x_0: jnp.clip(x_0, low, high))
+
+
+def _limited(rules: Rules, limit: Callable[[Array], Array]) -> Rules:
+    """The rules with ``limit(estimate of x_0)``; the mean of the kernel is computed from it."""
+
     def x_0(process, output, x_t, t):
-        return jnp.clip(rules.x_0(process, output, x_t, t), low, high)
+        return limit(rules.x_0(process, output, x_t, t))
 
     def variance(process, output, x_t, t, s):
         return rules.kernel(process, output, x_t, t, s).variance

@@ -1,17 +1,18 @@
-"""The variance of the kernel p(x_s | x_t): fixed, or learned by the network."""
+"""The variance of the kernel p(x_s | x_t): fixed, measured on data, or learned by the network."""
 
 import dataclasses
 from collections.abc import Callable
 from functools import lru_cache
 
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from ddpm_jax.diffusion.gaussian import posterior_variance
 from ddpm_jax.diffusion.parameterizations.kernels import at_data, posterior_kernel
 from ddpm_jax.diffusion.schedules import Schedule
-from ddpm_jax.diffusion.types import Parameterization, Process, Rules
+from ddpm_jax.diffusion.types import Parameterization, Process, Rules, Variance
 
 
 def fixed_small(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Array:
@@ -19,13 +20,15 @@ def fixed_small(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Ar
 
         (1 - alpha_bar_s) / (1 - alpha_bar_t) (1 - alpha_bar_t / alpha_bar_s)
 
-    Optimal for data at a single point. At s = 0, where the formula is zero, this is its value for t = 2 and s = 1, as
-    in the released code of Ho et al. 2020. With T = 1 it is beta.
+    Optimal for data at a single point. At s = 0 the formula is zero. There this is, for t = 1, its value for t = 2 and
+    s = 1, as in the released code of Ho et al. 2020, and for t > 1 beta = 1 - alpha_bar_t. With T = 1 it is beta.
     """
+    beta = schedule.between(s, t, ndim)[1]
     if schedule.num_steps == 1:
-        return schedule.between(s, t, ndim)[1]
+        return beta
     reached = jnp.asarray(s) == 0
-    return posterior_variance(schedule, jnp.where(reached, 2, t), jnp.where(reached, 1, s), ndim)
+    small = posterior_variance(schedule, jnp.where(reached, 2, t), jnp.where(reached, 1, s), ndim)
+    return jnp.where(at_data(s, ndim) & ~at_data(jnp.asarray(t) - 1, ndim), beta, small)
 
 
 def fixed_large(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Array:
@@ -33,11 +36,48 @@ def fixed_large(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Ar
 
         1 - alpha_bar_t / alpha_bar_s
 
-    Optimal for data of unit variance. At s = 0 this is the value of `fixed_small`, as in the released code of Ho et al.
-    2020, which gives the reason "a better decoder log likelihood".
+    Optimal for data of unit variance. From t = 1 to s = 0 this is the value of `fixed_small`, as in the released code
+    of Ho et al. 2020, which gives the reason "a better decoder log likelihood".
     """
     beta = schedule.between(s, t, ndim)[1]
     return jnp.where(at_data(s, ndim), fixed_small(schedule, t, s, ndim), beta)
+
+
+def analytic(errors: Float[ArrayLike, " times"]) -> Variance:
+    """The best variance that is the same for all elements and all x_t, from measured errors (Bao et al. 2022, Eq. 7).
+
+        variance = beta_tilde + (sqrt(alpha_bar_s) beta / (1 - alpha_bar_t))^2 errors_t
+        beta     = 1 - alpha_bar_t / alpha_bar_s,    beta_tilde = (1 - alpha_bar_s) / (1 - alpha_bar_t) beta
+
+    ``errors[t]`` is E (x_0 - estimate of x_0)^2 per element at t, and 0 at t = 0; between integers it is interpolated.
+    No other variance that all elements and all x_t share makes a KL divergence of the bound smaller. For the best
+    predictor of the noise, eps, Bao et al. measure the same quantity as (1 - alpha_bar_t) / alpha_bar_t (1 - E eps^2),
+    which they clip to the range that data in [-1, 1] allow (their Theorem 2). The error itself needs no clipping: it is
+    positive, exact for any network, and not a small difference divided by alpha_bar_t.
+    """
+    return Partial(_analytic, jnp.asarray(errors))
+
+
+def _analytic(errors: Array, schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Array:
+    alpha_bar_s, _ = schedule.at(s, ndim)
+    _, one_minus_t = schedule.at(t, ndim)
+    share = schedule.between(s, t, ndim)[1] / one_minus_t
+    error = jnp.interp(jnp.asarray(t, one_minus_t.dtype), jnp.arange(schedule.num_steps + 1), errors)
+    error = error.reshape(error.shape + (1,) * (ndim - error.ndim))
+    return posterior_variance(schedule, t, s, ndim) + alpha_bar_s * jnp.square(share) * error
+
+
+def with_variance(parameterization: Parameterization, variance: Variance) -> Parameterization:
+    """The parameterization with this variance of the kernel, instead of its own, fixed or learned.
+
+    Raises ValueError unless the process is Gaussian.
+    """
+    family = parameterization.process.family.name
+    if family != "gaussian":
+        raise ValueError(f"the kernels of a {family} process have no variance to choose: leave --variance out")
+    fixed = None if isinstance(variance, Partial) else variance
+    chosen = variance if isinstance(variance, Partial) else Partial(variance)
+    return dataclasses.replace(parameterization, variance=fixed, chosen_variance=chosen, single_steps=False)
 
 
 def learned(process: Process, parameterization: Parameterization) -> Parameterization:

@@ -7,6 +7,7 @@ from ddpm_jax.diffusion.samplers.ancestral import ancestral, ddpm, reverse
 from ddpm_jax.diffusion.samplers.ddim import ddim, encoder
 from ddpm_jax.diffusion.samplers.dpm_solver import multistep, singlestep
 from ddpm_jax.diffusion.samplers.heun import heun
+from ddpm_jax.diffusion.samplers.optimal import best_times, optimal, path_cost, step_costs, step_terms
 from ddpm_jax.diffusion.samplers.pndm import pndm
 from ddpm_jax.diffusion.samplers.times import (
     SPACINGS,
@@ -43,6 +44,7 @@ __all__ = [
     "Fractions",
     "Spacing",
     "ancestral",
+    "best_times",
     "check_times",
     "ddim",
     "ddpm",
@@ -55,6 +57,8 @@ __all__ = [
     "linspace",
     "logsnr",
     "multistep",
+    "optimal",
+    "path_cost",
     "pndm",
     "quadratic",
     "reverse",
@@ -62,6 +66,8 @@ __all__ = [
     "sample",
     "sample_path",
     "singlestep",
+    "step_costs",
+    "step_terms",
     "stretch",
     "times",
     "whole",

@@ -34,8 +34,8 @@ def ddpm(
     Takes steps of any length, unless the network outputs the variance (`parameterizations.learned`): then all T steps.
     For Gaussian data of variance 0 to 1, and the best network, the variance of x_s is right at any stride with
     `fixed_small` if that of the data is 0, too small otherwise; with `fixed_large` it is right if that of the data is
-    1, too large otherwise. The parameterizations of 2015 lie between the truth and `fixed_large`. Bits that are
-    independent are exact at any stride.
+    1, too large otherwise; with `analytic` it is right. The parameterizations of 2015 lie between the truth and
+    `fixed_large`. Bits that are independent are exact at any stride.
     """
     del process  # the parameterization has it; the signature is that of `ddim`
     sampler = ancestral(reverse(parameterization, network, condition))

@@ -114,7 +114,7 @@ def check_times(sampler: Sampler, times: Num[ArrayLike, " visits"]) -> None:
     if np.any((drops > 0) & (drops != 1)):
         raise ValueError(
             f"--steps {len(drops)}: the variance that this network outputs holds for steps from t to t - 1 only; "
-            f"take all {values.max():.0f} steps, or choose --sampler ddim, which does not use it"
+            f"take all {values.max():.0f} steps, or choose --variance, or --sampler ddim, which does not use it"
         )
 
 

@@ -1,5 +1,6 @@
 """Clipping of x_0: what it changes, what it leaves as it is, and the way back."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -86,3 +87,34 @@ def test_what_wraps_a_clipped_parameterization_unclips_with_it(wrap, process):
     assert back.name == wrapped.name and back.clip is None
     for ours, theirs in zip(back.kernel(output, x_t, t, t - 1), wrapped.kernel(output, x_t, t, t - 1), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_dynamic_thresholding_scales_an_image_that_leaves_the_range():
+    """With all pixels within the quantile the image is divided by its greatest; one inside the range is unchanged."""
+    process = gaussian.process(schedules.linear(10))
+    made = parameterizations.thresholded(process, parameterizations.x0(process), 1.0)
+    inside, outside = jnp.linspace(-1, 0.5, 16).reshape(1, 4, 4, 1), jnp.linspace(-4, 2, 16).reshape(1, 4, 4, 1)
+    found = made.x_0(jnp.concatenate([inside, outside]), jnp.zeros((2, 4, 4, 1)), 5)
+    np.testing.assert_allclose(found, jnp.concatenate([inside, outside / 4]), rtol=1e-6)
+
+
+def test_dynamic_thresholding_below_the_range_is_clipping():
+    """Where few pixels leave the range, their quantile is below 1, and x_0 is clipped to it: at any step."""
+    process = gaussian.process(schedules.linear(10))
+    clipped = parameterizations.clipped(process, parameterizations.x0(process))
+    made = parameterizations.thresholded(process, clipped, 0.5)
+    output = jnp.full((1, 4, 4, 1), 0.3).at[0, 0, :3].set(5.0)
+    x_t = jnp.ones((1, 4, 4, 1))
+    for ours, theirs in zip(made.kernel(output, x_t, 7, 3), clipped.kernel(output, x_t, 7, 3), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(made.unclipped().x_0(output, x_t, 7), output)
+
+
+def test_dynamic_thresholding_of_an_image_ignores_the_others():
+    process = gaussian.process(schedules.linear(10))
+    made = parameterizations.thresholded(process, parameterizations.x0(process), 0.9)
+    output = 3 * jax.random.normal(jax.random.key(0), (4, 4, 4, 1)) * jnp.arange(4)[:, None, None, None]
+    together = made.x_0(output, output, 5)
+    alone = jnp.concatenate([made.x_0(output[n : n + 1], output[n : n + 1], 5) for n in range(4)])
+    np.testing.assert_array_equal(together, alone)
+    assert jnp.abs(together).max() <= 1

@@ -77,6 +77,15 @@ def test_the_two_fixed_variances_bound_that_of_other_data(x64):
     assert np.all((small > 0.5) & (small < 1) & (large > 1) & (large < 1.5))
 
 
+@pytest.mark.parametrize("data", [0.0, 0.25, 1.0])
+def test_the_analytic_variance_is_right_at_any_stride_for_data_of_any_variance(data, x64):
+    made = process()
+    schedule = made.schedule
+    errors = schedule.one_minus_alpha_bar * data / (schedule.alpha_bar * data + schedule.one_minus_alpha_bar + 1e-300)
+    parameterization = parameterizations.with_variance(parameterizations.eps(made), parameterizations.analytic(errors))
+    np.testing.assert_allclose(spreads(parameterization, best_eps(schedule, data), data), 1, rtol=1e-3)
+
+
 @pytest.mark.parametrize("kind", ["shrinking", "shifted"])
 @pytest.mark.parametrize("data", [0.25, 1.0])
 def test_the_kernels_of_2015_lie_between_the_truth_and_the_large_variance(kind, data, x64):
@@ -151,7 +160,9 @@ def test_a_variance_of_single_steps_is_refused_in_strides(kind):
             lambda times, wrapped=wrapped: samplers.sample_path(keys(2), wrapped, x_T, times, 2)[0],
             lambda times, wrapped=wrapped: samplers.stretch(keys(2), wrapped, x_T, None, times, 0, len(times) - 1)[0],
         ):
-            with pytest.raises(ValueError, match=r"--steps 5: .* take all 20 steps, or choose --sampler ddim"):
+            with pytest.raises(
+                ValueError, match=r"--steps 5: .* take all 20 steps, or choose --variance, or --sampler ddim"
+            ):
                 walk(some)
     assert np.isfinite(samplers.sample(keys(2), sampler, x_T, all_steps)).all()
 

@@ -1,0 +1,88 @@
+"""The steps of the model that a command asks for: spacing and variance by name."""
+
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+from ddpm_jax.diffusion.parameterizations import with_variance
+from ddpm_jax.diffusion.samplers import SPACINGS, Spacing, optimal
+from ddpm_jax.diffusion.samplers.times import check_count
+from ddpm_jax.diffusion.types import Variance
+from ddpm_jax.experiment import with_parameterization
+from ddpm_jax.runs.reporter import Reporter
+from ddpm_jax.runs.requests import EvaluateRequest, SampleRequest
+from ddpm_jax.runs.statistics import VARIANCES, statistics
+from ddpm_jax.sampling import Run
+
+
+class Model(NamedTuple):
+    """What a command has chosen about the steps of a run."""
+
+    spacing: Spacing
+    variance: Variance | None
+    """None is that of the experiment."""
+    measured: str | None
+    """What identifies the statistics that the spacing or the variance is made from; None if neither is."""
+
+
+def model(run: Run, request: SampleRequest | EvaluateRequest, reporter: Reporter) -> Model:
+    """The spacing and the variance that the request names, for the run that was loaded from its workdir.
+
+    Where the name is "optimal" or "analytic", the statistics of the run are read from the workdir, or estimated and
+    written there. Every process must call this function. Raises ValueError for steps out of range, for "optimal" and a
+    run whose own variance is not a fixed one, unless another is chosen, and for both if the process is not Gaussian.
+    """
+    spacing, variance = request.spacing, request.variance
+    if request.steps is not None:
+        check_count(run.experiment.process.schedule.num_steps, request.steps)
+    if spacing != "optimal" and variance != "analytic":
+        return Model(SPACINGS[spacing], None if variance is None else VARIANCES[variance], None)
+    name = variance or _own(run)
+    found = statistics(request.workdir, run, request.weights, reporter=reporter)
+    spaced = optimal(found.costs(run, name)) if spacing == "optimal" else SPACINGS[spacing]
+    digest = zlib.crc32(b"".join(np.asarray(each, np.float32).tobytes() for each in found))
+    return Model(spaced, None if variance is None else found.variance(name), f"{digest:08x}")
+
+
+def _own(run: Run) -> str:
+    """The name of the variance of the run."""
+    run.experiment.process.require_gaussian("--spacing optimal")
+    for name, variance in VARIANCES.items():
+        if run.experiment.parameterization.variance is variance:
+            return name
+    raise ValueError("--spacing optimal needs a known variance, this run has its own: add --variance analytic")
+
+
+def check_steps(request: EvaluateRequest) -> None:
+    """Raises ValueError for options of steps or samples that the metrics do not use, or that exclude each other."""
+    metrics, options = set(request.metrics or ()), request.sampling()
+    for name in options:
+        users = {"parzen"} if name == "sampler" else {"bpd", "parzen"}
+        if not users & metrics:
+            names = " and ".join(sorted(users))
+            raise ValueError(f"--{name} applies to --metrics {names}, not to {' '.join(request.metrics or ())}")
+    if _of_steps(request) and "K" in metrics:
+        raise ValueError("--metrics K is the bound of all T steps: leave out --steps, --spacing and --variance")
+    if _of_steps(request) and request.times is not None and "bpd" in metrics:
+        raise ValueError("--times estimates the bound of all T steps: leave out --steps, --spacing and --variance")
+
+
+def _of_steps(request: EvaluateRequest) -> bool:
+    """Whether the request is about steps other than the run's own T."""
+    return bool({"steps", "spacing", "variance"} & request.sampling().keys())
+
+
+def stepped(run: Run, request: EvaluateRequest, reporter: Reporter) -> tuple[Run, np.ndarray | None, str | None]:
+    """(run, times that it visits, what identifies the statistics in use) for the model that bpd measures.
+
+    The times are None for all T steps.
+    """
+    if not _of_steps(request):
+        return run, None, None
+    chosen = model(run, request, reporter)
+    schedule, parameterization = run.experiment.process.schedule, run.experiment.parameterization
+    visits = chosen.spacing(schedule, schedule.num_steps if request.steps is None else request.steps)
+    if chosen.variance is not None:
+        parameterization = with_variance(parameterization, chosen.variance)
+    return run._replace(experiment=with_parameterization(run.experiment, parameterization)), visits, chosen.measured
