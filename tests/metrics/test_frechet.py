@@ -1,9 +1,11 @@
 """The Frechet distance's laws: a metric's, and its value where it is known."""
 
 import numpy as np
+import pytest
 
-from ddpm_jax.metrics import frechet_distance
+from ddpm_jax.metrics import Moments, block_moments, frechet, frechet_at_infinity, frechet_distance, moments
 
+A, B = np.array([1.0, 4, 0.25, 0]), np.array([2.0, 1, 0, 3])
 POINTS = np.random.default_rng(0).normal(size=(500, 4))
 
 
@@ -25,3 +27,45 @@ def test_symmetric_and_blind_to_rotation():
     distance = frechet_distance(POINTS, other)
     np.testing.assert_allclose(frechet_distance(other, POINTS), distance, rtol=1e-6)
     np.testing.assert_allclose(frechet_distance(POINTS @ turn, other @ turn), distance, rtol=1e-6)
+
+
+def gaussian(seed: int, num: int, dims: int = 4) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(num, dims))
+
+
+def test_gaussians_with_commuting_covariances_have_a_closed_form():
+    turn = np.linalg.qr(gaussian(1, 4))[0]
+    a, b = (Moments(mean, turn * values @ turn.T, None) for mean, values in ((np.zeros(4), A), (np.ones(4), B)))
+    expected = 4 + np.square(np.sqrt(A) - np.sqrt(B)).sum()
+    np.testing.assert_allclose(frechet_distance(a, b), expected, rtol=1e-7)  # the root of a rounding error
+    np.testing.assert_allclose(frechet_distance(POINTS, moments(POINTS + 1)), 4, rtol=1e-9)
+
+
+def test_the_error_is_the_spread_of_repetitions():
+    truth = Moments(np.full(4, 0.3), np.diag([1.0, 2, 0.5, 1]), None)
+    estimates = [frechet(block_moments(gaussian(seed, 1000), 10), truth) for seed in range(60)]
+    spread = np.std([estimate.value for estimate in estimates], ddof=1)
+    assert 0.75 < np.mean([estimate.error for estimate in estimates]) / spread < 1.25
+
+
+def test_the_distance_at_infinity_is_the_true_one_within_its_error():
+    """The plain distance of 400 samples is biased by far more than the error; the extrapolated one is not."""
+    dims = 30
+    truth = Moments(np.zeros(dims), np.diag(np.linspace(0.5, 2, dims)), None)
+    expected = np.square(1 - np.sqrt(np.linspace(0.5, 2, dims))).sum()
+    runs = [block_moments(gaussian(seed, 400, dims)) for seed in range(20)]
+    found = [frechet_at_infinity(blocks, truth) for blocks in runs]
+    off = np.array([(each.value - expected) / each.error for each in found])
+    assert np.abs(off.mean()) < 1 and 0.4 < off.std() < 1.8
+    plain = [frechet(blocks, truth) for blocks in runs]
+    assert np.mean([(each.value - expected) / each.error for each in plain]) > 3
+    assert found[0].counts[-1] == 400 and found[0].slope > 0
+
+
+def test_too_few_samples_for_a_line_are_refused():
+    with pytest.raises(ValueError, match="have 120"):
+        frechet_at_infinity(block_moments(gaussian(0, 100, 30)), moments(gaussian(1, 100, 30)))
+    with pytest.raises(ValueError, match="10 blocks"):
+        frechet_at_infinity(block_moments(POINTS, 5), moments(POINTS))
+    with pytest.raises(ValueError, match="2 blocks"):
+        frechet([moments(POINTS)], moments(POINTS))
