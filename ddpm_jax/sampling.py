@@ -7,32 +7,38 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
-from ddpm_jax.diffusion import Parameterization, Sampler, samplers
+from ddpm_jax.diffusion import Network, Parameterization, Sampler, Schedule, samplers
 from ddpm_jax.diffusion.distributions import fold
-from ddpm_jax.diffusion.guidance import classifier_free
+from ddpm_jax.diffusion.guidance import Scale, autoguidance, classifier_free, limited
 from ddpm_jax.diffusion.parameterizations import thresholded, with_variance
 from ddpm_jax.diffusion.types import Variance
 from ddpm_jax.experiment import Experiment, Params, network_fn, unpack, with_parameterization
 from ddpm_jax.training import sharding
+
+Interval = tuple[float, float]
+"""(low, high): levels sigma_t / alpha_t of the noise, between which there is guidance."""
 
 
 def sampler_fn(
     experiment: Experiment,
     kind: Callable[..., Sampler] | None = None,
     guidance: ArrayLike | None = None,
+    interval: Array | None = None,
+    guide: "Run | None" = None,
     threshold: ArrayLike | None = None,
     **numbers: Any,
 ) -> Callable[[Params, Array | None], Sampler]:
     """Returns ``make(params, condition)`` -> Sampler `kind`, by default the experiment's, with numbers such as eta.
 
-    `guidance` is the scale of classifier-free guidance, `threshold` the quantile of dynamic thresholding
-    (`parameterizations.thresholded`); None is none.
+    `guidance` is the scale of guidance; None is none. It is classifier-free guidance, or with a `guide`
+    `guidance.autoguidance` by that run. `interval` is the argument `low` and `high` of `guidance.limited`, `threshold`
+    the quantile of dynamic thresholding (`parameterizations.thresholded`).
     """
     kind = kind or experiment.sampler
 
@@ -40,8 +46,8 @@ def sampler_fn(
         made, weights = unpack(experiment, params)
         network = network_fn(made, weights)
         if guidance is not None:
-            channels = made.data.image_shape[-1]
-            network = classifier_free(network, guidance, _classes(experiment, guidance), channels)
+            scale = guidance if interval is None else limited(guidance, made.process, *interval)
+            network = _guided(made, network, scale, guide)
         parameterization = made.parameterization
         if threshold is not None:
             parameterization = thresholded(made.process, parameterization, threshold)
@@ -50,7 +56,14 @@ def sampler_fn(
     return make
 
 
-def _classes(experiment: Experiment, guidance: ArrayLike) -> int:
+def _guided(experiment: Experiment, network: Network, scale: Scale, guide: "Run | None") -> Network:
+    channels = experiment.data.image_shape[-1]
+    if guide is not None:
+        return autoguidance(network, network_fn(guide.experiment, guide.params), scale, channels)
+    return classifier_free(network, scale, _classes(experiment, scale), channels)
+
+
+def _classes(experiment: Experiment, guidance: Any) -> int:
     """The number of classes. Raises ValueError if the network cannot be guided by them."""
     if experiment.num_classes is None:
         raise ValueError(f"--guidance {guidance}: leave it out, this run is not class-conditional")
@@ -66,27 +79,48 @@ def sample_fn(
     eta: float | None = None,
     spacing: samplers.Spacing = samplers.SPACINGS["even"],
     guidance: float | None = None,
+    interval: Interval | None = None,
+    guide: "Run | None" = None,
     variance: Variance | None = None,
     threshold: float | None = None,
 ) -> Callable[..., Array]:
     """Returns ``sample(params, keys, condition=None)`` -> images, one per key, decoded: uint8, or floats for points.
 
-    The sampler is the experiment's, or DDIM where `eta` is given. `steps` is the number of steps, by default T;
-    `guidance` the scale of `guidance.classifier_free`, 1 or None for none; `variance` that of ancestral sampling, by
-    default the experiment's; `threshold` the quantile of `parameterizations.thresholded`, in (0, 1], None for none. The
-    result is jitted, with the tables of the schedule and of the variance, the times, eta, guidance and threshold as
-    arguments of the compiled program: samplers that differ only in these numbers share one compilation.
+    The sampler is the experiment's, or DDIM where `eta` is given. `steps` is the number of steps, by default T.
+    `guidance` is the scale of `guidance.classifier_free`, or with a `guide`, another run, of `guidance.autoguidance`; 1
+    or None is none. With an `interval` there is guidance only where low < sigma_t / alpha_t <= high. `variance` is that
+    of ancestral sampling, by default the experiment's; `threshold` the quantile of `parameterizations.thresholded`, in
+    (0, 1], None for none. The result is jitted, with the tables of the schedule and of the variance, the times, eta,
+    guidance, interval, threshold and the parameters of the guide as arguments of the compiled program: samplers that
+    differ only in these share one compilation.
     Raises ValueError if steps is not in 1..T, eta is not in [0, 1], or the sampler has no eta or no variance, or needs
-    all T steps, or the network cannot be guided.
+    all T steps, or the network cannot be guided, or not by this guide.
     """
-    numbers = _numbers(eta, guidance, threshold)
+    numbers = _numbers(eta, guidance, interval, guide, threshold)
     return Partial(*_sampling(experiment, sampler, steps, spacing, variance, numbers))
 
 
-def _numbers(eta: float | None, guidance: float | None, threshold: float | None) -> dict[str, float]:
-    """The numbers that are given, without a guidance of 1, which is none."""
-    given = {"eta": eta, "guidance": None if guidance == 1 else guidance, "threshold": threshold}
+def _numbers(
+    eta: float | None,
+    guidance: float | None,
+    interval: Interval | None,
+    guide: "Run | None",
+    threshold: float | None,
+) -> dict[str, Any]:
+    """What is given, without a guidance of 1, which is none. Raises ValueError for half of a guidance."""
+    for name, value in (("guidance-interval", interval), ("guide", guide)):
+        if value is not None and guidance is None:
+            raise ValueError(f"--{name} needs the scale of guidance: add --guidance 2, or leave it out")
+    _check_interval(interval)
+    guiding = {} if guidance in (None, 1) else {"guidance": guidance, "interval": interval, "guide": guide}
+    given = {"eta": eta, "threshold": threshold} | guiding
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _check_interval(interval: Interval | None) -> None:
+    if interval is not None and not (all(map(math.isfinite, interval)) and interval[0] < interval[1]):
+        low, high = interval
+        raise ValueError(f"--guidance-interval {low} {high}: give two finite levels, the lower one first")
 
 
 def _sampling(
@@ -95,11 +129,10 @@ def _sampling(
     steps: int | None,
     spacing: samplers.Spacing,
     variance: Variance | None,
-    numbers: dict[str, float],
-) -> tuple[Callable[..., Array], Parameterization, Array, dict[str, Array]]:
-    """The jitted function and its first arguments: parameterization, times and numbers of the sampler."""
-    eta = numbers.get("eta")
-    kind = sampler or (experiment.sampler if eta is None else samplers.ddim)
+    numbers: dict[str, Any],
+) -> tuple[Callable[..., Array], Parameterization, Array, dict[str, Any]]:
+    """The jitted function and its first arguments: parameterization, times, and what depends on the kind of sampler."""
+    kind = sampler or (samplers.ddim if "eta" in numbers else experiment.sampler)
     _check_numbers(experiment, kind, numbers)
     parameterization = experiment.parameterization
     if variance is not None:
@@ -109,19 +142,26 @@ def _sampling(
     schedule = experiment.process.schedule
     times = spacing(schedule, schedule.num_steps if steps is None else steps)
     samplers.check_times(kind(experiment.process, parameterization, network_fn(experiment, {}), None), times)
-    traced = {name: jnp.float32(value) for name, value in numbers.items()}
-    return _sample_program(experiment, kind), *jax.device_put((parameterization, times)), traced  # uploaded once
+    traced: dict[str, Any] = {name: np.asarray(each, np.float32) for name, each in numbers.items() if name != "guide"}
+    guide = numbers.get("guide")
+    if guide is not None:
+        traced["guide"] = guide.params
+    program = _sample_program(experiment, kind, guide and guide.experiment)
+    return program, *jax.device_put((parameterization, times, traced))  # uploaded once
 
 
-def _check_numbers(experiment: Experiment, kind: Callable[..., Sampler], numbers: dict[str, float]) -> None:
+def _check_numbers(experiment: Experiment, kind: Callable[..., Sampler], numbers: dict[str, Any]) -> None:
     """Raises ValueError for an eta, guidance or threshold out of range, or one that has no meaning here."""
-    eta, guidance, threshold = (numbers.get(name) for name in ("eta", "guidance", "threshold"))
+    eta, guidance, guide, threshold = (numbers.get(name) for name in ("eta", "guidance", "guide", "threshold"))
     if eta is not None and not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in [0, 1], got {eta}")
     if eta is not None and "eta" not in inspect.signature(kind).parameters:
         raise ValueError(f"--eta {eta}: this sampler has no eta; choose --sampler ddim")
     if guidance is not None:
-        _classes(experiment, guidance)
+        if guide is None:
+            _classes(experiment, guidance)
+        else:
+            _check_guide(experiment, guide.experiment)
         if not math.isfinite(guidance):
             raise ValueError(f"--guidance must be finite, got {guidance}")
     if threshold is not None:
@@ -135,11 +175,46 @@ def _check_threshold(experiment: Experiment, threshold: float) -> None:
         raise ValueError(f"--threshold {threshold}: leave it out, it is for images, and this run has other data")
 
 
+def _check_guide(experiment: Experiment, guide: Experiment) -> None:
+    """Raises ValueError, with the first difference, unless the output of the guide means the same at every x_t."""
+    if experiment.trainable or guide.trainable:
+        raise ValueError("--guide: a run that trains its schedule has another one than its guide")
+    theirs, ours = _meaning(guide), _meaning(experiment)
+    for what in ours:
+        if ours[what] != theirs[what]:
+            raise ValueError(f"--guide: the {what} of the guide is {theirs[what]}, not {ours[what]} as in this run")
+    if not _same_levels(experiment.process.schedule, guide.process.schedule):
+        raise ValueError("--guide: the guide has another schedule than this run")
+    if guide.num_classes not in (None, experiment.num_classes):
+        classes = experiment.num_classes or "no"
+        raise ValueError(f"--guide: the guide has {guide.num_classes} classes, this run has {classes} classes")
+
+
+def _meaning(experiment: Experiment) -> dict[str, Any]:
+    """What a run and its guide have in common, by name."""
+    return {
+        "shape of the images": experiment.data.image_shape,
+        "number of levels of a pixel": experiment.data.levels,
+        "process": experiment.process.family.name,
+        "number of steps T": experiment.process.schedule.num_steps,
+        "parameterization": experiment.parameterization.name,
+    }
+
+
+def _same_levels(one: Schedule, other: Schedule) -> bool:
+    pairs = (one.alpha_bar, other.alpha_bar), (one.one_minus_alpha_bar, other.one_minus_alpha_bar)
+    return all(np.allclose(*pair, rtol=1e-5, atol=0) for pair in pairs)
+
+
 @lru_cache(maxsize=16)  # one compilation for all calls with the same experiment and sampler
-def _sample_program(experiment: Experiment, kind: Callable[..., Sampler]) -> Callable[..., Array]:
+def _sample_program(
+    experiment: Experiment, kind: Callable[..., Sampler], guide: Experiment | None
+) -> Callable[..., Array]:
     @jax.jit
     def sample(parameterization, times, numbers, params: Params, keys: Array, condition: Array | None = None) -> Array:
-        sampler = sampler_fn(with_parameterization(experiment, parameterization), kind, **numbers)(params, condition)
+        guiding = {} if guide is None else {"guide": Run(guide, numbers["guide"], 0)}
+        given = with_parameterization(experiment, parameterization)
+        sampler = sampler_fn(given, kind, **(numbers | guiding))(params, condition)
         return experiment.encoding.decode(samplers.sample(keys, sampler, prior_sample(experiment, keys), times))
 
     return sample
@@ -181,6 +256,8 @@ class Run(NamedTuple):
         sampler: str | None = None,
         spacing: str | samplers.Spacing = "even",
         guidance: float | None = None,
+        interval: Interval | None = None,
+        guide: "Run | None" = None,
         mesh: Mesh | None = None,
         variance: Variance | None = None,
         threshold: float | None = None,
@@ -195,7 +272,7 @@ class Run(NamedTuple):
         """
         kind = None if sampler is None else samplers.SAMPLERS[sampler]
         spaced = samplers.SPACINGS[spacing] if isinstance(spacing, str) else spacing
-        given = _numbers(eta, guidance, threshold)
+        given = _numbers(eta, guidance, interval, guide, threshold)
         program, *numbers = _sampling(self.experiment, kind, steps, spaced, variance, given)
         arguments = (*numbers, self.params)
         if mesh is None:

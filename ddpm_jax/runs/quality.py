@@ -115,5 +115,5 @@ def parzen_window(run: Run, request: EvaluateRequest, keep: Path, reporter: Repo
 def _drawn(run: Run, request: SampleRequest, keep: Path, reporter: Reporter) -> np.ndarray:
     """The samples of the request, kept in the folder `keep`."""
     chosen = model(run, request, reporter)
-    work = draws(run, request, labels(run.experiment, request.num), chosen)
+    work = draws(run, request, labels(run.experiment, request.num), chosen=chosen)
     return np.concatenate([result["images"] for result in kept(work, keep, reporter)])

@@ -111,8 +111,13 @@ class SampleRequest(Processes):
     label: int | None = None
     """Class to draw, for a class-conditional run. Default: each class in turn."""
     guidance: float | None = None
-    """Scale of classifier-free guidance, for a class-conditional run: 1 is none, more is nearer to the class and less
-    diverse. Each step costs two calls of the network."""
+    """Scale of guidance: 1 is none, more is nearer to the class and less diverse. Classifier-free guidance, for a
+    class-conditional run, or autoguidance with --guide. Each step costs two calls of a network."""
+    guidance_interval: tuple[float, float] | None = None
+    """LOW HIGH: guide only where LOW < sigma_t / alpha_t <= HIGH, the ratio of noise to signal (with --guidance)."""
+    guide: Path | None = None
+    """Workdir of a worse run of the same kind, such as one with fewer steps or a smaller network. The samples are
+    guided away from its estimates (Karras et al. 2024), with labels or without (with --guidance)."""
     threshold: float | None = None
     """Dynamic thresholding: the quantile of the absolute pixels of an estimate of x_0, such as 0.995, that is scaled
     down to the range of the data where it exceeds it. For strong guidance. Default: none."""

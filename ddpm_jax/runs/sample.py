@@ -37,12 +37,12 @@ def sample_to_file(request: SampleRequest, reporter: Reporter | None = None) -> 
     with distributed.all_or_none(f"another process cannot sample {request.workdir}"):
         check(request)
         workdir.check_workdir(request.workdir)
-    run = workdir.load(request.workdir, request.weights)
+    run, guide = workdir.load(request.workdir, request.weights), guide_of(request)
     out = request.out or request.workdir / "samples" / _name(request, run)
     outputs.check_name(out, images=len(run.experiment.data.image_shape) == 3)
     reporter = reporter or Reporter()
     chosen = model(run, request, reporter)
-    provenance = workdir.provenance(request.workdir, run, **_identity(request, run, chosen))
+    provenance = workdir.provenance(request.workdir, run, **_identity(request, run, guide, chosen))
     output = outputs.Output(out, provenance, request.overwrite)
     (there,) = distributed.from_leader([not request.overwrite and output.holds_images()])
     if there:
@@ -50,7 +50,7 @@ def sample_to_file(request: SampleRequest, reporter: Reporter | None = None) -> 
             outputs.discard_part(output)
         return f"{out} holds these images already"
     condition = labels_of(run, request)
-    outputs.write(output, draws(run, request, condition, chosen), condition, reporter)
+    outputs.write(output, draws(run, request, condition, guide, chosen), condition, reporter)
     return f"{request.num} images in {out}"
 
 
@@ -73,16 +73,37 @@ def sampler_name(request: SampleRequest, run: Run) -> str:
     return next((name for name, kind in SAMPLERS.items() if kind is run.experiment.sampler), "own")
 
 
-def _identity(request: SampleRequest, run: Run, chosen: Model) -> dict[str, Any]:
+def _identity(request: SampleRequest, run: Run, guide: Run | None, chosen: Model) -> dict[str, Any]:
     """The options that determine the images of a run, as they are recorded. The batch size is not one of them."""
     names = ("num", "seed", "steps", "spacing", "eta", "label")
-    later = {name: getattr(request, name) for name in ("guidance", "variance", "threshold")}
+    identity = {name: getattr(request, name) for name in names} | {"sampler": sampler_name(request, run)}
+    later = _guiding(request, guide) | {name: getattr(request, name) for name in ("variance", "threshold")}
     later |= {"statistics": chosen.measured}
-    given = {name: value for name, value in later.items() if value is not None}  # not in records of older versions
-    return {name: getattr(request, name) for name in names} | {"sampler": sampler_name(request, run)} | given
+    return identity | {name: value for name, value in later.items() if value is not None}
 
 
-def draws(run: Run, request: SampleRequest, condition: np.ndarray | None, chosen: Model | None = None) -> Work:
+def _guiding(request: SampleRequest, guide: Run | None) -> dict[str, Any]:
+    """The options of guidance; records of older versions lack them, as do those of samples without guidance."""
+    interval = request.guidance_interval
+    return {
+        "guidance": request.guidance,
+        "guidance_interval": interval and list(interval),
+        "guide": guide and request.guide and workdir.provenance(request.guide, guide),
+    }
+
+
+def guide_of(request: SampleRequest) -> Run | None:
+    """The run that guides, with the same kind of weights. Raises FileNotFoundError for a folder without a run."""
+    return None if request.guide is None else workdir.load(request.guide, request.weights)
+
+
+def draws(
+    run: Run,
+    request: SampleRequest,
+    condition: np.ndarray | None,
+    guide: Run | None = None,
+    chosen: Model | None = None,
+) -> Work:
     """The samples of the request, as chunks {"images": [batch, ...]}, with the labels `condition`.
 
     `chosen` is the result of `model`, by default computed here. The last chunk is computed at full size, so there is
@@ -90,8 +111,18 @@ def draws(run: Run, request: SampleRequest, condition: np.ndarray | None, chosen
     """
     kind = None if request.sampler is None else SAMPLERS[request.sampler]
     chosen = chosen or model(run, request, Reporter())
-    numbers = request.guidance, chosen.variance, request.threshold
-    sample = sample_fn(run.experiment, kind, request.steps, request.eta, chosen.spacing, *numbers)
+    sample = sample_fn(
+        run.experiment,
+        kind,
+        request.steps,
+        request.eta,
+        chosen.spacing,
+        request.guidance,
+        request.guidance_interval,
+        guide,
+        chosen.variance,
+        request.threshold,
+    )
     size = request.batch_size or default_batch_size(run.experiment.data.image_shape)
 
     def one(shared, chunk):
@@ -127,6 +158,10 @@ def _name(request: SampleRequest, run: Run) -> str:
     eta = "" if request.eta is None else f"_eta{request.eta:g}"
     label = "" if request.label is None else f"_label{request.label}"
     guidance = "" if request.guidance is None else f"_guidance{request.guidance:g}"
+    if request.guidance_interval is not None:
+        guidance += "_from{:g}to{:g}".format(*request.guidance_interval)
+    if request.guide is not None:
+        guidance += f"_by_{request.guide.resolve().name}"
     variance = "" if request.variance is None else f"_{request.variance}"
     threshold = "" if request.threshold is None else f"_threshold{request.threshold:g}"
     sampler = sampler_name(request, run)

@@ -63,6 +63,9 @@ class StudyRequest:
     """Samplers to compare (sweep)."""
     steps: tuple[int, ...] = field(default=(5, 10, 20, 50, 100, 1000), metadata=_only("sweep", "bounds"))
     """Numbers of steps; those above T are left out (sweep, bounds)."""
+    etas: tuple[float, ...] | None = field(default=None, metadata=_only("sweep"))
+    """Values of eta, 0 to 1, at which to compare each sampler that has one (sweep). ancestral, where the variance is
+    fixed_large, is the row sigma-hat of Song et al. 2021, Table 1. Default: that of the sampler."""
     spacing: SpacingName = field(default="even", metadata=_only("sweep"))
     """Spacing of the steps (sweep)."""
     weights: WeightsName = "ema"

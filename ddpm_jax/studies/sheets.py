@@ -135,12 +135,12 @@ def _inpaint(run: Run, request: StudyRequest) -> Sheet:
 
 
 def _sweep(run: Run, request: StudyRequest) -> Sheet:
-    points = sweep.sweep(run, request.samplers, request.steps, request.spacing, request.num or 1024, request.seed)
+    given = (request.spacing, request.num or 1024, request.seed, request.etas)
+    points = sweep.sweep(run, request.samplers, request.steps, *given)
     test = sweep.between_splits(run)
-    curves = {
-        name: [(float(point.calls), point.distance) for point in points if point.sampler == name]
-        for name in request.samplers
-    }
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for point in points:
+        curves.setdefault(point.label, []).append((float(point.calls), point.distance))
     labels = ("network calls", "Frechet distance of pixels")
     caption = f"{sweep.table(points, test)}\nthe Frechet distance of pixels from the training images, as curves"
     protocol = {"spacing": request.spacing, "num": request.num or 1024, "seed": request.seed, "test_distance": test}

@@ -1,5 +1,6 @@
 """Samplers at several numbers of steps: the Frechet distance of their samples in pixel space, and their time."""
 
+import inspect
 import itertools
 import time
 from collections.abc import Sequence
@@ -34,6 +35,13 @@ class Point(NamedTuple):
     """The Frechet distance of the samples from the training images, in pixels of 0..1."""
     seconds: float
     """The seconds of an image, without compilation."""
+    eta: float | None = None
+    """The noise, for a sampler that has an eta and a study that compares several."""
+
+    @property
+    def label(self) -> str:
+        """The name of the sampler, with eta if it is given."""
+        return self.sampler if self.eta is None else f"{self.sampler}, eta {self.eta:g}"
 
 
 def network_calls(sampler: str, steps: int) -> int:
@@ -44,12 +52,19 @@ def network_calls(sampler: str, steps: int) -> int:
 
 
 def sweep(
-    run: Run, names: Sequence[str], steps: Sequence[int], spacing: str = "even", num: int = 1024, seed: int = 0
+    run: Run,
+    names: Sequence[str],
+    steps: Sequence[int],
+    spacing: str = "even",
+    num: int = 1024,
+    seed: int = 0,
+    etas: Sequence[float] | None = None,
 ) -> list[Point]:
     """Compares samplers at several numbers of steps, those of more than T left out.
 
-    Each draws the same `num` images of the seed, from the same x_T. Raises ValueError for fewer than 2 images or no
-    number of steps up to T, and that of `sample_fn`.
+    With `etas` each sampler that has an eta is compared at all of them (Song et al. 2021, Table 1, for ddim). Each
+    draws the same `num` images of the seed, from the same x_T. Raises ValueError for fewer than 2 images, no number of
+    steps up to T, or etas that no sampler has, and that of `sample_fn`.
     """
     if num < 2:
         raise ValueError(f"--num must be at least 2 for a distance, got {num}")
@@ -57,10 +72,19 @@ def sweep(
     if min(steps) > T:
         raise ValueError(f"--steps {min(steps)}: this run has {T} steps")
     points = []
-    for name, count in itertools.product(names, sorted({count for count in steps if count <= T})):
-        images, seconds = _drawn(run, name, count, spacing, num, seed)
-        points.append(Point(name, count, network_calls(name, count), frechet_distance(images, train), seconds / num))
+    for (name, eta), count in itertools.product(_kinds(names, etas), sorted({count for count in steps if count <= T})):
+        images, seconds = _drawn(run, name, count, spacing, num, seed, eta)
+        distance = frechet_distance(images, train)
+        points.append(Point(name, count, network_calls(name, count), distance, seconds / num, eta))
     return points
+
+
+def _kinds(names: Sequence[str], etas: Sequence[float] | None) -> list[tuple[str, float | None]]:
+    """The samplers, each with every eta if it has one."""
+    noisy = {name for name in names if "eta" in inspect.signature(SAMPLERS[name]).parameters}
+    if etas is not None and not noisy:
+        raise ValueError(f"--etas: none of the samplers {', '.join(names)} has an eta: add ddim to --samplers")
+    return [(name, eta) for name in names for eta in (etas if etas and name in noisy else (None,))]
 
 
 def between_splits(run: Run) -> float:
@@ -68,11 +92,11 @@ def between_splits(run: Run) -> float:
     return frechet_distance(_reference(run, "test"), _reference(run, "train"))
 
 
-def _drawn(run: Run, name: str, steps: int, spacing: str, num: int, seed: int) -> tuple[np.ndarray, float]:
+def _drawn(
+    run: Run, name: str, steps: int, spacing: str, num: int, seed: int, eta: float | None
+) -> tuple[np.ndarray, float]:
     """The images as vectors, and the seconds that they took after the first batch, which compiles the sampler."""
-    sample = jax.tree_util.Partial(
-        sample_fn(run.experiment, SAMPLERS[name], steps, spacing=SPACINGS[spacing]), run.params
-    )
+    sample = jax.tree_util.Partial(sample_fn(run.experiment, SAMPLERS[name], steps, eta, SPACINGS[spacing]), run.params)
     condition = labels(run.experiment, num + AT_ONCE)
 
     def batch(first: int) -> np.ndarray:
@@ -98,5 +122,5 @@ def _vectors(images: np.ndarray) -> np.ndarray:
 def table(points: Sequence[Point], test: float) -> str:
     """The points as a Markdown table, with the distance of the test images below."""
     rows = ["| sampler | steps | network calls | Frechet distance | ms an image |", "|---|---|---|---|---|"]
-    rows += [f"| {p.sampler} | {p.steps} | {p.calls} | {p.distance:.3f} | {1000 * p.seconds:.2f} |" for p in points]
+    rows += [f"| {p.label} | {p.steps} | {p.calls} | {p.distance:.3f} | {1000 * p.seconds:.2f} |" for p in points]
     return "\n".join([*rows, f"| test images | | | {test:.3f} | |"])

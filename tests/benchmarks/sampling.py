@@ -1,9 +1,11 @@
 """Sampling as one `lax.scan`, compared with a Python loop over a jitted step of the same network.
 
     python tests/benchmarks/sampling.py [--workdir runs/digits] [--num 1 64] [--steps 1000] [--rounds 3]
+    python tests/benchmarks/sampling.py --step [--num 64] [--steps 50]
 
-Each is called once before it is timed. Rounds alternate; a row is their median. Without a workdir the digits experiment
-is timed with random weights: the time does not depend on them.
+With --step every sampler is compared with as many bare calls of its network, in one `lax.scan`. Each program is called
+once before it is timed. Rounds alternate; a row is their median. Without a workdir the digits experiment is timed with
+random weights: the time does not depend on them.
 """
 
 import statistics
@@ -20,9 +22,10 @@ import tyro
 import ddpm_jax
 from ddpm_jax.diffusion import samplers
 from ddpm_jax.diffusion.distributions import fold
-from ddpm_jax.experiment import Experiment, init_fn
+from ddpm_jax.experiment import Experiment, init_fn, network_fn
 from ddpm_jax.runs import experiment_files
 from ddpm_jax.sampling import prior_sample, sampler_fn
+from ddpm_jax.studies.sweep import network_calls
 from ddpm_jax.training.keys import keys
 
 
@@ -45,6 +48,32 @@ def loop(experiment: Experiment, params, times) -> Callable:
     return sample
 
 
+def bare(experiment: Experiment, params, calls: int) -> Callable:
+    """The network alone, called as often as a sampler does, each call with the output of the one before."""
+    times = samplers.times(experiment.process.schedule.num_steps, min(calls, experiment.process.schedule.num_steps))
+
+    @jax.jit
+    def forward(params, batch_keys):
+        def call(x, n):
+            return network_fn(experiment, params)(x, jnp.asarray(times)[n % (len(times) - 1)], None), None
+
+        return jax.lax.scan(call, prior_sample(experiment, batch_keys), jnp.arange(calls))[0]
+
+    return partial(forward, params)
+
+
+def compare_steps(run: ddpm_jax.Run, count: int, steps: int, rounds: int) -> None:
+    """Prints a line for each sampler: its time against that of its network calls alone."""
+    batch_keys = keys(0, count)
+    for name in samplers.SAMPLERS:
+        ours = run.sampler(steps, sampler=name)
+        alone = bare(run.experiment, run.params, network_calls(name, steps))
+        jax.block_until_ready((ours(batch_keys), alone(batch_keys)))  # the call of each that is not timed
+        ratios = sorted(seconds(ours, batch_keys) / seconds(alone, batch_keys) for _ in range(rounds))
+        spread = f"({ratios[0]:.3f} to {ratios[-1]:.3f})"
+        print(f"{name:12} {count} images: {statistics.median(ratios):.3f} of its network calls {spread}", flush=True)
+
+
 def seconds(sample: Callable, batch_keys) -> float:
     """Seconds of one call, to the last image."""
     start = time.perf_counter()
@@ -52,7 +81,9 @@ def seconds(sample: Callable, batch_keys) -> float:
     return time.perf_counter() - start
 
 
-def main(workdir: Path | None = None, num: tuple[int, ...] = (1, 64), steps: int = 1000, rounds: int = 3) -> None:
+def main(
+    workdir: Path | None = None, num: tuple[int, ...] = (1, 64), steps: int = 1000, rounds: int = 3, step: bool = False
+) -> None:
     """Prints a line for each number of images.
 
     Args:
@@ -60,12 +91,17 @@ def main(workdir: Path | None = None, num: tuple[int, ...] = (1, 64), steps: int
         num: numbers of images.
         steps: number of sampling steps.
         rounds: number of timed rounds.
+        step: compare each sampler with its network calls.
     """
     if workdir is not None:
         experiment, params, _ = ddpm_jax.load(workdir)
     else:
         experiment = experiment_files.read(experiment_files.find("digits"))()
         params = jax.jit(init_fn(experiment))(jax.random.key(0))
+    if step:
+        for count in num:
+            compare_steps(ddpm_jax.Run(experiment, params, 0), count, steps, rounds)
+        return
     times = samplers.times(experiment.process.schedule.num_steps, steps)
     scan, python = ddpm_jax.Run(experiment, params, 0).sampler(steps), loop(experiment, params, times)
     print(f"{steps} steps on {jax.devices()[0].device_kind}, JAX {jax.__version__}; median of {rounds}")

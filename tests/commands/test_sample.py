@@ -9,6 +9,7 @@ import pytest
 from mistakes import fails
 from PIL import Image
 
+from ddpm_jax import figures
 from ddpm_jax.commands import main
 from ddpm_jax.experiment import shapes
 from ddpm_jax.runs import experiment_files, workdir
@@ -82,6 +83,19 @@ def test_a_learned_variance_is_sampled_in_all_steps_or_by_ddim(tmp_path, capsys)
 def test_guidance_without_classes_is_refused(finished, tmp_path, capsys):
     message = fails(capsys, "sample", str(finished), "--guidance", "2", "--out", str(tmp_path / "a.png"))
     assert "this run is not class-conditional" in message and not (tmp_path / "a.png").exists()
+
+
+def test_a_run_that_guides_itself_changes_nothing_but_the_record(finished, tmp_path, capsys):
+    plain, guided = tmp_path / "plain.npz", tmp_path / "guided.npz"
+    few = ("--steps", "6", "--num", "3", "--out")
+    by_itself = ("--guidance", "2", "--guidance-interval", "0.3", "5", "--guide", str(finished))
+    assert sample(finished, *few, str(plain)) == 0 and sample(finished, *few, str(guided), *by_itself) == 0
+    images, same = (np.load(path)["arr_0"].astype(int) for path in (guided, plain))
+    assert np.abs(images - same).max() <= 1
+    kept = figures.provenance_of(guided)
+    assert kept["guidance_interval"] == [0.3, 5.0] and kept["guide"]["parameters"] == kept["parameters"]
+    assert "needs the scale" in fails(capsys, "sample", str(finished), "--guide", str(finished), *few, str(guided))
+    assert "is not a workdir" in fails(capsys, "sample", str(finished), "--guidance", "2", "--guide", str(tmp_path))
 
 
 def test_a_solver_draws_with_few_steps(finished, tmp_path):

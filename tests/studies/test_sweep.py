@@ -51,6 +51,16 @@ def test_the_distances_are_those_of_known_deviations(run):
     assert sweep.between_splits(run) < 0.01 and first.seconds > 0
 
 
+def test_each_eta_is_a_row_of_the_samplers_that_have_one(run):
+    """With few steps noise is worse: it shrinks the variance of this data (Song et al. 2021, Table 1)."""
+    points = sweep.sweep(run, ("ddim", "heun"), (10,), num=256, etas=(0.0, 1.0))
+    assert [point.label for point in points] == ["ddim, eta 0", "ddim, eta 1", "heun"]
+    plain, noisy, _ = points
+    assert plain.distance == sweep.sweep(run, ("ddim",), (10,), num=256)[0].distance < noisy.distance
+    with pytest.raises(ValueError, match="none of the samplers heun has an eta"):
+        sweep.sweep(run, ("heun",), (10,), num=256, etas=(0.5,))
+
+
 @pytest.mark.parametrize("name", samplers.SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_the_calls_of_a_sampler_are_counted_right(name, steps):

@@ -1,6 +1,7 @@
 """Losses for training, and the variational bound for measurement. They work for any process and parameterization."""
 
 from ddpm_jax.diffusion.losses.bound import Bound, bound, hybrid, variational
+from ddpm_jax.diffusion.losses.classification import classification
 from ddpm_jax.diffusion.losses.importance import History, Importance, Seen
 from ddpm_jax.diffusion.losses.paper_2015 import (
     entropy_bounds,
@@ -22,6 +23,7 @@ __all__ = [
     "Weighted",
     "antithetic",
     "bound",
+    "classification",
     "entropy_bounds",
     "fixed_decoder",
     "hybrid",

@@ -117,3 +117,20 @@ def test_a_batch_of_etas_is_the_separate_calls():
     together = jax.jit(jax.vmap(ddim.__wrapped__, (None, None, None, 0)))(keys(8), start(), TIMES, etas)
     for found, eta in zip(together, etas, strict=True):
         np.testing.assert_allclose(found, ddim(keys(8), start(), TIMES, eta), rtol=1e-5, atol=1e-6)
+
+
+def test_a_column_of_etas_is_one_vmap():
+    """The column S = 10 of Song et al. 2021, Table 1: one program for all eta, equal to the single runs."""
+    process, parameterization, network = problem()
+    compiled = []
+
+    @jax.jit
+    def drawn(eta, x_T):
+        compiled.append(eta)
+        return samplers.sample(keys(8), samplers.ddim(process, parameterization, network, eta=eta), x_T, TIMES)
+
+    etas = jnp.array([0.0, 0.2, 0.5, 1.0])
+    single = jnp.stack([drawn(eta, start()) for eta in etas])
+    column = jax.jit(jax.vmap(drawn, (0, None)))(etas, start())
+    np.testing.assert_allclose(column, single, atol=1e-5)
+    assert len(compiled) <= 2 and np.abs(column[0] - column[3]).max() > 0.1  # one by one, and all at once
