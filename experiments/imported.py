@@ -1,11 +1,12 @@
-"""A U-Net with a Gaussian process, as `ddpm-jax convert` makes it from a checkpoint of diffusers.
+"""A U-Net with a Gaussian process, as `ddpm-jax convert` makes it from a checkpoint of another library.
 
     ddpm-jax convert google/ddpm-cifar10-32 runs/cifar10 --weights raw --data cifar10
     ddpm-jax sample runs/cifar10
 
-The first argument of `convert` is the folder of the checkpoint on this machine: download it first. Its config files
-determine the knobs. The defaults of the knobs are those of this checkpoint, the CIFAR-10 model of Ho et al. 2020. The
-experiment can also be trained from the start: ddpm-jax train imported --workdir DIR --data cifar10.
+The first argument of `convert` is the folder or file of the checkpoint on this machine: download it first. Its config
+files, or the shapes of its tensors and the options of `convert`, determine the knobs. The defaults of the knobs are
+those of this checkpoint, the CIFAR-10 model of Ho et al. 2020. The experiment can also be trained from the start:
+ddpm-jax train imported --workdir DIR --data cifar10.
 """
 
 from typing import Literal
@@ -14,7 +15,7 @@ import optax
 
 from ddpm_jax import training
 from ddpm_jax.data import Data, flip, folder, tfds_images
-from ddpm_jax.diffusion import gaussian, parameterizations, samplers, schedules
+from ddpm_jax.diffusion import Parameterization, Process, gaussian, losses, parameterizations, samplers, schedules
 from ddpm_jax.experiment import Every, Experiment
 from ddpm_jax.networks import UNet
 
@@ -35,6 +36,7 @@ def experiment(
     multipliers: tuple[float, ...] = (1.0, 2.0, 2.0, 2.0),
     num_blocks: int = 2,
     attention: tuple[int, ...] = (16,),
+    heads: int = 1,
     head_dim: int | None = None,
     dropout: float = 0.1,
     out_channels: int | None = None,
@@ -44,14 +46,16 @@ def experiment(
     down_padding: Literal[0, 1] = 0,
     cos_first: bool = False,
     frequency_shift: int = 1,
+    time_scale: float = 1.0,
     scale_shift: bool = False,
+    residual_resampling: bool = False,
     timesteps: int = 1000,
     schedule: Literal["linear", "quadratic", "cosine", "sigmoid", "betas"] = "linear",
     beta_1: float = 1e-4,
     beta_T: float = 0.02,
     betas: tuple[float, ...] | None = None,
     prediction: Literal["eps", "x0", "v"] = "eps",
-    variance: Literal["fixed_small", "fixed_large"] = "fixed_large",
+    variance: Literal["fixed_small", "fixed_large", "learned_range"] = "fixed_large",
     clip: float | None = 1.0,
     sampler: Literal["ancestral", "ddim"] = "ancestral",
     data: str | None = None,
@@ -79,9 +83,10 @@ def experiment(
         multipliers: Channels of each level divided by width. Each level has half the resolution of the one before.
         num_blocks: Number of residual blocks per level on the way down.
         attention: Heights in pixels of the resolutions at which the U-Net has attention.
-        head_dim: Channels per attention head. Default: one head.
+        heads: Number of attention heads, unless head_dim is given.
+        head_dim: Channels per attention head.
         dropout: Dropout rate in the residual blocks.
-        out_channels: Channels of the output. Default: those of the images.
+        out_channels: Channels of the output. Default: those of the images. A learned variance needs twice that.
         num_classes: Number of class labels. Default: an unconditional network. In a folder, the class of an image is
             its first-level subfolder.
         groups: Number of groups of the group normalization.
@@ -90,15 +95,18 @@ def experiment(
         cos_first: Place the cosines before the sines in the timestep embedding.
         frequency_shift: The shift in the frequencies 10000^(-k / (half - shift)) of the timestep embedding, where half
             is half the width of the embedding.
+        time_scale: The timestep embedding is that of the timestep times this number.
         scale_shift: The timestep embedding scales and shifts the second normalization of each block, instead of being
             added before it.
+        residual_resampling: Halve and double the resolution in residual blocks, not by convolutions.
         timesteps: Number of diffusion steps T. With --betas, T is the number of betas instead.
         schedule: Schedule of the betas.
         beta_1: First beta. The schedules cosine and betas do not use it.
         beta_T: Last beta. The schedules cosine and betas do not use it.
         betas: All betas, from beta_1 to beta_T, for --schedule betas.
         prediction: Target of the network: the noise (eps), the image (x0), or v (Salimans & Ho 2022).
-        variance: Variance of the reverse process: beta tilde (fixed_small) or beta (fixed_large).
+        variance: Variance of the reverse process: beta tilde (fixed_small), beta (fixed_large), or learned between the
+            two (learned_range), which is trained with L_hybrid (Nichol & Dhariwal 2021).
         clip: Clip estimates of x_0 to [-clip, clip]; None to leave them unclipped.
         sampler: The sampler of the run. `ddpm-jax sample` can choose another, and fewer than T steps.
         data: TFDS data set for training and evaluation. Without it or --folder-of-images a run can only be sampled.
@@ -123,7 +131,7 @@ def experiment(
         raise ValueError(f"--schedule betas and --betas require each other, got --schedule {schedule}")
     noise = schedules.from_betas(betas) if betas is not None else SCHEDULES[schedule](timesteps, beta_1, beta_T)
     process = gaussian.process(noise)
-    parameterization = PREDICTIONS[prediction](process, VARIANCES[variance])
+    parameterization = parameterize(process, prediction, variance)
     if clip is not None:
         parameterization = parameterizations.clipped(process, parameterization, -clip, clip)
     rate = training.warmup(learning_rate, warmup)
@@ -136,6 +144,7 @@ def experiment(
             multipliers=multipliers,
             num_blocks=num_blocks,
             attention=attention,
+            heads=heads,
             head_dim=head_dim,
             dropout=dropout,
             out_channels=out_channels,
@@ -145,8 +154,11 @@ def experiment(
             down_padding=down_padding,
             cos_first=cos_first,
             frequency_shift=frequency_shift,
+            time_scale=time_scale,
             scale_shift=scale_shift,
+            residual_resampling=residual_resampling,
         ),
+        loss=losses.hybrid if variance == "learned_range" else losses.simple,
         sampler=samplers.ddim if sampler == "ddim" else samplers.ddpm,
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         augment=flip if flips else None,
@@ -158,6 +170,13 @@ def experiment(
         seed=seed,
         every=Every(log=log_every, sample=sample_every, save=save_every),
     )
+
+
+def parameterize(process: Process, prediction: str, variance: str) -> Parameterization:
+    """The parameterization with this target of the network and this variance."""
+    if variance == "learned_range":
+        return parameterizations.learned_range(process, PREDICTIONS[prediction](process))
+    return PREDICTIONS[prediction](process, VARIANCES[variance])
 
 
 def choose_data(

@@ -163,6 +163,9 @@ class Parameterization:
     variance of any other step is then NaN."""
     unclipped_rules: Rules | None = field(default=None, metadata={"static": True})
     """The rules without clipping; None if `rules` do not clip."""
+    learned: str | None = field(default=None, metadata={"static": True})
+    """The name of the function that made the network output the variance, such as "learned_range"; None if it does not.
+    """
     chosen_variance: Variance | None = None
     """The variance in place of that of `rules`, a `jax.tree_util.Partial`: its arrays are leaves, so that a program is
     compiled once for all their values. See `parameterizations.with_variance`."""

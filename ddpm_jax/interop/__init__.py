@@ -1,5 +1,8 @@
-"""Checkpoints of other libraries, as plain dictionaries and arrays: reads and writes diffusers' ``UNet2DModel``."""
+"""Checkpoints of other libraries, as plain dictionaries and arrays.
 
-from ddpm_jax.interop import folders, schedulers, tensors, unets
+Reads and writes diffusers' ``UNet2DModel``, and reads the files of improved-diffusion and guided-diffusion.
+"""
 
-__all__ = ["folders", "schedulers", "tensors", "unets"]
+from ddpm_jax.interop import folders, openai, schedulers, tensors, torch_files, unets
+
+__all__ = ["folders", "openai", "schedulers", "tensors", "torch_files", "unets"]

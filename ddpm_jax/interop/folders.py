@@ -67,12 +67,17 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _tensors(folder: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if path is None:
         raise FileNotFoundError(f"{folder} has no {WEIGHTS[0]}{_advice(folder)}")
+    return read_safetensors(path)
+
+
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file by name. Raises ValueError, with the path, if it cannot be read."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
     try:
         return load_file(path)
     except (SafetensorError, AttributeError, KeyError, ValueError) as error:  # AttributeError: a dtype NumPy lacks

@@ -38,7 +38,12 @@ SCHEDULES = {"linear": "linear", "scaled_linear": "quadratic", "squaredcos_cap_v
 """diffusers' names of noise schedules, and ours."""
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 """diffusers' names of parameterizations, and ours."""
-VARIANCES = {"fixed_small": "fixed_small", "fixed_small_log": "fixed_small", "fixed_large": "fixed_large"}
+VARIANCES = {
+    "fixed_small": "fixed_small",
+    "fixed_small_log": "fixed_small",
+    "fixed_large": "fixed_large",
+    "learned_range": "learned_range",
+}
 """diffusers' names of the variance of the reverse process, and ours."""
 
 

@@ -1,7 +1,8 @@
 """Conversion between the tensors of diffusers' ``UNet2DModel`` and the parameters of our U-Net."""
 
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ Tensors = dict[str, np.ndarray]
 """Tensors by their names in diffusers: convolutions are [out, in, height, width], dense layers [out, in]."""
 Params = Mapping[str, Any]
 """Nested dictionaries of Flax: convolutions are [height, width, in, out], dense layers [in, out]."""
+Path = tuple[str, ...]
+"""The path of an array in nested dictionaries."""
 
 TOP = {
     ("time", "dense_in"): "time_embedding.linear_1",
@@ -55,12 +58,16 @@ def to_params(tensors: Tensors, like: Params, levels: int) -> dict[str, Any]:
         raise ValueError(
             "the tensors hold the layers of attention twice, under their old and their current names: remove one set"
         )
-    paths = {_name(path, levels): path for path, _ in _flat(like)}
-    _check_names(paths.keys(), renamed.keys())
+    return fill(renamed, like, partial(_name, levels=levels))
+
+
+def fill(tensors: Tensors, like: Params, name: Callable[[Path], str]) -> dict[str, Any]:
+    """The parameters of our U-Net as `to_params` returns them; `name` returns the name of the tensor at a path."""
+    _check_names({name(path) for path, _ in _flat(like)}, tensors.keys())
     params: dict[str, Any] = {}
     for path, leaf in _flat(like):
-        name = _name(path, levels)
-        _set(params, path, _checked(name, _ours(path, renamed[name]), renamed[name], leaf.shape))
+        tensor = tensors[name(path)]
+        _set(params, path, _checked(name(path), _ours(path, tensor), tensor, leaf.shape))
     return params
 
 
@@ -83,13 +90,17 @@ def _checked(name: str, ours: np.ndarray, theirs: np.ndarray, shape: tuple[int, 
 
 def with_null_class(tensors: Tensors) -> Tensors:
     """The tensors with one more row of zeros in the class embedding, for "no label"."""
-    name = "class_embedding.weight"
+    return with_null_row(tensors, "class_embedding.weight")
+
+
+def with_null_row(tensors: Tensors, name: str) -> Tensors:
+    """The tensors with one more row of zeros in the tensor of this name, if there is one."""
     if name not in tensors:
         return tensors
     return tensors | {name: np.pad(tensors[name], ((0, 1), (0, 0)))}
 
 
-def _name(path: tuple[str, ...], levels: int) -> str:
+def _name(path: Path, levels: int) -> str:
     """diffusers' name of the tensor at our path."""
     *layers, leaf = path
     if tuple(layers) in TOP:
@@ -119,7 +130,7 @@ def _current_name(name: str) -> str:
     return name
 
 
-def _theirs(path: tuple[str, ...], leaf: np.ndarray) -> np.ndarray:
+def _theirs(path: Path, leaf: np.ndarray) -> np.ndarray:
     """The array in diffusers' layout."""
     if path[-1] != "kernel":
         return leaf
@@ -128,9 +139,9 @@ def _theirs(path: tuple[str, ...], leaf: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(transposed[:, :, None, None] if path[-2] == "shortcut" else transposed)
 
 
-def _ours(path: tuple[str, ...], tensor: np.ndarray) -> np.ndarray:
+def _ours(path: Path, tensor: np.ndarray) -> np.ndarray:
     """The tensor in our layout, float32: the inverse of `_theirs`."""
-    tensor = tensor.astype(np.float32)
+    tensor = tensor.astype(np.float32, copy=False)
     if path[-1] != "kernel":
         return tensor
     if path[-2] == "shortcut" and tensor.shape[2:] == (1, 1):
@@ -138,7 +149,7 @@ def _ours(path: tuple[str, ...], tensor: np.ndarray) -> np.ndarray:
     return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
 
 
-def _flat(tree: Params, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+def _flat(tree: Params, path: Path = ()) -> list[tuple[Path, Any]]:
     """The (path, leaf) pairs of nested dictionaries."""
     return [
         pair
@@ -147,7 +158,7 @@ def _flat(tree: Params, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...
     ]
 
 
-def _set(tree: dict[str, Any], path: tuple[str, ...], leaf: np.ndarray) -> None:
+def _set(tree: dict[str, Any], path: Path, leaf: np.ndarray) -> None:
     """Sets the leaf at the path in nested dictionaries, which it creates as needed."""
     for name in path[:-1]:
         tree = tree.setdefault(name, {})

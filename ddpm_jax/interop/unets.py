@@ -20,6 +20,7 @@ ENTRIES: dict[str, tuple[Any, Kind]] = {
     "dropout": (0.0, configs.PROBABILITY),
     "attention_head_dim": (8, COUNT_OR_NONE),
     "norm_num_groups": (32, COUNT),
+    "attn_norm_num_groups": (None, COUNT_OR_NONE),
     "norm_eps": (1e-5, configs.POSITIVE),
     "num_class_embeds": (None, COUNT_OR_NONE),
     "resnet_time_scale_shift": ("default", configs.NAME),
@@ -34,7 +35,6 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "downsample_type": ("conv",),
     "upsample_type": ("conv",),
     "act_fn": ("silu", "swish"),
-    "attn_norm_num_groups": (None,),
     "add_attention": (True,),
     "class_embed_type": (None,),
 }
@@ -64,6 +64,7 @@ def to_fields(config: dict[str, Any]) -> dict[str, Any]:
     values = configs.read(CONFIG, config, ENTRIES)
     configs.check_fixed(CONFIG, values, {"resnet_time_scale_shift": tuple(SCALE_SHIFT)})
     _check_channels(values, config.get("time_embedding_dim"))
+    _check_middle(values)
     channels, size = values["block_out_channels"], values["sample_size"]
     height, width = (size, size) if isinstance(size, int) else size
     attention = tuple(height // 2**level for level, attends in enumerate(_has_attention(values)) if attends)
@@ -89,13 +90,26 @@ def to_fields(config: dict[str, Any]) -> dict[str, Any]:
 def _check_channels(values: dict[str, Any], embedding_dim: int | None) -> None:
     """Raises ValueError for numbers of channels that our U-Net does not have."""
     inputs, outputs, width = values["in_channels"], values["out_channels"], values["block_out_channels"][0]
-    if outputs != inputs:
+    if outputs not in (inputs, 2 * inputs):
         raise ValueError(
-            f"{CONFIG}: out_channels {outputs} differs from in_channels {inputs}: networks with a second input image "
-            "or a learned variance are not supported"
+            f"{CONFIG}: out_channels {outputs} must be in_channels {inputs}, or twice that for a learned variance: "
+            "networks with a second input image are not supported"
         )
     if embedding_dim not in (None, 4 * width):
         raise ValueError(f"{CONFIG}: time_embedding_dim {embedding_dim} is not supported: it must be {4 * width}")
+
+
+def _check_middle(values: dict[str, Any]) -> None:
+    """Raises ValueError unless the attention in the middle is normalized as the others are.
+
+    diffusers leaves out this normalization where the time scales and shifts, unless attn_norm_num_groups is given.
+    """
+    given, groups = values["attn_norm_num_groups"], values["norm_num_groups"]
+    if given != groups and (given is not None or SCALE_SHIFT[values["resnet_time_scale_shift"]]):
+        raise ValueError(
+            f"{CONFIG}: attn_norm_num_groups {given} is not supported with resnet_time_scale_shift "
+            f"{values['resnet_time_scale_shift']}: it must be norm_num_groups, {groups}"
+        )
 
 
 def _has_attention(values: dict[str, Any]) -> list[bool]:
@@ -123,7 +137,7 @@ def to_config(fields: dict[str, Any], image_shape: tuple[int, ...]) -> dict[str,
         "_class_name": "UNet2DModel",
         "sample_size": height if height == width else [height, width],
         "in_channels": channels,
-        "out_channels": channels,
+        "out_channels": fields["out_channels"] or channels,
         "freq_shift": fields["frequency_shift"],
         "flip_sin_to_cos": fields["cos_first"],
         "down_block_types": [_block(DOWN, level) for level in attends],
@@ -135,9 +149,10 @@ def to_config(fields: dict[str, Any], image_shape: tuple[int, ...]) -> dict[str,
         "attention_head_dim": fields["head_dim"],
         "norm_num_groups": fields["groups"],
         "norm_eps": fields["norm_eps"],
-        # one row more than there are classes, for "no label"
-        "num_class_embeds": None if fields["num_classes"] is None else fields["num_classes"] + 1,
+        # one row more than there are classes, for "no label", unless there is none
+        "num_class_embeds": None if fields["num_classes"] is None else fields["num_classes"] + fields["null_label"],
         "resnet_time_scale_shift": "scale_shift" if fields["scale_shift"] else "default",
+        "attn_norm_num_groups": fields["groups"] if fields["scale_shift"] else None,
         **{name: values[0] for name, values in FIXED.items()},
     }
 
@@ -146,9 +161,11 @@ def _check_fields(fields: dict[str, Any], first: int, channels: int) -> None:
     """Raises ValueError for a U-Net that diffusers does not have; `first` is the number of channels of level 0."""
     if first != fields["width"]:
         raise ValueError(f"multipliers {fields['multipliers']}: the first multiplier of a UNet2DModel must be 1")
-    if fields["out_channels"] not in (None, channels):
-        raise ValueError(f"out_channels {fields['out_channels']}: networks with a learned variance are not supported")
-    if fields.get("time_scale", 1) != 1:
+    if fields["out_channels"] not in (None, channels, 2 * channels):
+        raise ValueError(f"out_channels {fields['out_channels']}: a UNet2DModel has {channels} or {2 * channels}")
+    if fields["residual_resampling"]:
+        raise ValueError("residual_resampling: only a UNet2DModel that halves the resolution by convolutions is made")
+    if fields["time_scale"] != 1:
         raise ValueError(f"time_scale {fields['time_scale']}: a UNet2DModel has the timestep as it is")
     if fields["head_dim"] is None and fields["heads"] != 1:
         raise ValueError(f"heads {fields['heads']}: a UNet2DModel has one head, or heads of a given head_dim")

@@ -1,5 +1,7 @@
 """Layers of the networks: timestep embedding, normalization, residual and attention blocks, resampling."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -37,7 +39,8 @@ class TimeEmbedding(nn.Module):
     """`timestep_embedding` followed by two dense layers, plus an embedding of the class label if there are classes.
 
     The output is [batch, 4 width]. A label of `num_classes`, or None, selects the embedding for "no label", as used in
-    classifier-free guidance.
+    classifier-free guidance. Without `null_label` there is none: a label of None then raises ValueError, except in
+    `init`, and one of `num_classes` gives NaN.
     """
 
     width: int
@@ -45,6 +48,7 @@ class TimeEmbedding(nn.Module):
     dtype: DTypeLike = jnp.float32
     cos_first: bool = False
     frequency_shift: int = 1
+    null_label: bool = True
 
     @nn.compact
     def __call__(self, index: Array, label: Array | None) -> Array:
@@ -53,8 +57,11 @@ class TimeEmbedding(nn.Module):
         x = dense(4 * self.width, self.dtype, "dense_out")(nn.swish(x))
         if self.num_classes is None:
             return x
+        if label is None and not self.null_label and not self.is_initializing():
+            raise ValueError('this network has no embedding for "no label" (null_label=False): give a label')
         label = jnp.full(index.shape, self.num_classes) if label is None else label
-        return x + nn.Embed(self.num_classes + 1, 4 * self.width, dtype=self.dtype, name="label")(label)
+        rows = self.num_classes + self.null_label
+        return x + nn.Embed(rows, 4 * self.width, dtype=self.dtype, name="label")(label)
 
 
 def dense(features: int, dtype: DTypeLike, name: str, scale: float = 1.0) -> nn.Dense:
@@ -158,7 +165,8 @@ class ResBlock(nn.Module):
 
     The embedding is added before the second normalization; with `scale_shift` it scales and shifts what that returns
     (Nichol & Dhariwal 2021, Appendix A). Where the number of channels changes, a 1x1 convolution is applied to the
-    input first.
+    input first. `resample`, such as `upsample`, is applied to the input, and before the first convolution (BigGAN:
+    Brock et al. 2019, Figure 15; Dhariwal & Nichol 2021, Section 3).
     """
 
     features: int
@@ -167,10 +175,13 @@ class ResBlock(nn.Module):
     dtype: DTypeLike
     epsilon: float
     scale_shift: bool = False
+    resample: Callable[[Array], Array] | None = None
 
     @nn.compact
     def __call__(self, x: Array, emb: Array, train: bool) -> Array:
         h = nn.swish(GroupNorm(self.groups, self.dtype, self.epsilon, name="norm_in")(x))
+        if self.resample is not None:
+            h, x = self.resample(h), self.resample(x)
         h = conv3x3(self.features, self.dtype, "conv_in")(h)
         norm = GroupNorm(self.groups, self.dtype, self.epsilon, name="norm_out")
         time = dense((1 + self.scale_shift) * self.features, self.dtype, "time")(nn.swish(emb))[:, None, None, :]
@@ -203,6 +214,11 @@ class Attention(nn.Module):
         query, key, value = (dense(channels, self.dtype, name)(h).reshape(split) for name in ("query", "key", "value"))
         h = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
         return x + dense(channels, self.dtype, "out", scale=TINY)(h)
+
+
+def average(x: Float[Array, "batch height width channels"]) -> Array:
+    """Halves height and width: the mean of each 2x2 pixels."""
+    return nn.avg_pool(x, (2, 2), (2, 2))
 
 
 def upsample(x: Float[Array, "batch height width channels"]) -> Array:

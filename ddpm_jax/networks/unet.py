@@ -1,6 +1,9 @@
-"""The U-Net of DDPM (Ho et al. 2020, Appendix B), with the same number of parameters: 35,746,307 for CIFAR-10."""
+"""The U-Net of DDPM (Ho et al. 2020, Appendix B), with the same number of parameters: 35,746,307 for CIFAR-10.
 
-from collections.abc import Sequence
+With other options it is the U-Net of Nichol & Dhariwal 2021 or of Dhariwal & Nichol 2021 (ADM).
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import jax.numpy as jnp
@@ -8,7 +11,17 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Num
 
-from ddpm_jax.networks.layers import TINY, Attention, GroupNorm, ResBlock, TimeEmbedding, conv3x3, downsample, upsample
+from ddpm_jax.networks.layers import (
+    TINY,
+    Attention,
+    GroupNorm,
+    ResBlock,
+    TimeEmbedding,
+    average,
+    conv3x3,
+    downsample,
+    upsample,
+)
 
 
 class UNet(nn.Module):
@@ -23,7 +36,7 @@ class UNet(nn.Module):
     2021. Parameters and output are float32 too.
     """
 
-    width: int = 128  # channels at full resolution
+    width: int = 128  # of the timestep embedding; times multipliers[0], the channels at full resolution
     multipliers: Sequence[int | float] = (1, 2, 2, 2)  # channels of each level / width; each level halves the size
     num_blocks: int = 2  # residual blocks per level on the way down; one more on the way up
     attention: Sequence[int] = (16,)  # heights, in pixels, at which attention follows each block
@@ -32,9 +45,11 @@ class UNet(nn.Module):
     dropout: float = 0.1
     out_channels: int | None = None  # None: the same as the input; a learned variance needs twice that
     num_classes: int | None = None  # None: no labels
+    null_label: bool = True  # whether "no label" has an embedding: see `layers.TimeEmbedding`
     scale_shift: bool = False  # whether the time scales and shifts, instead of being added: see `layers.ResBlock`
     groups: int = 32  # of the group normalization
     norm_eps: float = 1e-6
+    residual_resampling: bool = False  # halve and double the resolution in residual blocks, not by convolutions
     down_padding: Literal[0, 1] = 0  # number of zeros before the first row and column in `layers.downsample`
     cos_first: bool = False  # see `layers.timestep_embedding`
     frequency_shift: int = 1  # see `layers.timestep_embedding`
@@ -57,7 +72,7 @@ class UNet(nn.Module):
         """
         self._check(x)
         emb = self._time_embedding()(index if self.time_scale == 1 else index * self.time_scale, label)
-        h = conv3x3(self.width, self.dtype, "conv_in")(x.astype(self.dtype))
+        h = conv3x3(self._features()[0], self.dtype, "conv_in")(x.astype(self.dtype))
         h, skips = self._down(h, emb, train)
         h = self._block(h, emb, train, h.shape[-1], "mid_0", attend=True)
         h = self._block(h, emb, train, h.shape[-1], "mid_1", attend=False)
@@ -66,7 +81,8 @@ class UNet(nn.Module):
         return conv3x3(self.out_channels or x.shape[-1], jnp.float32, "conv_out", scale=TINY)(h)
 
     def _time_embedding(self) -> TimeEmbedding:
-        options = (self.width, self.num_classes, self.dtype, self.cos_first, self.frequency_shift)
+        waves = (self.cos_first, self.frequency_shift)
+        options = (self.width, self.num_classes, self.dtype, *waves, self.null_label)
         return TimeEmbedding(*options, name="time")
 
     def _down(self, h: Array, emb: Array, train: bool) -> tuple[Array, list[Array]]:
@@ -76,7 +92,7 @@ class UNet(nn.Module):
                 h = self._block(h, emb, train, features, f"down_{level}_{block}")
                 skips.append(h)
             if level < len(self.multipliers) - 1:
-                h = downsample(h.shape[-1], self.dtype, f"down_{level}", self.down_padding)(h)
+                h = self._halved(h, emb, train, f"down_{level}")
                 skips.append(h)
         return h, skips
 
@@ -86,14 +102,27 @@ class UNet(nn.Module):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = self._block(h, emb, train, features, f"up_{level}_{block}")
             if level > 0:
-                h = conv3x3(h.shape[-1], self.dtype, f"up_{level}")(upsample(h))
+                h = self._doubled(h, emb, train, f"up_{level}")
         return h
+
+    def _halved(self, h: Array, emb: Array, train: bool, name: str) -> Array:
+        if self.residual_resampling:
+            return self._residual(h.shape[-1], name, average)(h, emb, train)
+        return downsample(h.shape[-1], self.dtype, name, self.down_padding)(h)
+
+    def _doubled(self, h: Array, emb: Array, train: bool, name: str) -> Array:
+        if self.residual_resampling:
+            return self._residual(h.shape[-1], name, upsample)(h, emb, train)
+        return conv3x3(h.shape[-1], self.dtype, name)(upsample(h))
+
+    def _residual(self, features: int, name: str, resample: Callable[[Array], Array] | None = None) -> ResBlock:
+        block = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
+        options = (features, self.groups, self.dropout, self.dtype, self.norm_eps, self.scale_shift, resample)
+        return block(*options, name=name)
 
     def _block(self, h: Array, emb: Array, train: bool, features: int, name: str, attend: bool | None = None) -> Array:
         """A residual block, followed by attention if `attend`; by default where the height is in `attention`."""
-        block = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock
-        options = (features, self.groups, self.dropout, self.dtype, self.norm_eps, self.scale_shift)
-        h = block(*options, name=name)(h, emb, train)
+        h = self._residual(features, name)(h, emb, train)
         if h.shape[1] in self.attention if attend is None else attend:
             attention = nn.remat(Attention) if self.remat else Attention
             h = attention(self._heads(features), self.groups, self.dtype, self.norm_eps, name=f"{name}_attention")(h)
@@ -118,7 +147,7 @@ class UNet(nn.Module):
             )
         if self.width < 1 or not 0 <= self.dropout < 1:
             raise ValueError(f"width must be at least 1 and dropout in [0, 1), got {self.width} and {self.dropout}")
-        for channels in {self.width, *self._features()}:
+        for channels in self._features():
             if channels % self.groups:
                 raise ValueError(
                     f"{channels} channels (width {self.width}) do not divide into groups={self.groups}: choose a width "

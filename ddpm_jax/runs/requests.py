@@ -224,16 +224,21 @@ class VerifyRequest:
 
 @dataclass(frozen=True)
 class ConvertRequest:
-    """Converts a folder of the diffusers library (UNet2DModel and scheduler) into a workdir, or the other way round."""
+    """Converts a folder of the diffusers library (UNet2DModel and scheduler) into a workdir, or the other way round.
+
+    Also converts a file of improved-diffusion or guided-diffusion (OpenAI) into a workdir.
+    """
 
     source: Path
-    """A diffusers folder (config.json, scheduler_config.json and safetensors, or a pipeline), or a workdir."""
+    """A diffusers folder (config.json, scheduler_config.json and safetensors, or a pipeline); a file of
+    improved-diffusion or guided-diffusion (.pt or .safetensors); or a workdir."""
     target: Path
     """The workdir or pipeline folder to create."""
     weights: WeightsName | None = None
-    """ema (the moving average of the parameters) or raw (the parameters that the optimizer updates). For a diffusers
-    folder: which of them it holds; required unless the folder records it. For a workdir: which of them to convert, or
-    an average of this length relative to the run, such as 0.1. Default: ema."""
+    """ema (the moving average of the parameters) or raw (the parameters that the optimizer updates). For a workdir:
+    which of them to convert, or an average of this length relative to the run, such as 0.1; by default ema. For a
+    folder or file: which of them it holds; required unless the folder records it, or the file has a name like
+    ema_0.9999_500000.pt or model500000.pt."""
     data: str | None = None
     """TFDS data set of the new run, which evaluate, study and train read."""
     test_split: str | None = None
@@ -242,10 +247,33 @@ class ConvertRequest:
     """Folder or zip of pictures to use instead of a TFDS data set."""
     test_percent: int | None = None
     """Percentage of these pictures for the test split."""
+    image_size: int | None = None
+    """Height and width of the images, in pixels. This and the following options are for a file of improved-diffusion or
+    guided-diffusion, which does not record them; they are those of its training, and known for published ones."""
+    timesteps: int | None = None
+    """Number of diffusion steps T (their diffusion_steps)."""
+    schedule: Literal["linear", "cosine"] | None = None
+    """Schedule of the betas (their noise_schedule); linear is that of Ho et al. 2020 times 1000 / T."""
+    rescale_timesteps: bool | None = None
+    """Whether the network has the timestep times 1000 / T; by default True in improved-diffusion and False in
+    guided-diffusion. Without effect for T = 1000."""
+    heads: int | None = None
+    """Number of attention heads (their num_heads, by default 4)."""
+    head_dim: int | None = None
+    """Channels per attention head (their num_head_channels), instead of a number of heads."""
+    attention_order: Literal["legacy", "new"] | None = None
+    """Order of query, key and value in the tensors: new for use_new_attention_order. Default: legacy, as theirs."""
 
     def data_knobs(self) -> dict:
         """The data options that are given, which are knobs of the experiment ``imported``."""
-        names = ("data", "test_split", "folder_of_images", "test_percent")
+        return self._given("data", "test_split", "folder_of_images", "test_percent")
+
+    def openai_options(self) -> dict:
+        """The options that are given of those that a file of improved-diffusion or guided-diffusion needs."""
+        network = ("heads", "head_dim", "attention_order")
+        return self._given("image_size", "timesteps", "schedule", "rescale_timesteps", *network)
+
+    def _given(self, *names: str) -> dict:
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 

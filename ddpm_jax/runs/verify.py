@@ -87,6 +87,7 @@ FIGURES: dict[str, Callable[[Experiment], float | None]] = {
     "flips": lambda experiment: experiment.augment is flip,
     "variance at t = 2": _variance,
     "x_0 is clipped": lambda experiment: experiment.parameterization.clip is not None,
+    "learning rate at step 1": lambda experiment: float(learning_rates(experiment, 1)[-1]),
     "learning rate at step 2500": lambda experiment: float(learning_rates(experiment, 2500)[-1]),
     "learning rate after step 5000": lambda experiment: float(learning_rates(experiment, 5001)[-1]),
 }

@@ -154,15 +154,21 @@ MISTAKES = {
     "block_out_channels ('8',) must be a list": lambda f: configured(f, block_out_channels=["8"]),
     "attention_head_dim 0 must be": lambda f: configured(f, attention_head_dim=0),
     "freq_shift 0.5 must be 0 or 1": lambda f: configured(f, freq_shift=0.5),
-    "out_channels 2 differs from in_channels 1": lambda f: configured(f, out_channels=2),
+    "out_channels 3 must be in_channels 1, or twice that": lambda f: configured(f, out_channels=3),
+    "out_channels 2 does not fit": lambda f: configured(f, out_channels=2),
     "num_train_timesteps '9' must be": lambda f: configured(f, "scheduler_config.json", num_train_timesteps="9"),
     "clip_sample_range -1 must be": lambda f: configured(f, "scheduler_config.json", clip_sample_range=-1),
+    "attn_norm_num_groups None is not supported with": lambda f: configured(f, resnet_time_scale_shift="scale_shift"),
+    "attn_norm_num_groups 8 is not supported with": lambda f: configured(f, attn_norm_num_groups=8),
     "under their old and their current names": lambda f: with_(
         f, "mid_block.attentions.0.query.weight", np.zeros((16, 16), np.float32)
     ),
     "but shards of it": lambda f: (f / MODEL).rename(f / f"{MODEL}.index.json"),
     "prediction_type 'flow' is not supported": lambda f: configured(f, "scheduler_config.json", prediction_type="flow"),
-    "variance_type 'learned_range'": lambda f: configured(f, "scheduler_config.json", variance_type="learned_range"),
+    "variance_type learned_range, since": lambda f: configured(
+        f, "scheduler_config.json", variance_type="learned_range"
+    ),
+    "variance_type 'learned' is not": lambda f: configured(f, "scheduler_config.json", variance_type="learned"),
     "PNDMScheduler is not supported": lambda f: configured(f, "scheduler_config.json", _class_name="PNDMScheduler"),
     "thresholding True": lambda f: configured(f, "scheduler_config.json", thresholding=True),
 }
@@ -205,8 +211,9 @@ def test_questions_that_only_the_user_can_answer(finished, tmp_path, capsys):
     for arguments, message in [
         ((folder, tmp_path / "run"), "pass --weights ema or --weights raw"),
         ((folder, folder, "--weights", "raw"), "exists: choose another name"),
-        ((tmp_path / "nowhere", tmp_path / "run"), "has neither config.json"),
-        ((finished, tmp_path / "out", "--test-percent", "9"), "--test-percent: only for a diffusers folder"),
+        ((tmp_path / "nowhere", tmp_path / "run"), "there is no file or folder"),
+        ((finished, tmp_path / "out", "--test-percent", "9"), "--test-percent: only for other checkpoints"),
+        ((folder, tmp_path / "run", "--heads", "4"), "--heads: only for a file"),
     ]:
         assert main(["convert", *map(str, arguments)]) == 2
         assert message in capsys.readouterr().err
@@ -219,8 +226,10 @@ def test_questions_that_only_the_user_can_answer(finished, tmp_path, capsys):
         (MLP(), "is a MLP: diffusers has a model for UNet only"),
         (UNet(multipliers=(2, 2)), "the first multiplier of a UNet2DModel must be 1"),
         (UNet(heads=4), "has one head, or heads of a given head_dim"),
+        (UNet(residual_resampling=True), "residual_resampling: only"),
+        (UNet(time_scale=0.25), "time_scale 0.25"),
     ],
-    ids=["MLP", "multipliers", "heads"],
+    ids=["MLP", "multipliers", "heads", "resampling", "time"],
 )
 def test_a_network_that_diffusers_does_not_have_is_refused(finished, tmp_path, capsys, monkeypatch, network, message):
     run = ddpm_jax.load(finished)

@@ -35,6 +35,7 @@ CASES = {
     "256": SMALL["256"] | {"sample_size": 256, "block_out_channels": [16, 16, 32, 32, 64, 64], "norm_num_groups": 8},
     "classes": SMALL["classes"],
     "grey": SMALL["grey"],
+    "learned": SMALL["grey"] | {"out_channels": 2, "resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 4},
 }
 
 
@@ -77,7 +78,9 @@ def _plain(value):
 
 
 def pipeline(made, **options):
-    return diffusers.DDPMPipeline(made, diffusers.DDPMScheduler(variance_type="fixed_large", **options))
+    learned = made.config.out_channels > made.config.in_channels
+    variance = "learned_range" if learned else "fixed_large"
+    return diffusers.DDPMPipeline(made, diffusers.DDPMScheduler(variance_type=variance, **options))
 
 
 def test_outputs_and_gradients(case):
@@ -114,7 +117,7 @@ def test_there_and_back(case):
     output, _, _ = theirs(again.unet.eval(), x, index, label)
     y = jax.jit(network_fn(run.experiment, run.params))(x, index + 1, label)
     assert error(y, output) < 1e-4
-    ours, scheduler = again.scheduler.config, diffusers.DDPMScheduler(variance_type="fixed_large").config
+    ours, scheduler = again.scheduler.config, pipeline(made).scheduler.config
     for key in ("beta_start", "beta_end", "beta_schedule", "variance_type", "clip_sample", "prediction_type"):
         assert ours[key] == scheduler[key], key
     ours, other = ({key: value for key, value in each.config.items() if key[0] != "_"} for each in (again.unet, made))
@@ -129,15 +132,17 @@ SCHEDULERS = {
     "image": {"prediction_type": "sample", "beta_schedule": "scaled_linear"},
     "betas": {"trained_betas": np.linspace(1e-3, 0.3, 40).tolist(), "beta_schedule": "linear"},
     "sigmoid": {"beta_schedule": "sigmoid"},
+    "learned": {"variance_type": "learned_range", "beta_schedule": "squaredcos_cap_v2"},
 }
 
 
 @pytest.fixture(scope="module", params=SCHEDULERS)
 def walk(request, tmp_path_factory):
-    """(a run of the grey model, the options of its scheduler, keys, x_T)."""
+    """(a run of a grey model, the options of its scheduler, keys, x_T)."""
     folder, options = tmp_path_factory.mktemp(request.param), SCHEDULERS[request.param]
     options = options | {"num_train_timesteps": len(options.get("trained_betas", range(1000)))}
-    diffusers.DDPMPipeline(model(SMALL["grey"]), diffusers.DDPMScheduler(**options)).save_pretrained(folder / "theirs")
+    made = model(CASES["learned"] if request.param == "learned" else SMALL["grey"])
+    diffusers.DDPMPipeline(made, diffusers.DDPMScheduler(**options)).save_pretrained(folder / "theirs")
     assert main(["convert", str(folder / "theirs"), str(folder / "run"), "--weights", "ema"]) == 0
     run, keys = ddpm_jax.load(folder / "run"), ddpm_jax.keys(0, 2)
     return run, options, keys, prior_sample(run.experiment, keys)
@@ -195,6 +200,8 @@ def test_ten_steps_of_ddpm(walk, monkeypatch):
 @pytest.mark.parametrize("eta", [0.0, 0.6])
 def test_ten_steps_of_ddim(walk, eta):
     run, options, keys, x_T = walk
+    if options.get("variance_type") == "learned_range":
+        pytest.skip("diffusers' DDIMScheduler does not split the output")
     options = {key: value for key, value in options.items() if key != "variance_type"}
     if options.get("beta_schedule") == "sigmoid":
         pytest.skip("diffusers' DDIMScheduler has no such schedule")

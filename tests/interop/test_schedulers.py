@@ -8,7 +8,7 @@ import pytest
 
 from ddpm_jax.diffusion import gaussian, parameterizations, samplers, schedules
 from ddpm_jax.experiment import shapes
-from ddpm_jax.interop import schedulers
+from ddpm_jax.interop import schedulers, unets
 from ddpm_jax.networks import UNet
 from ddpm_jax.runs import experiment_files
 from ddpm_jax.runs.convert import scheduler_knobs
@@ -32,6 +32,7 @@ BETAS = tuple(np.geomspace(1e-3, 0.3, 40).tolist())
             "beta_T": 0.012,
         },
         {"prediction": "v", "variance": "fixed_large", "clip": None, "schedule": "sigmoid", "beta_T": 0.05},
+        {"prediction": "x0", "variance": "learned_range", "clip": 1.0, "schedule": "cosine", "timesteps": 50},
     ],
     ids=str,
 )
@@ -60,6 +61,17 @@ def test_fewer_steps_are_spaced_as_diffusers_spaces_them():
 def test_a_spacing_that_is_not_followed_is_named(entries, ignored):
     """diffusers adds the offset to "leading" only, which is its default."""
     assert schedulers.ignored(entries) == ignored
+
+
+def test_a_learned_variance_has_a_network_of_twice_the_channels_and_no_ddim_scheduler():
+    network = MADE(variance="learned_range", out_channels=6, scale_shift=True).network
+    fields = {name: getattr(network, name) for name in UNet.__dataclass_fields__}
+    config = unets.to_config(fields, (32, 32, 3))
+    assert config["out_channels"] == 6 and config["resnet_time_scale_shift"] == "scale_shift"
+    found = unets.to_fields(config)
+    assert {name: found[name] for name in ("out_channels", "scale_shift")} == {"out_channels": 6, "scale_shift": True}
+    with pytest.raises(ValueError, match=r"variance learned_range, .*sampler ddim"):
+        scheduler_knobs(MADE(variance="learned_range", sampler="ddim"))
 
 
 def test_a_schedule_that_diffusers_lacks_is_known_by_its_betas():

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax.test_util import check_grads
 
 from ddpm_jax.networks import layers
-from ddpm_jax.networks.layers import timestep_embedding, upsample
+from ddpm_jax.networks.layers import ResBlock, average, timestep_embedding, upsample
 
 
 def test_timestep_embedding_has_the_known_values():
@@ -40,6 +40,20 @@ def test_an_odd_width_ends_in_a_zero():
 def test_upsampling_repeats_each_pixel():
     x = jnp.arange(6.0).reshape(1, 2, 3, 1)
     np.testing.assert_array_equal(upsample(x)[0, :, :, 0], np.kron(np.arange(6.0).reshape(2, 3), np.ones((2, 2))))
+
+
+def test_averaging_undoes_upsampling():
+    x = jax.random.normal(jax.random.key(0), (2, 3, 5, 4))
+    np.testing.assert_allclose(average(upsample(x)), x, rtol=1e-6)
+
+
+@pytest.mark.parametrize("resample", [average, upsample])
+def test_a_residual_block_whose_last_convolution_is_zero_resamples_its_input(resample):
+    block = ResBlock(8, groups=4, dropout=0.0, dtype=jnp.float32, epsilon=1e-6, resample=resample)
+    x, emb = jax.random.normal(jax.random.key(0), (2, 4, 6, 8)), jnp.ones((2, 16))
+    params = jax.jit(block.init, static_argnums=3)(jax.random.key(1), x, emb, False)["params"]
+    silent = params | {"conv_out": jax.tree.map(jnp.zeros_like, params["conv_out"])}
+    np.testing.assert_array_equal(block.apply({"params": silent}, x, emb, False), resample(x))
 
 
 @pytest.mark.parametrize(("groups", "dtype"), [(4, "float32"), (1, "float32"), (8, "bfloat16")])

@@ -22,6 +22,15 @@ SMALL: dict[str, Any] = {
     "dropout": 0.0,
 }
 SHAPE = (2, 8, 8, 1)
+NICHOL: dict[str, Any] = {
+    "multipliers": (1, 2, 3, 4),
+    "num_blocks": 3,
+    "attention": (16, 8),
+    "heads": 4,
+    "out_channels": 6,
+    "scale_shift": True,
+}
+ADM: dict[str, Any] = {"width": 256, "head_dim": 64, "residual_resampling": True}
 
 
 @pytest.mark.parametrize(
@@ -38,12 +47,34 @@ SHAPE = (2, 8, 8, 1)
             (32, 32, 3),
             52_546_438,
         ),
+        (UNet(**NICHOL), (64, 64, 3), 121_063_942),
+        (UNet(**NICHOL | {"width": 192}, num_classes=1000, null_label=False), (64, 64, 3), 273_049_350),
+        (
+            UNet(multipliers=(1, 1, 2, 2, 4, 4), out_channels=6, dropout=0.0),
+            (256, 256, 3),
+            113_676_678,
+        ),
+        (
+            UNet(**NICHOL | ADM | {"width": 192, "attention": (32, 16, 8)}, num_classes=1000, null_label=False),
+            (64, 64, 3),
+            295_904_454,
+        ),
+        (
+            UNet(
+                **NICHOL | ADM | {"multipliers": (0.5, 1, 1, 2, 2, 4, 4), "num_blocks": 2, "attention": (32, 16, 8)},
+                num_classes=1000,
+                null_label=False,
+            ),
+            (512, 512, 3),
+            558_997_638,
+        ),
     ],
 )
 def test_parameter_counts_of_the_papers(network, shape, count):
-    """Ho et al. 2020, Appendix B (35.7M, 114M, 256M); Song et al. 2021, CelebA 64; Nichol & Dhariwal 2021, CIFAR-10.
+    """Ho et al. 2020, Appendix B (35.7M, 114M, 256M); Song et al. 2021, CelebA 64; Nichol & Dhariwal 2021: CIFAR-10,
+    ImageNet-64 without and with labels, LSUN; Dhariwal & Nichol 2021, Table 11: ImageNet-64 (296M) and 512 (559M).
 
-    Counted from the released code.
+    Counted from the released code, or from shapes in PyTorch: see `tests/interop/openai_unet.py`.
     """
     assert num_parameters(network, shape) == count
 
@@ -80,6 +111,18 @@ def test_the_output_depends_on_the_timestep_and_the_label():
     np.testing.assert_allclose(real[0], labelled[3], rtol=1e-5, atol=1e-5)
     moved = [float(jnp.abs(output - real[0]).max()) for output in real]
     assert moved[1] < 0.02 * moved[2] and moved[3] > 1e-3
+
+
+def test_without_an_embedding_for_no_label_there_must_be_a_label():
+    network, embedding = UNet(**SMALL, num_classes=3, null_label=False), ("params", "time", "label", "embedding")
+    variables, x, index = variables_of(network, SHAPE)
+    table = variables
+    for name in embedding:
+        table = table[name]
+    assert table.shape[0] == 3
+    with pytest.raises(ValueError, match="give a label"):
+        apply(network, variables, x, index)
+    assert np.isnan(apply(network, variables, x, index, jnp.full(2, 3))).all()
 
 
 def test_rematerialization_changes_neither_values_nor_gradients():

@@ -45,6 +45,24 @@ def test_the_papers_runs_are_as_the_paper_states(name, knobs):
     assert all(row.agrees is (True if row.what in FIGURES else None) for row in rows)
 
 
+NICHOL = [
+    ("cifar10", {}, 52_546_438),
+    ("cifar10", {"schedule": "linear", "loss": "simple"}, 52_542_979),
+    ("imagenet64", {}, 121_063_942),
+    ("imagenet64", {"loss": "simple", "num_steps": 200_000}, 121_060_483),
+    ("imagenet64", {"labels": True}, 273_049_350),
+]
+
+
+@pytest.mark.parametrize("name, knobs, parameters", NICHOL, ids=str)
+def test_the_runs_of_2021_are_as_the_paper_and_the_released_code_state(name, knobs, parameters):
+    rows = verify(experiment_files.read(experiment_files.find(f"nichol_2021/{name}"))(**knobs))
+    assert all(row.agrees is (True if row.what in FIGURES else None) for row in rows)
+    found = {row.what: row.here for row in rows}
+    assert found["parameters"] == parameters and "FID" in found
+    assert found.keys() >= {"T", "batch size", "training steps", "learning rate at step 1", "EMA decay"}
+
+
 @pytest.mark.parametrize(
     "knob, what",
     [

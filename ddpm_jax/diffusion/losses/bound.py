@@ -44,10 +44,11 @@ def hybrid(
     network: Network,
     x_0: Float[Array, "batch *shape"],
     condition: Array | None = None,
+    weight: float = 0.001,
 ) -> Float[Array, " batch"]:
     """L_hybrid = L_simple + 0.001 L_vlb, for a learned variance (Nichol & Dhariwal 2021, Eq. 16).
 
-        loss = mean over elements of (target - output)^2 + 0.001 T (term of the bound at t in bits per dimension)
+        loss = mean over elements of (target - output)^2 + weight T (term of the bound at t in bits per dimension)
 
     Both at the same uniform t per example. The second term has no gradient through the first half of the output's
     channels, so it trains the variance only (their Section 3.1). As in their released code it is T times the term of
@@ -63,7 +64,7 @@ def hybrid(
     held = jnp.concatenate([jax.lax.stop_gradient(first), second], axis=-1)
     term = _term(process, parameterization.unclipped().kernel(held, x_t, t, t - 1), x_0, x_t, t)
     simple = per_example(jnp.mean, parameterization.error(output, x_0, noise, t))
-    return simple + 0.001 * process.schedule.num_steps * term
+    return simple + weight * process.schedule.num_steps * term
 
 
 def _term(process: Process, kernel: Any, x_0: Array, x_t: Array, t: Array) -> Float[Array, " batch"]:

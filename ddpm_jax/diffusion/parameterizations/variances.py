@@ -90,7 +90,8 @@ def learned(process: Process, parameterization: Parameterization) -> Parameteriz
     The log variance is that of the step from t to t - 1. For any other step the variance of the kernel is NaN, and
     `samplers.sample` refuses the times: sample with all T steps, or with `samplers.ddim`, which ignores this variance.
     """
-    return _with_variance(process, parameterization, _own, single_steps=True)
+    made = _with_variance(process, parameterization, _own)
+    return dataclasses.replace(made, single_steps=True, learned="learned")
 
 
 def learned_range(process: Process, parameterization: Parameterization) -> Parameterization:
@@ -102,7 +103,8 @@ def learned_range(process: Process, parameterization: Parameterization) -> Param
     those of the step that is taken, so the variance holds for steps of any length. v is not limited to [0, 1]. Train
     it with `losses.hybrid` or `losses.variational`; `losses.simple` ignores the second half.
     """
-    return _with_variance(process, parameterization, _between, single_steps=False)
+    made = _with_variance(process, parameterization, _between)
+    return dataclasses.replace(made, single_steps=False, learned="learned_range")
 
 
 def _own(process: Process, second: Array, t: ArrayLike, s: ArrayLike) -> Array:
@@ -117,7 +119,7 @@ def _between(process: Process, second: Array, t: ArrayLike, s: ArrayLike) -> Arr
 
 
 def _with_variance(
-    process: Process, parameterization: Parameterization, variance: Callable[..., Array], single_steps: bool
+    process: Process, parameterization: Parameterization, variance: Callable[..., Array]
 ) -> Parameterization:
     """The parameterization with ``variance(process, second half of the output, t, s)``."""
     unclipped = parameterization.unclipped_rules
@@ -126,7 +128,6 @@ def _with_variance(
         process=process,
         rules=_doubled(parameterization.rules, variance),
         variance=None,
-        single_steps=single_steps,
         unclipped_rules=unclipped and _doubled(unclipped, variance),
     )
 
