@@ -46,7 +46,7 @@ def hybrid(
     condition: Array | None = None,
     weight: float = 0.001,
 ) -> Float[Array, " batch"]:
-    """L_hybrid = L_simple + 0.001 L_vlb, for a learned variance (Nichol & Dhariwal 2021, Eq. 16).
+    """L_hybrid = L_simple + weight L_vlb, for a learned variance (Nichol & Dhariwal 2021, Eq. 16, weight 0.001).
 
         loss = mean over elements of (target - output)^2 + weight T (term of the bound at t in bits per dimension)
 
