@@ -17,6 +17,7 @@ COMMANDS = (
     "sample",
     "evaluate",
     "study",
+    "edit",
     "tour",
     "plan",
     "verify",

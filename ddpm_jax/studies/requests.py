@@ -1,4 +1,4 @@
-"""Options of `study` and `tour`, with their help. Imports nothing heavy, so that --help answers at once."""
+"""Options of `study`, `edit` and `tour`, with their help. Imports nothing heavy, so that --help answers at once."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +11,14 @@ Kind = Literal["progressive", "shared", "interpolate", "neighbours", "chain", "d
 Missing = Literal["centre", "left", "right", "top", "bottom"]
 """The parts of an example that `inpaint` can fill in."""
 
+EditKind = Literal["inpaint", "super-resolve", "deblur", "colorize", "sdedit", "interpolate"]
+"""The kinds of `edit`."""
+Method = Literal["mmps", "pigdm", "dps", "twisted", "replacement", "repaint"]
+"""The methods of `edit` that sample given a measurement."""
 
-def _only(*kinds: Kind) -> dict[str, tuple[Kind, ...]]:
-    """Metadata of an option that applies to these studies only."""
+
+def _only(*kinds: Kind | EditKind) -> dict[str, tuple[Kind | EditKind, ...]]:
+    """Metadata of an option that applies to these kinds only."""
     return {"kinds": kinds}
 
 
@@ -78,6 +83,84 @@ class StudyRequest:
         """The options that the picture depends on, apart from the run; they are recorded with it."""
         others = ("workdir", "out", "weights", "overwrite")
         return {name: value for name, value in vars(self).items() if name not in others}
+
+
+MEASURED: tuple[EditKind, ...] = ("inpaint", "super-resolve", "deblur", "colorize")
+"""The kinds of `edit` that sample x_0 given a measurement y = A x_0 + noise."""
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """Edits images with a trained run. Result i depends on the seed and i only."""
+
+    kind: EditKind
+    """inpaint: a missing part of the image filled in.
+    super-resolve: the image from one with fewer pixels.
+    deblur: the image from a blurred one.
+    colorize: the image from a grey one.
+    sdedit: the image with noise added and taken out again, such as a sketch made realistic.
+    interpolate: images between two images, along the sphere of their latents."""
+    workdir: Path
+    """Folder of the run."""
+    image: tuple[Path, ...] = ()
+    """The image: a picture file of the run's size, or a .npz or .npy whose first array has one image, uint8. Two for
+    interpolate."""
+    from_test: tuple[int, ...] = ()
+    """Number of the test image of the run to use instead, from 0; two numbers for interpolate."""
+    out: Path | None = None
+    """Output: a .png (the measurement, the results and the original in a row), or a .npz (arr_0: the results, uint8
+    [N, H, W, C]). Default: a picture in edits/ of the workdir."""
+    num: int = 8
+    """Number of results."""
+    seed: int = 0
+    """Seed of the noise, 0 to 2^32 - 1."""
+    method: Method = field(default="mmps", metadata=_only(*MEASURED))
+    """How to sample given the measurement. mmps: exact for Gaussian data. pigdm and dps: simpler and biased. twisted:
+    exact in the limit of many particles. For inpaint also replacement and repaint, which hold the known part at samples
+    of q(x_t | x_0)."""
+    measured: bool = field(default=False, metadata=_only(*MEASURED))
+    """The image is the measurement itself: small for super-resolve, grey for colorize, blurred, or with a part to be
+    filled in. Otherwise it is the original, which is measured, with noise, and shown too."""
+    noise: float = field(default=0.05, metadata=_only(*MEASURED))
+    """Standard deviation of the noise of the measurement, above 0; images have values from -1 to 1."""
+    mask: Path | None = field(default=None, metadata=_only("inpaint"))
+    """Picture of the run's size, white where the image is to be filled in (inpaint). Default: the middle."""
+    box: tuple[int, int, int, int] | None = field(default=None, metadata=_only("inpaint"))
+    """TOP LEFT HEIGHT WIDTH in pixels of the part to be filled in, instead of a mask (inpaint)."""
+    factor: int = field(default=2, metadata=_only("super-resolve"))
+    """Factor by which height and width grow (super-resolve)."""
+    blur: float = field(default=1.0, metadata=_only("deblur"))
+    """Standard deviation of the Gaussian blur in pixels (deblur)."""
+    strength: float = field(default=0.5, metadata=_only("sdedit"))
+    """t0 / T, the time from which to sample, 0 to 1: 0 returns the image, 1 nearly forgets it (sdedit)."""
+    iterations: int = field(default=5, metadata=_only(*MEASURED))
+    """Number of steps of conjugate gradients for mmps, pigdm and twisted; for mmps each costs a gradient."""
+    particles: int = field(default=16, metadata=_only(*MEASURED))
+    """Number of particles of each result for twisted."""
+    scale: float = field(default=1.0, metadata=_only(*MEASURED))
+    """Length of the steps of dps towards the measurement."""
+    jump: int = field(default=10, metadata=_only("inpaint"))
+    """Number of steps that repaint goes back up."""
+    resamples: int = field(default=10, metadata=_only("inpaint"))
+    """Number of times that repaint takes each stretch."""
+    sampler: SamplerName | None = field(default=None, metadata=_only(*MEASURED, "sdedit"))
+    """Sampler. Default: ancestral. interpolate has ddim."""
+    steps: int | None = None
+    """Number of steps, 1 to T. Default: 250, or T if that is less."""
+    spacing: SpacingName = "even"
+    """Spacing of the steps over 0..T."""
+    label: int | None = None
+    """Class of the results, for a class-conditional run. Default: none."""
+    weights: Literal["ema", "raw"] = "ema"
+    """Parameters to draw with: ema (their moving average) or raw (those that the optimizer updates)."""
+    overwrite: bool = False
+    """Replace an existing output."""
+
+    def picture_options(self) -> dict[str, Any]:
+        """The options that the results depend on, apart from the run; they are recorded with them."""
+        others = ("workdir", "out", "weights", "overwrite", "image", "mask")
+        named = {name: value for name, value in vars(self).items() if name not in others}
+        return named | {"image": [str(path) for path in self.image], "mask": self.mask and str(self.mask)}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ddpm_jax.runs import workdir
 from ddpm_jax.runs.statistics import statistics
 from ddpm_jax.sampling import Run
 from ddpm_jax.studies import bounds, ho_2020, sohl_dickstein_2015, sweep
-from ddpm_jax.studies.requests import Kind, StudyRequest
+from ddpm_jax.studies.requests import EditRequest, Kind, StudyRequest
 from ddpm_jax.system.files import write_json
 from ddpm_jax.training.keys import check_seed
 
@@ -61,11 +61,17 @@ def check(request: StudyRequest) -> None:
     """Raises ValueError for numbers out of range and for options of other studies."""
     if request.num is not None and request.num < 1:
         raise ValueError(f"--num must be at least 1, got {request.num}")
+    check_kind(request)
+    check_seed(request.seed)
+
+
+def check_kind(request: StudyRequest | EditRequest) -> None:
+    """Raises ValueError for an option of another kind."""
     for option in fields(request):
         kinds = option.metadata.get("kinds", (request.kind,))
         if request.kind not in kinds and getattr(request, option.name) != option.default:
-            raise ValueError(f"--{option.name} applies to {', '.join(kinds)}, not to {request.kind}")
-    check_seed(request.seed)
+            name = option.name.replace("_", "-")
+            raise ValueError(f"--{name} applies to {', '.join(kinds)}, not to {request.kind}")
 
 
 def check_data(kind: Kind, run: Run) -> None:
