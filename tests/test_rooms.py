@@ -90,7 +90,7 @@ def test_the_mathematics_imports_no_files_networks_or_training():
 
 def test_requests_import_nothing_heavy():
     """So that the help of a command answers at once."""
-    for path in PACKAGE.rglob("requests.py"):
+    for path in PACKAGE.rglob("*requests.py"):
         others = {name for name in imported(path) if not name.startswith("ddpm_jax.runs.requests")}
         assert {name.split(".")[0] for name in others} <= {"dataclasses", "pathlib", "typing"}, path
 

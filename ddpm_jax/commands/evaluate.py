@@ -1,10 +1,10 @@
-"""Measures a trained run: evaluate DIR [--metrics bpd K importance entropy parzen memorisation --json FILE ...]"""
+"""Measures a trained run: evaluate DIR [--metrics bpd nll importance parzen fid kid pr is ... --json FILE ...]"""
 
 
 def run(args: list[str], own_process: bool) -> int:
     """Runs the command; returns the exit status."""
     from ddpm_jax.commands.parsing import parse
-    from ddpm_jax.runs.requests import EvaluateRequest
+    from ddpm_jax.runs.evaluate_requests import EvaluateRequest
 
     request = parse(EvaluateRequest, args, "evaluate")
 

@@ -12,8 +12,8 @@ from ddpm_jax.diffusion import Network
 from ddpm_jax.diffusion.ode import log_likelihood
 from ddpm_jax.experiment import Experiment, Params, network_fn
 from ddpm_jax.runs.chunks import Result, Work
+from ddpm_jax.runs.evaluate_requests import Dequantization
 from ddpm_jax.runs.likelihood import by_example, over_examples
-from ddpm_jax.runs.requests import Dequantization
 from ddpm_jax.sampling import Run
 
 

@@ -1,6 +1,5 @@
 """Quality of samples against data: the Parzen-window estimate, and the distance to the nearest training image."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ddpm_jax.data import load
 from ddpm_jax.data.dataset import WORKERS, in_blocks
-from ddpm_jax.data.encodings import as_picture
 from ddpm_jax.experiment import labels
 from ddpm_jax.metrics import nearest
 from ddpm_jax.metrics.parzen import best_width, log_density
 from ddpm_jax.runs.chunks import kept, on_devices
+from ddpm_jax.runs.evaluate_requests import EvaluateRequest
+from ddpm_jax.runs.features import check_images, pictures
 from ddpm_jax.runs.likelihood import mean_and_error
 from ddpm_jax.runs.reporter import Reporter
-from ddpm_jax.runs.requests import EvaluateRequest, SampleRequest
+from ddpm_jax.runs.requests import SampleRequest
 from ddpm_jax.runs.sample import draws
 from ddpm_jax.runs.steps import model
 from ddpm_jax.sampling import Run
@@ -40,13 +39,13 @@ def memorisation(run: Run, request: EvaluateRequest, keep: Path, reporter: Repor
     for the training split.
     """
     data, levels = run.experiment.data, run.experiment.data.levels
-    _check_images("memorisation", data.image_shape)
+    check_images("memorisation", data.image_shape)
     if request.split == "train":
         raise ValueError("--metrics memorisation compares samples with test images: leave out --split train")
     train, test = data.open("train"), data.open(request.split)
     samples = _fast_samples(run, request, keep / "few", reporter)
-    compared = np.concatenate([samples, _pictures(test, range(min(MOST_IMAGES, len(test))), levels)])
-    blocks = in_blocks(lambda rows: _flat(_pictures(train, rows, levels)), len(train), WORKERS, reporter.track)
+    compared = np.concatenate([samples, pictures(test, range(min(MOST_IMAGES, len(test))), levels)])
+    blocks = in_blocks(lambda rows: _flat(pictures(train, rows, levels)), len(train), WORKERS, reporter.track)
     of_samples, of_test = np.split(nearest(_flat(compared), blocks), [len(samples)])
     figures = {"samples": of_samples.mean(), "closest": of_samples.min(), "test": of_test.mean()}
     return {name: float(value) for name, value in figures.items()} | {"num_samples": len(samples)}
@@ -64,15 +63,6 @@ def _fast_samples(run: Run, request: EvaluateRequest, keep: Path, reporter: Repo
     return _drawn(run, asked, keep, reporter)
 
 
-def _check_images(metric: str, image_shape: tuple[int, ...]) -> None:
-    if len(image_shape) != 3:
-        raise ValueError(f"--metrics {metric} is for images, not data of shape {image_shape}: choose another metric")
-
-
-def _pictures(source: Sequence, rows: Sequence[int], levels: int | None) -> np.ndarray:
-    return np.asarray(as_picture(jnp.asarray(load(source, rows)["image"]), levels))
-
-
 def _flat(images: np.ndarray) -> Array:
     return jnp.asarray(images, jnp.float32).reshape(len(images), -1)
 
@@ -84,18 +74,16 @@ def parzen_window(run: Run, request: EvaluateRequest, keep: Path, reporter: Repo
     from there. Raises ValueError for data that are not images.
     """
     data = run.experiment.data
-    _check_images("parzen", data.image_shape)
+    check_images("parzen", data.image_shape)
     train, test = data.open("train"), data.open(request.split)
     held, count = range(min(HELD_OUT, len(train))), len(test) if request.num is None else min(request.num, len(test))
-    options = {"seed": request.seed, "weights": request.weights} | request.sampling()
-    samples = SampleRequest(request.workdir, num=request.samples, **options)
-    drawn = _drawn(run, samples, keep / "samples", reporter)
-    centres, held_out = (_flat(each) / 255 for each in (drawn, _pictures(train, held, data.levels)))
+    drawn = _drawn(run, request.drawing(), keep / "samples", reporter)
+    centres, held_out = (_flat(each) / 255 for each in (drawn, pictures(train, held, data.levels)))
     width = best_width(centres, held_out)
 
     def chunk(first: int) -> np.ndarray:
         rows = np.arange(first, first + AT_ONCE) % count
-        return np.asarray(_flat(_pictures(test, rows.tolist(), data.levels)) / 255)
+        return np.asarray(_flat(pictures(test, rows.tolist(), data.levels)) / 255)
 
     def density(shared: tuple[Array, Array], x: Array) -> Array:
         return log_density(x, *shared)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import jax
 
-from ddpm_jax.runs.report import evaluate, fitting_batch, read_records
+from ddpm_jax.runs.evaluate_requests import EvaluateRequest
+from ddpm_jax.runs.records import read_records
+from ddpm_jax.runs.report import evaluate, fitting_batch
 from ddpm_jax.runs.reporter import Reporter
-from ddpm_jax.runs.requests import EvaluateRequest
 from ddpm_jax.runs.workdir import read
 from ddpm_jax.training import distributed
 

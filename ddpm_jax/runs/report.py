@@ -14,8 +14,10 @@ import numpy as np
 
 from ddpm_jax import figures
 from ddpm_jax.data.dataset import check_examples
+from ddpm_jax.runs import fidelity
 from ddpm_jax.runs.checks import data_identity
 from ddpm_jax.runs.chunks import affordable, chunk_size, kept
+from ddpm_jax.runs.evaluate_requests import EvaluateRequest
 from ddpm_jax.runs.likelihood import (
     BitsPerDim,
     Estimate,
@@ -28,26 +30,16 @@ from ddpm_jax.runs.likelihood import (
 )
 from ddpm_jax.runs.ode import ode_work
 from ddpm_jax.runs.quality import memorisation, parzen_window
+from ddpm_jax.runs.records import add_record, read_records
 from ddpm_jax.runs.reporter import Reporter
-from ddpm_jax.runs.requests import EvaluateRequest
 from ddpm_jax.runs.steps import check_steps, stepped
-from ddpm_jax.runs.workdir import check_workdir, weights_in
+from ddpm_jax.runs.workdir import check_workdir, versions, weights_in
 from ddpm_jax.runs.workdir import load as load_run
 from ddpm_jax.sampling import Run
-from ddpm_jax.system.files import check_writable, read_json, write_json
-from ddpm_jax.system.locks import locked
+from ddpm_jax.system.files import check_writable, write_json
 from ddpm_jax.training import distributed
 from ddpm_jax.training.digests import digest
 from ddpm_jax.training.keys import check_seed
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records in ``evaluation.json``; none if it does not exist. Raises ValueError naming a damaged file."""
-    return read_json(path) if path.exists() else []
-
-
-def _key(step: int, protocol: dict[str, Any]) -> str:
-    return json.dumps([step, protocol])
 
 
 def evaluate(request: EvaluateRequest, reporter: Reporter, seconds: float | None = None) -> dict[str, Any]:
@@ -87,7 +79,7 @@ def _measured(
     for name in request.metrics or ():
         if name in ESTIMATES:
             record[name] = ESTIMATES[name](run, request, keep, reporter)
-    return record | {"protocol": request.protocol()}
+    return record | {"protocol": request.protocol(), "versions": versions()}
 
 
 def _ready(request: EvaluateRequest, reporter: Reporter) -> tuple[Run, EvaluateRequest]:
@@ -103,8 +95,11 @@ def _ready(request: EvaluateRequest, reporter: Reporter) -> tuple[Run, EvaluateR
         check_examples(run.experiment.data, request.split)
         read_records(request.workdir / "evaluation.json")  # before the work: a damaged file is reported now
     metrics: Any = request.metrics or run.experiment.metrics
-    check_steps(dataclasses.replace(request, metrics=metrics))
-    return run if request.clip else unclipped(run), dataclasses.replace(request, metrics=metrics)
+    request = dataclasses.replace(request, metrics=metrics)
+    with distributed.all_or_none(refusal):
+        check_steps(request)
+        fidelity.check(run, request)
+    return run if request.clip else unclipped(run), request
 
 
 def _check(request: EvaluateRequest) -> None:
@@ -245,6 +240,7 @@ ESTIMATES: Mapping[str, Callable[[Run, EvaluateRequest, Path, Reporter], dict[st
     "entropy": _entropy,
     "parzen": _parzen,
     "memorisation": _memorisation,
+    **fidelity.ESTIMATES,
 }
 """The metrics that are not computed from the terms of the bound: each reports its result and returns its record."""
 
@@ -282,12 +278,3 @@ def coding_table(rate: np.ndarray, distortion: np.ndarray) -> str:
     steps = sorted({max(1, len(rate) * n // 10) for n in range(1, 11)}, reverse=True)
     rows = [f"{n:>13} {rate[n - 1]:>15.5f} {distortion[n - 1]:>18.5f}" for n in steps]
     return "\n".join(["reverse steps  rate (bits/dim)  RMSE (0-255 scale)", *rows])
-
-
-def add_record(path: Path, record: dict[str, Any]) -> None:
-    """Adds a record to the list in the JSON file `path`, in place of one with the same step and protocol."""
-    with locked(path.with_name(f".{path.name}.lock"), wait=True):  # of two evaluations at once, both records are kept
-        records = read_records(path)
-        record = json.loads(json.dumps(record))  # tuples become lists, as in the file
-        by_protocol = {_key(other["step"], other["protocol"]): other for other in (*records, record)}
-        write_json(path, list(by_protocol.values()))

@@ -16,12 +16,8 @@ ModelSpacingName = Literal[SpacingName, "optimal"]
 """The spacings by name, and "optimal", which is computed from statistics of a run: see ``runs.steps``."""
 VarianceName = Literal["fixed_small", "fixed_large", "analytic"]
 """The variances of ``runs.statistics.VARIANCES``, and "analytic", which is computed from statistics of a run."""
-MetricName = Literal["bpd", "K", "nll", "importance", "entropy", "parzen", "memorisation"]
-"""The keys of ``runs.report.BOUND_TABLES`` and ``runs.report.ESTIMATES``."""
 AcceleratorName = Literal["v4", "v5e", "v5p", "v6e", "A100", "A100-40GB", "H100", "H200", "B200"]
 """The names in ``runs.accelerators.ACCELERATORS``."""
-Dequantization = Literal["decoder", "uniform"]
-Split = Literal["test", "train"]
 WeightsName = Literal["ema", "raw"] | float
 """ema, raw, or the relative length of an average that is computed after training."""
 
@@ -126,73 +122,6 @@ class SampleRequest(Processes):
     else 256, and fewer for images larger than 64x64."""
     overwrite: bool = False
     """Replace an existing output."""
-
-
-@dataclass(frozen=True)
-class EvaluateRequest(Processes):
-    """Measures a trained run. The results are printed and added to evaluation.json in the workdir."""
-
-    workdir: Path
-    """Folder of the run."""
-    metrics: tuple[MetricName, ...] | None = None
-    """What to measure. bpd: bound on the negative log-likelihood in bits per dimension, with its parts and the
-    progressive-coding curve. K: lower bound on the log-likelihood (Sohl-Dickstein et al. 2015, Eq. 14). nll:
-    negative log-likelihood of the probability-flow ODE, bits per dimension (Song et al. 2021b). importance:
-    log-likelihood by importance sampling (2015, Eq. 9). entropy: bounds on the entropy of a reverse step (2015, Eq.
-    24). parzen: Parzen-window estimate of the log-likelihood from samples. memorisation: distance of samples, and of
-    test images, to the nearest training image. Default: the experiment's choice."""
-    split: Split = "test"
-    """Split of the data to measure."""
-    num: int | None = None
-    """Number of examples, from the first on. Default: all."""
-    times: int | None = None
-    """Number of random t per example at which bpd and K are estimated: unbiased and faster, but without the
-    progressive-coding curve. Default: all t."""
-    batch_size: int | None = None
-    """Number of examples that each device evaluates together. Default: 120, and fewer for images larger than 64x64."""
-    seed: int = 0
-    """Seed of the noise, 0 to 2^32 - 1."""
-    clip: bool = True
-    """Clip estimates of x_0 to the range of the data where the experiment does, as in Ho et al. 2020."""
-    weights: WeightsName = "ema"
-    """Parameters to measure: ema (their moving average), raw (those that the optimizer updates), or an average of this
-    length relative to the run, such as 0.1, if the run keeps averages for it (--power-ema)."""
-    samples: int = 10_000
-    """Number of samples for parzen, and for memorisation (at most 1000)."""
-    sampler: SamplerName | None = None
-    """Sampler of the samples for parzen. Default: the experiment's own."""
-    steps: int | None = None
-    """Number of steps, 1 to T, of the model that bpd measures, and of the samples for parzen. Default: T."""
-    spacing: ModelSpacingName = "even"
-    """Spacing of these steps. optimal has the best bound on training images (Watson et al. 2021), and in the papers
-    worse pictures than even steps (a greater Frechet distance)."""
-    variance: VarianceName | None = None
-    """Variance of these steps: fixed_small, fixed_large, or analytic (Bao et al. 2022). analytic and optimal are
-    computed from statistics of the run, which are estimated on training images the first time. Default: the
-    experiment's own."""
-    chains: int = 16
-    """Number of forward chains per example for importance."""
-    tolerance: float = 1e-5
-    """Tolerance of the ODE solver for nll, relative and absolute."""
-    dequantization: Dequantization = "decoder"
-    """How nll maps the ODE to discrete data: by the decoder p(x_0 | x_1) of the run, or by uniform noise as wide as a
-    level, as in Song et al. 2021b, which suits 256 levels."""
-    json: Path | None = None
-    """JSON file for the results."""
-
-    def protocol(self) -> dict:
-        """The options that the results of a run depend on, as they are recorded."""
-        names = ("metrics", "split", "num", "times", "seed", "clip", "samples")
-        protocol = {name: getattr(self, name) for name in names}
-        weights = {} if self.weights == "ema" else {"weights": self.weights}  # not in records of earlier versions
-        chains = {"chains": self.chains} if "importance" in (self.metrics or ()) else {}
-        ode = ("tolerance", "dequantization") if "nll" in (self.metrics or ()) else ()
-        return protocol | weights | chains | {name: getattr(self, name) for name in ode} | self.sampling()
-
-    def sampling(self) -> dict:
-        """The options of the steps and of the samples that are not the default."""
-        defaults = {"sampler": None, "steps": None, "spacing": "even", "variance": None}
-        return {name: getattr(self, name) for name, value in defaults.items() if getattr(self, name) != value}
 
 
 @dataclass(frozen=True, kw_only=True)

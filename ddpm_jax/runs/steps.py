@@ -10,8 +10,9 @@ from ddpm_jax.diffusion.samplers import SPACINGS, Spacing, optimal
 from ddpm_jax.diffusion.samplers.times import check_count
 from ddpm_jax.diffusion.types import Variance
 from ddpm_jax.experiment import with_parameterization
+from ddpm_jax.runs.evaluate_requests import OF_SAMPLES, EvaluateRequest
 from ddpm_jax.runs.reporter import Reporter
-from ddpm_jax.runs.requests import EvaluateRequest, SampleRequest
+from ddpm_jax.runs.requests import SampleRequest
 from ddpm_jax.runs.statistics import VARIANCES, statistics
 from ddpm_jax.sampling import Run
 
@@ -58,9 +59,9 @@ def check_steps(request: EvaluateRequest) -> None:
     """Raises ValueError for options of steps or samples that the metrics do not use, or that exclude each other."""
     metrics, options = set(request.metrics or ()), request.sampling()
     for name in options:
-        users = {"parzen"} if name == "sampler" else {"bpd", "parzen"}
-        if not users & metrics:
-            names = " and ".join(sorted(users))
+        users = OF_SAMPLES if name in ("sampler", "eta", "guidance") else ("bpd", *OF_SAMPLES)
+        if not metrics.intersection(users):
+            names = ", ".join(users)
             raise ValueError(f"--{name} applies to --metrics {names}, not to {' '.join(request.metrics or ())}")
     if _of_steps(request) and "K" in metrics:
         raise ValueError("--metrics K is the bound of all T steps: leave out --steps, --spacing and --variance")

@@ -51,7 +51,7 @@ def prepare(folder: Path, source: Path, knobs: dict[str, Any], **more: Any) -> b
         copy.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(copy) as part:
             shutil.copyfile(original, part)
-    record = {"experiment": source.name, "knobs": knobs, "versions": _versions(), "commit": _commit()}
+    record = {"experiment": source.name, "knobs": knobs, "versions": versions(), "commit": _commit()}
     write_json(folder / "experiment.json", record | more)  # last: a folder without it is no workdir yet
     return True
 
@@ -255,7 +255,8 @@ def provenance(folder: Path, run: Run, **request: Any) -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str | None]:
+def versions() -> dict[str, str | None]:
+    """The versions of this library and of the packages that results depend on; None where one is not installed."""
     return {"ddpm_jax": ddpm_jax.__version__} | {name: _version(name) for name in PACKAGES}
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from ddpm_jax.commands import main
 from ddpm_jax.diffusion import samplers
-from ddpm_jax.runs import accelerators, experiment_files, report, requests, statistics
+from ddpm_jax.runs import accelerators, evaluate_requests, experiment_files, features, report, requests, statistics
 
 TINY = Path(__file__).parents[1] / "experiments" / "tiny.py"
 
@@ -75,7 +75,8 @@ def test_choices_are_those_of_the_place_that_defines_them():
         requests.SpacingName: samplers.SPACINGS,
         requests.ModelSpacingName: [*samplers.SPACINGS, "optimal"],
         requests.VarianceName: [*statistics.VARIANCES, "analytic"],
-        requests.MetricName: [*report.BOUND_TABLES, *report.ESTIMATES],
+        evaluate_requests.MetricName: [*report.BOUND_TABLES, *report.ESTIMATES],
+        evaluate_requests.FeatureName: [*features.RESIZINGS, "pixels"],
         requests.AcceleratorName: [each.name for each in accelerators.ACCELERATORS],
     }
     for choices, defined in named.items():

@@ -8,8 +8,8 @@ from mistakes import fails
 from ddpm_jax.data import load
 from ddpm_jax.data.encodings import as_picture
 from ddpm_jax.runs import experiment_files, quality
+from ddpm_jax.runs.evaluate_requests import EvaluateRequest
 from ddpm_jax.runs.reporter import Reporter
-from ddpm_jax.runs.requests import EvaluateRequest
 from ddpm_jax.sampling import Run
 
 

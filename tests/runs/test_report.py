@@ -18,7 +18,8 @@ from ddpm_jax.experiment import Experiment
 from ddpm_jax.metrics import parzen
 from ddpm_jax.runs import chunks
 from ddpm_jax.runs.likelihood import bits_per_dim
-from ddpm_jax.runs.report import add_record, coding_table, unclipped
+from ddpm_jax.runs.records import add_record
+from ddpm_jax.runs.report import coding_table, unclipped
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.sampling import Run
 
@@ -173,7 +174,7 @@ def test_the_samples_of_a_parzen_window_can_have_another_sampler(finished, tmp_p
     train, test = (load(digits().open(split))["image"].reshape(-1, 64) / 16 for split in ("train", "test"))
     expected = parzen(*(jnp.asarray(each, jnp.float32) for each in (drawn, train[:1000], test[:20])))
     np.testing.assert_allclose(measured["parzen"]["nats"], expected[:2], rtol=0.02)
-    assert "--sampler applies to --metrics parzen, not to bpd" in fails(
+    assert "--sampler applies to --metrics parzen, fid, kid, pr, is, not to bpd" in fails(
         capsys, "evaluate", str(run), "--metrics", "bpd", "--sampler", "ddim"
     )
 

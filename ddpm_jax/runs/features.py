@@ -1,0 +1,108 @@
+"""Features of samples and of data sets, as work for all devices of all processes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Array
+
+from ddpm_jax.data import Data, load
+from ddpm_jax.data.encodings import as_picture
+from ddpm_jax.interop import torch_files
+from ddpm_jax.metrics import inception, pixels
+from ddpm_jax.metrics.resize import Resizing
+from ddpm_jax.runs.chunks import Result, Work, on_devices
+from ddpm_jax.runs.evaluate_requests import EvaluateRequest
+from ddpm_jax.training import sharding
+
+RESIZINGS: Mapping[str, Resizing] = {
+    "inception": "tensorflow",
+    "inception-pytorch-fid": "pytorch",
+    "inception-clean": "clean",
+}
+"""How the features of the Inception network bring images to its size, by their name."""
+
+
+class Features(NamedTuple):
+    """A feature function, and what identifies it."""
+
+    extractor: Partial
+    """``uint8 images [batch, height, width, channels] -> float32 [batch, dims]``, or ``inception.Activations``. A tree:
+    its weights are arguments of compiled programs."""
+    protocol: Mapping[str, Any]
+    """The name of the features, and for those of the Inception network its resizing and the SHA-256 of its weights."""
+
+
+def weights_of(request: EvaluateRequest, image_shape: Sequence[int]) -> Path | None:
+    """The file of weights that the features of the request need, after a check of its digest; None for pixels.
+
+    Raises ValueError, with the ways out, if there is no such file, or if the network cannot have such images.
+    """
+    if request.features == "pixels":
+        return None
+    if image_shape[-1] not in (1, 3):
+        raise ValueError(f"--features {request.features} need 1 or 3 channels, not {image_shape[-1]}: choose pixels")
+    try:
+        return inception.weights_file(request.inception_weights)
+    except ValueError as error:
+        raise ValueError(f"{error}; give it as --inception-weights FILE, or choose --features pixels") from None
+
+
+def features_of(request: EvaluateRequest, image_shape: Sequence[int]) -> Features:
+    """The features that the request names. Raises ValueError as `weights_of` does."""
+    file = weights_of(request, image_shape)
+    if file is None:
+        return Features(Partial(pixels), {"features": request.features})
+    resizing = RESIZINGS[request.features]
+    extractor = inception.extractor(inception.params_from_torch(torch_files.read(file)), resizing)
+    protocol = {"features": request.features, "resizing": resizing, "weights_sha256": inception.SHA_256}
+    return Features(extractor, protocol)
+
+
+def of_data(features: Features, data: Data, split: str, num: int, size: int) -> Work:
+    """The features of the first `num` images of the split, as chunks {"vectors": [size, dims], "logits": ...}."""
+    source = data.open(split)
+
+    def chunk(first: int) -> np.ndarray:
+        rows = np.arange(first, first + size) % num
+        return pictures(source, rows.tolist(), data.levels)
+
+    return on_devices(num, size, _named, features.extractor, chunk, dict, "image")
+
+
+def of_samples(features: Features, draws: Work) -> Work:
+    """The features of samples, chunk by chunk as these are drawn: the samples themselves are not kept."""
+    computed = sharding.on_each_device(_named, features.extractor, draws.together)
+
+    def compute(firsts: Sequence[int]) -> list[Result]:
+        drawn = [result["images"] for result in draws.compute(firsts)]
+        found = computed([np.resize(images, (draws.size, *images.shape[1:])) for images in drawn])
+        return [_first(len(images), arrays) for images, arrays in zip(drawn, found, strict=True)]
+
+    return draws._replace(compute=compute)
+
+
+def _first(count: int, arrays: Mapping[str, np.ndarray]) -> Result:
+    return {name: array[:count] for name, array in arrays.items()}
+
+
+def _named(extractor: Partial, images: Array) -> dict[str, Array]:
+    """The feature vectors, and the logits if there are any."""
+    found = extractor(images)
+    if isinstance(found, inception.Activations):
+        return {"vectors": found.pool, "logits": found.logits}
+    return {"vectors": found}
+
+
+def check_images(metric: str, image_shape: tuple[int, ...]) -> None:
+    """Raises ValueError for data that are not images."""
+    if len(image_shape) != 3:
+        raise ValueError(f"--metrics {metric} is for images, not data of shape {image_shape}: choose another metric")
+
+
+def pictures(source: Sequence, rows: Sequence[int], levels: int | None) -> np.ndarray:
+    """Images of a source with all levels of a byte, uint8 [rows, height, width, channels]; floats as they are."""
+    return np.asarray(as_picture(jnp.asarray(load(source, rows)["image"]), levels))
