@@ -72,9 +72,9 @@ def _field(
 
     def velocity(x: Array, level: Array) -> Array:
         t = process.schedule.time_of(-2 * level)
-        share = jax.nn.sigmoid(2 * level)  # 1 - alpha_bar
+        alpha_bar, share = process.schedule.at(t, 0)  # not from the level: 1 - share would lose alpha_bar near T
         x_0 = parameterization.x_0(network(x[None], t, condition), x[None], t)[0]
-        return x - jnp.sqrt(1 - share) * x_0 - share * x
+        return x - jnp.sqrt(alpha_bar) * x_0 - share * x
 
     def field(level: Array, state: tuple[Array, Array], _: None) -> tuple[Array, Array]:
         # J v, not v^T J: forward mode costs less memory, and on CPUs less time in a loop

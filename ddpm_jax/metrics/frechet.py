@@ -64,6 +64,9 @@ def frechet_at_infinity(blocks: Sequence[Moments], reference: Moments, sizes: in
     """
     if len(blocks) < 10:
         raise ValueError(f"an extrapolation needs 10 blocks or more, got {len(blocks)}")
+    total, dims = sum(block.count or 0 for block in blocks), len(blocks[0].mean)
+    if 4 * dims > total:
+        raise ValueError(f"{total} samples are too few for an extrapolation with {dims} features: have {4 * dims}")
     distance = _distance_from(reference)
     counts, distances = _of_growing(blocks, distance, sizes)
     slope, value = _line(counts, distances)
@@ -80,10 +83,8 @@ def _of_growing(
     for block in blocks[1:]:
         merged.append(merge(merged[-1], block))
     total, dims = merged[-1].count or 0, len(merged[-1].mean)
-    least = max(total / 10, 2 * dims)
-    if least > total / 2:
-        raise ValueError(f"{total} samples are too few for an extrapolation with {dims} features: have {4 * dims}")
-    first = next(k for k, some in enumerate(merged) if (some.count or 0) >= min(least, total / 2))
+    least = min(max(total / 10, 2 * dims), total / 2)
+    first = next(k for k, some in enumerate(merged) if (some.count or 0) >= least)
     chosen = [merged[k] for k in np.unique(np.linspace(first, len(merged) - 1, sizes).round().astype(int))]
     return [some.count or 0 for some in chosen], [distance(some) for some in chosen]
 

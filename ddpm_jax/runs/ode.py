@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from ddpm_jax.diffusion import Network
 from ddpm_jax.diffusion.ode import log_likelihood
-from ddpm_jax.experiment import Experiment, Params, network_fn
+from ddpm_jax.experiment import Experiment, Params, network_fn, unpack
 from ddpm_jax.runs.chunks import Result, Work
 from ddpm_jax.runs.evaluate_requests import Dequantization
 from ddpm_jax.runs.likelihood import by_example, over_examples
@@ -36,11 +36,10 @@ def ode_work(
 
         log p(x_0) >= E[log p_1(x_1) + log p(x_0 | x_1) - log q(x_1 | x_0)],    x_1 ~ q(x_1 | x_0)
 
-    The results are {"nats": [chunk], "calls": [chunk]}, `calls` the calls of the network. Raises ValueError for a
-    tolerance outside (0, 1), and for uniform noise on data that are not evenly spaced levels.
+    The results are {"nats": [chunk], "calls": [chunk]}, `calls` the calls of the network. Raises the ValueError of
+    `check`.
     """
-    if not 0 < tolerance < 1:
-        raise ValueError(f"--tolerance must lie between 0 and 1, got {tolerance:g}")
+    check(run, tolerance, dequantization)
     width = _width(run.experiment) if dequantization == "uniform" else None
 
     def one(made: Experiment, weights: Params, key: Array, x_0: Array, label: Array | None) -> Array:
@@ -59,6 +58,26 @@ def ode_work(
         return {"nats": rows[:, 0], "calls": rows[:, 1]}
 
     return over_examples(run, source, num, batch_size, seed, by_example(run, one), result)
+
+
+def check(run: Run, tolerance: float, dequantization: Dequantization) -> None:
+    """Raises ValueError for a tolerance outside (0, 1), and for a run or data that `ode_work` cannot measure.
+
+    The process must be Gaussian with alpha_bar_T above 0, the network and its parameterization defined at real t, and
+    for "uniform" the levels evenly spaced.
+    """
+    if not 0 < tolerance < 1:
+        raise ValueError(f"--tolerance must lie between 0 and 1, got {tolerance:g}")
+    made, weights = unpack(run.experiment, run.params)
+    made.process.require_gaussian("--metrics nll", signal=True)
+    x, label = jnp.zeros((1, *made.data.image_shape)), jnp.zeros((1,), jnp.int32) if made.num_classes else None
+    between = min(1.5, float(made.process.schedule.num_steps))
+    output = jax.eval_shape(lambda x: network_fn(made, weights)(x, jnp.float32(between), label), x)
+    if not jnp.all(jnp.isfinite(made.parameterization.x_0(jnp.zeros(output.shape), x, jnp.float32(between)))):
+        name = made.parameterization.name
+        raise ValueError(f"--metrics nll needs estimates of x_0 at real t, which the parameterization {name} has not")
+    if dequantization == "uniform":
+        _width(run.experiment)
 
 
 def _with_decoder(

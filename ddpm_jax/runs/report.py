@@ -14,7 +14,7 @@ import numpy as np
 
 from ddpm_jax import figures
 from ddpm_jax.data.dataset import check_examples
-from ddpm_jax.runs import fidelity
+from ddpm_jax.runs import fidelity, ode
 from ddpm_jax.runs.checks import data_identity
 from ddpm_jax.runs.chunks import affordable, chunk_size, kept
 from ddpm_jax.runs.evaluate_requests import EvaluateRequest
@@ -28,7 +28,6 @@ from ddpm_jax.runs.likelihood import (
     summarize,
     units,
 )
-from ddpm_jax.runs.ode import ode_work
 from ddpm_jax.runs.quality import memorisation, parzen_window
 from ddpm_jax.runs.records import add_record, read_records
 from ddpm_jax.runs.reporter import Reporter
@@ -98,6 +97,8 @@ def _ready(request: EvaluateRequest, reporter: Reporter) -> tuple[Run, EvaluateR
     request = dataclasses.replace(request, metrics=metrics)
     with distributed.all_or_none(refusal):
         check_steps(request)
+        if "nll" in metrics:
+            ode.check(run, request.tolerance, request.dequantization)
         fidelity.check(run, request)
     return run if request.clip else unclipped(run), request
 
@@ -187,7 +188,7 @@ def _nll(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> 
     source, how = run.experiment.data.open(request.split), request.dequantization
     num = min(request.num or len(source), len(source))
     size = min(batch_size(run, request), num)
-    work = ode_work(run, source, num, request.tolerance, how, size, request.seed)
+    work = ode.ode_work(run, source, num, request.tolerance, how, size, request.seed)
     found = list(kept(work, keep / "nll", reporter))
     nats, calls = (np.concatenate([result[name] for result in found]) for name in ("nats", "calls"))
     if failed := int(np.isnan(nats).sum()):

@@ -18,7 +18,7 @@ from ddpm_jax.diffusion.types import Variance
 from ddpm_jax.experiment import terms_fn, unpack
 from ddpm_jax.runs import workdir
 from ddpm_jax.runs.checks import data_identity
-from ddpm_jax.runs.chunks import Result, Work, chunk_size, kept
+from ddpm_jax.runs.chunks import Result, Work, kept
 from ddpm_jax.runs.likelihood import over_examples
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.sampling import Run
@@ -74,8 +74,8 @@ def statistics(
         return found
     reporter.line(f"estimating the errors at every t on {num} training images, once: they are kept in {path}")
     keep = folder / f"statistics_{zlib.crc32(f'{num} {made_from}'.encode()):08x}"
-    size = min(num, chunk_size(AT_ONCE, run.experiment.data.image_shape))
-    found = _mean(list(kept(terms_work(run, Spread(source, num), num, size), keep, reporter)))
+    work = terms_work(run, Spread(source, num), num, min(num, AT_ONCE))
+    found = _mean(list(kept(work, keep, reporter)))
     distributed.wait_for_all("statistics")  # until then other processes read what is kept
     with distributed.all_or_none(f"process 0 cannot write into {folder}"):
         if distributed.is_leader():

@@ -63,8 +63,9 @@ def check_steps(request: EvaluateRequest) -> None:
         if not metrics.intersection(users):
             names = ", ".join(users)
             raise ValueError(f"--{name} applies to --metrics {names}, not to {' '.join(request.metrics or ())}")
-    if _of_steps(request) and "K" in metrics:
-        raise ValueError("--metrics K is the bound of all T steps: leave out --steps, --spacing and --variance")
+    if _of_steps(request) and (others := metrics & {"K", "nll", "importance", "entropy"}):
+        names = " ".join(sorted(others))
+        raise ValueError(f"--metrics {names} measures all T steps: leave out --steps, --spacing and --variance")
     if _of_steps(request) and request.times is not None and "bpd" in metrics:
         raise ValueError("--times estimates the bound of all T steps: leave out --steps, --spacing and --variance")
 

@@ -124,8 +124,10 @@ def _is_whole(record: dict[str, Any]) -> bool:
     protocol = record["protocol"]
     if "bpd" not in record:
         return False
+    few = {"steps", "spacing", "variance"} & protocol.keys()  # the bound of another model than the run's own T steps
     return (
-        protocol["split"] == "test"
+        not few
+        and protocol["split"] == "test"
         and protocol["num"] is None
         and protocol["times"] is None
         and protocol.get("clip", True)

@@ -39,9 +39,8 @@ def edit_to_file(request: EditRequest) -> str:
     check(request)
     run = workdir.load(request.workdir, request.weights)
     check_run(request, run)
-    raw = "_raw" if request.weights == "raw" else ""
     method = f"_{request.method}" if request.kind in MEASURED else ""
-    name = f"{request.kind}{method}{raw}_seed{request.seed}_at{run.step}.png"
+    name = f"{request.kind}{method}{workdir.marked(request.weights)}_seed{request.seed}_at{run.step}.png"
     out = request.out or request.workdir / "edits" / name
     _check_output(out, request.overwrite)
     edited = edit(run, request)

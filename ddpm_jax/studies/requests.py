@@ -151,8 +151,9 @@ class EditRequest:
     """Spacing of the steps over 0..T."""
     label: int | None = None
     """Class of the results, for a class-conditional run. Default: none."""
-    weights: Literal["ema", "raw"] = "ema"
-    """Parameters to draw with: ema (their moving average) or raw (those that the optimizer updates)."""
+    weights: WeightsName = "ema"
+    """Parameters to draw with: ema (their moving average), raw (those that the optimizer updates), or an average of
+    this length relative to the run, such as 0.1, if the run keeps averages for it (--power-ema)."""
     overwrite: bool = False
     """Replace an existing output."""
 

@@ -84,8 +84,10 @@ def reconstruction(stored: Sequence[tuple[int, float]], step: int, length: float
 
     `stored` has (step, relative length) of each stored average, all different, with 1 <= step <= `step`. The profiles
     are fitted, in float64, so the weights are the same for all parameters. An average that is stored has weight 1.
-    Raises ValueError for a length outside (0, `LONGEST`).
+    Raises ValueError for a length outside (0, `LONGEST`), and at step 0.
     """
+    if step < 1:
+        raise ValueError("an average needs at least one training step: this is step 0")
     t, gamma = np.array([[each, gamma_of(sigma)] for each, sigma in stored]).T
     wanted = np.float64(step), np.float64(gamma_of(length))
     products, target = _inner_product(t[:, None], gamma[:, None], t, gamma), _inner_product(t, gamma, *wanted)

@@ -59,6 +59,8 @@ def test_mistakes_in_sampling(finished, capsys, options, message):
         (["--num", "0"], "--num must be at least 1, got 0"),
         (["--times", "50"], "--times must be between 1 and 49, got 50"),
         (["--seed", "-1"], "got -1"),
+        (["--metrics", "bpd", "nll", "--tolerance", "2"], "--tolerance must lie between 0 and 1, got 2"),
+        (["--metrics", "bpd", "nll", "--steps", "5"], "--metrics nll measures all T steps: leave out --steps"),
     ],
 )
 def test_mistakes_in_measuring(finished, capsys, options, message):

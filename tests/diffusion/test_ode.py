@@ -67,6 +67,17 @@ def test_error_falls_at_the_order_of_the_solver(x64):
     assert coarse / fine > 2**4.5
 
 
+def test_signal_is_not_lost_near_T(x64):
+    """Cosine, alpha_bar_T = 2e-9, a network that is wrong by 1 %: float32 finds log p(x_1) of float64."""
+    found = []
+    for dtype in (np.float32, np.float64):
+        chain = gaussian.process(schedules.cosine(T, dtype=dtype))
+        best = best_eps(chain.schedule, 0.25)
+        parts = chain, parameterizations.eps(chain), lambda x_t, t, condition, best=best: 1.01 * best(x_t, t, condition)
+        found.append(ode.log_likelihood(keys(4), *parts, jnp.asarray(POINTS, dtype), tolerance=1e-5).log_prob)
+    np.testing.assert_allclose(*found, atol=2e-3)
+
+
 def test_each_example_has_steps_of_its_own():
     """An example alone has the same log p and the same number of calls as beside others, which need more."""
     schedule = schedules.linear(T)

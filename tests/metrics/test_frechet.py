@@ -62,6 +62,12 @@ def test_the_distance_at_infinity_is_the_true_one_within_its_error():
     assert found[0].counts[-1] == 400 and found[0].slope > 0
 
 
+def test_four_samples_a_feature_suffice_for_a_line():
+    """The fits of the jackknife have a tenth less, which is no reason to refuse."""
+    blocks = block_moments(gaussian(0, 4 * 30, 30), 20)
+    assert np.isfinite(frechet_at_infinity(blocks, moments(gaussian(1, 500, 30))).error)
+
+
 def test_too_few_samples_for_a_line_are_refused():
     with pytest.raises(ValueError, match="have 120"):
         frechet_at_infinity(block_moments(gaussian(0, 100, 30)), moments(gaussian(1, 100, 30)))

@@ -1,5 +1,6 @@
 """The likelihood of discrete data under the ODE of a run: two ways to it that agree where the model is exact."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -17,8 +18,8 @@ from ddpm_jax.data import Data
 from ddpm_jax.data.encodings import standardized
 from ddpm_jax.diffusion import gaussian, parameterizations, schedules
 from ddpm_jax.experiment import Experiment
+from ddpm_jax.runs import ode
 from ddpm_jax.runs.chunks import kept
-from ddpm_jax.runs.ode import ode_work
 from ddpm_jax.sampling import Run
 
 SCHEDULE = schedules.linear(12, 0.01, 0.4)
@@ -53,7 +54,7 @@ def test_exact_model_has_the_probability_of_each_level(dequantization, tmp_path)
     """-log P(level) is that of an interval of N(0, 1), 2 / 255 wide, whatever the noise that maps the ODE to levels."""
     values = np.arange(30, 230, 8, dtype=np.uint8)
     images = [{"image": np.full((2, 2, 1), value)} for value in values]
-    work = ode_work(run(), images, len(images), 1e-6, dequantization, 5, 0)
+    work = ode.ode_work(run(), images, len(images), 1e-6, dequantization, 5, 0)
     nats = np.concatenate([result["nats"] for result in kept(work, tmp_path)]) / 4
     x = values / 127.5 - 1
     exact = x**2 / 2 + math.log(2 * math.pi) / 2 - math.log(2 / 255)
@@ -63,7 +64,16 @@ def test_exact_model_has_the_probability_of_each_level(dequantization, tmp_path)
 
 def test_uniform_noise_needs_levels():
     with pytest.raises(ValueError, match="evenly spaced from -1 to 1: choose decoder"):
-        ode_work(run(encoding=standardized(0.5, 0.3)), [], 1, 1e-5, "uniform", 1, 0)
+        ode.ode_work(run(encoding=standardized(0.5, 0.3)), [], 1, 1e-5, "uniform", 1, 0)
+
+
+def test_run_without_estimates_at_real_t_is_refused():
+    """The mean of q(x_0 | x_1, x_0) does not depend on x_1, so a predicted mean has no x_0 between t = 1 and 2."""
+    made = run()
+    process = made.experiment.process
+    experiment = dataclasses.replace(made.experiment, parameterization=parameterizations.mean(process))
+    with pytest.raises(ValueError, match="the parameterization mean has not"):
+        ode.check(made._replace(experiment=experiment), 1e-5, "decoder")
 
 
 def test_evaluate_nll(finished, tmp_path, capsys):

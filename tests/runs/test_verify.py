@@ -113,7 +113,7 @@ def test_only_a_whole_measurement_of_the_newest_step_counts(finished, tmp_path):
     experiment = dataclasses.replace(experiment_files.read(TINY)(), claims=(Claim("bits/dim", 3.0, "none"),))
     run = shutil.copytree(finished, tmp_path / "run")
     protocol = {"split": "test", "num": None, "times": None, "clip": True}
-    partly = [{"split": "train"}, {"num": 9}, {"times": 9}, {"clip": False}]
+    partly = [{"split": "train"}, {"num": 9}, {"times": 9}, {"clip": False}, {"steps": 5}]
     records = [
         {
             "step": step,

@@ -72,6 +72,11 @@ def test_late_steps_of_a_long_run_keep_their_digits():
     assert share == pytest.approx(-np.expm1((gamma + 1) * np.log1p(-1 / n)), rel=1e-6)
 
 
+def test_before_the_first_step_there_is_no_average():
+    with pytest.raises(ValueError, match="this is step 0"):
+        reconstruction([(1, 0.05)], 0, 0.07)
+
+
 def test_what_is_stored_is_reconstructed_exactly():
     for number, length in enumerate((0.05, 0.1)):
         weights, error = reconstruction(EIGHTHS, 8000, length)

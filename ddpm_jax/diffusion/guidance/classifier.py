@@ -84,6 +84,11 @@ def _gradient(classifier: Classifier, x: Array, t: ArrayLike, label: Array) -> A
 
 
 def _slope(parameterization: Parameterization, output: Array, x_t: Array, t: ArrayLike) -> Array:
-    """The derivative of x_0, affine in the output, with respect to it; taken at x_t = 0, where no digits cancel."""
-    zero, one = (parameterization.x_0(jnp.full_like(output, n), jnp.zeros_like(x_t), t) for n in (0.0, 1.0))
+    """The derivative of x_0, affine in the output, with respect to it; taken at x_t = 0, where no digits cancel.
+
+    The channels of a learned variance, on which x_0 may depend too, remain as they are.
+    """
+    variance = output[..., x_t.shape[-1] :]
+    outputs = (jnp.concatenate([jnp.full_like(x_t, n), variance], axis=-1) for n in (0.0, 1.0))
+    zero, one = (parameterization.x_0(each, jnp.zeros_like(x_t), t) for each in outputs)
     return one - zero

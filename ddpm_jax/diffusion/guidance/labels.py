@@ -76,7 +76,8 @@ def strength(scale: Scale, t: ArrayLike, ndim: int) -> Array:
 
 def _away(output: Array, other: Array, scale: Array, channels: int | None) -> Array:
     """``other + scale (output - other)`` in the first channels; the others are those of `output`."""
-    guided = other + scale * (output - other)
+    first, second = output[..., :channels], other[..., :channels]
+    guided = second + scale * (first - second)
     if channels is None or channels == output.shape[-1]:
         return guided
-    return jnp.concatenate([guided[..., :channels], output[..., channels:]], axis=-1)
+    return jnp.concatenate([guided, output[..., channels:]], axis=-1)

@@ -87,6 +87,18 @@ def test_a_learned_variance_and_clipping_remain():
     np.testing.assert_allclose(output, jnp.concatenate([plain, X], axis=-1), atol=1e-5)
 
 
+def test_x_0_moves_by_the_gradient_where_its_slope_depends_on_the_variance():
+    """`shrinking` of 2015: the estimate of x_0 depends on both halves of the output (Tweedie's formula)."""
+    shrinking = parameterizations.shrinking(PROCESS)
+    output = jnp.concatenate([X, 0.3 * X], axis=-1)
+    t = jnp.asarray(60)
+    shifted = guidance.classifier_shift(lambda *_: output, PROCESS, shrinking, classifier)(X, t, LABEL)
+    moved = shrinking.x_0(shifted, X, t) - shrinking.x_0(output, X, t)
+    alpha_bar, one_minus = PROCESS.schedule.at(t, 2)
+    gradient = jax.grad(lambda x: classifier(x, t, LABEL).sum())(X)
+    np.testing.assert_allclose(moved, one_minus / jnp.sqrt(alpha_bar) * gradient, rtol=1e-2, atol=1e-4)
+
+
 NUM = 3000
 SAMPLERS = {
     "mean of the step": lambda network, label: samplers.ancestral(

@@ -87,6 +87,21 @@ def test_a_guide_that_is_the_network_itself_changes_nothing():
     np.testing.assert_allclose(free, guided(3.0), atol=1e-6)
 
 
+@pytest.mark.parametrize("learned", ["network", "guide"])
+def test_a_guide_may_differ_in_the_output_of_a_variance(learned):
+    """The first channels are guided as without it, and the others are those of the network."""
+    network, other = by_class(), lambda x, t, c: 2 * x
+
+    def with_variance(x, t, c):
+        return jnp.concatenate([(network if learned == "network" else other)(x, t, c), x], axis=-1)
+
+    pair = (with_variance, other) if learned == "network" else (network, with_variance)
+    found = guidance.autoguidance(*pair, 3.0, channels=3)(X, 400, LABEL)
+    plain = guidance.autoguidance(network, other, 3.0)(X, 400, LABEL)
+    np.testing.assert_allclose(found[:, :3], plain, atol=1e-6)
+    assert found.shape[1] == (6 if learned == "network" else 3)
+
+
 def test_a_label_is_required():
     with pytest.raises(ValueError, match="a label for each example"):
         guidance.classifier_free(by_class(), 2.0, 2)(X, 400, None)
