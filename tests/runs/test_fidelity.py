@@ -128,20 +128,19 @@ def test_the_inception_score_needs_no_reference(run, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_network_runs_on_all_devices(run, tmp_path, monkeypatch):
+def test_the_network_runs_on_all_devices(tmp_path, monkeypatch):
     """With random weights: its features are those of a single call."""
     params = inception.InceptionV3().init(jax.random.key(0), jnp.zeros((1, 299, 299, 3)))["params"]
     monkeypatch.setattr(inception, "weights_file", lambda path: tmp_path / "weights.pth")
     monkeypatch.setattr(inception, "params_from_torch", lambda state: params)
     monkeypatch.setattr(features.torch_files, "read", lambda path: {})
-    request = asked(run, "fid", features="inception-clean", samples=40, num=40, batch_size=8)
-    found = evaluate(request, Reporter())["fid"]
-    assert found["protocol"]["resizing"] == "clean" and found["protocol"]["weights_sha256"] == inception.SHA_256
-    assert main(["sample", str(run), "--num", "40", "--steps", "4", "--out", str(tmp_path / "x.npz")]) == 0
-    images = np.load(tmp_path / "x.npz")["arr_0"], pictures(digits().open("test"), range(40), digits().levels)
-    extract = inception.extractor(params, "clean")
-    drawn, reference = (metrics.extract(extract, [each], batch=8).pool for each in images)
-    assert found["fid"][0] == pytest.approx(metrics.frechet_distance(drawn, reference), rel=1e-3)
+    made = features.features_of(EvaluateRequest(tmp_path, features="inception-clean"), (8, 8, 1))
+    assert made.protocol["resizing"] == "clean" and made.protocol["weights_sha256"] == inception.SHA_256
+    work = features.of_data(made, digits(), "test", num=3, size=2)
+    found = np.concatenate([result["vectors"] for result in work.compute(work.firsts)])
+    images = pictures(digits().open("test"), range(3), digits().levels)
+    expected = np.asarray(inception.extractor(params, "clean")(images).pool)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 MISTAKES = {
