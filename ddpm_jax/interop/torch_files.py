@@ -5,8 +5,10 @@ names that tensors need, and refuses all others. It reads both formats: the zip 
 2020, and the one before.
 """
 
+import math
 import pickle
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from io import BufferedIOBase, BytesIO
@@ -31,8 +33,19 @@ DTYPES = {
 """PyTorch's names of the types of storages, which are one-dimensional arrays that tensors are views of."""
 MAGIC = 0x1950A86A20F9469CFC6C
 """The first object in a file of the format before 2020."""
-FAULTS = (pickle.UnpicklingError, ArithmeticError, AttributeError, EOFError, LookupError, TypeError, ValueError)
-"""What unpickling raises for a damaged file, apart from errors of the system."""
+FAULTS = (
+    pickle.UnpicklingError,
+    zlib.error,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,  # a damaged length
+    RuntimeError,  # an entry that is encrypted, or compressed by an unknown method
+    TypeError,
+    ValueError,
+)
+"""What reading a damaged file raises, apart from errors of the system."""
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -46,6 +59,10 @@ def read(path: Path) -> dict[str, np.ndarray]:
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     except FAULTS as error:
+        raise ValueError(f"{path} cannot be read as a file of torch.save: {error}") from None
+    except OSError as error:
+        if error.filename is not None:  # the file itself: it does not exist, or may not be read
+            raise
         raise ValueError(f"{path} cannot be read as a file of torch.save: {error}") from None
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path} holds a {type(content).__name__}, not tensors by name: save a state_dict")
@@ -96,7 +113,10 @@ def _plain(path: Path) -> Any:
         if not _Tensors(file, storage).load().get("little_endian"):
             raise ValueError("its numbers are not little-endian")
         content = _Tensors(file, storage).load()
-        for key in _Tensors(file, storage).load():
+        keys = _Tensors(file, storage).load()
+        if set(keys) != storages.keys():
+            raise ValueError("its list of storages is not that of its tensors")
+        for key in keys:
             _fill(file, key, storages[key])
     return content
 
@@ -153,6 +173,8 @@ def _view(storage: np.ndarray, offset: int, shape: tuple[int, ...], strides: tup
         raise ValueError(f"a tensor of shape {shape} has strides {strides} and offset {offset}")
     if 0 in shape:
         return np.zeros(shape, storage.dtype)
+    if math.prod(shape) > storage.size:  # strides of 0 would admit any shape, and a copy of it any amount of memory
+        raise ValueError(f"a tensor of shape {shape} has more numbers than its storage, {storage.size}")
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if last >= storage.size:
         raise ValueError(f"a tensor of shape {shape} reaches beyond the {storage.size} numbers of its storage")

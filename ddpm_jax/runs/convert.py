@@ -116,8 +116,10 @@ def _agreeing(source: Path, recorded: str | float | None, given: str | float | N
     """Returns "ema", "raw" or a length, as recorded or given. Raises ValueError without either, or if they disagree."""
     if recorded and given and recorded != given:
         raise ValueError(f"--weights {given}: {source} records that it holds the {recorded} weights")
-    if recorded or given:
+    if recorded or given in ("ema", "raw"):
         return recorded or given  # type: ignore[return-value]
+    if given is not None:
+        raise ValueError(f"--weights {given}: {source} does not record an average of this length; pass ema or raw")
     raise ValueError(
         "cannot tell whether these are EMA or raw weights: pass --weights ema or --weights raw "
         "(samples of EMA weights are better: FID 3 instead of 12 for CIFAR-10)"

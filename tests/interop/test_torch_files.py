@@ -104,7 +104,8 @@ def test_a_tensor_written_by_hand_is_read(tmp_path):
 @pytest.mark.parametrize(
     "pickled, message",
     [
-        (tensor_pickle(0, (5,), (1,)), "reaches beyond the 4 numbers"),
+        (tensor_pickle(1, (4,), (1,)), "reaches beyond the 4 numbers"),
+        (tensor_pickle(0, (2**30, 2**20), (0, 0)), "more numbers than its storage, 4"),
         (tensor_pickle(2, (2,), (2,)), "reaches beyond"),
         (tensor_pickle(0, (2,), (-1,)), "has strides"),
         (tensor_pickle(-1, (2,), (1,)), "offset -1"),
@@ -127,6 +128,26 @@ def test_a_damaged_file_gets_one_message_wherever_it_is_damaged(name, tmp_path):
         (tmp_path / "file.pt").write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"file\.pt"):
             torch_files.read(tmp_path / "file.pt")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_any_changed_bytes_are_read_or_refused_with_the_path(name, tmp_path):
+    """Bytes at random, most of them in the headers of the archive, where they also mean encryption and compression."""
+    whole = np.frombuffer((GOLDEN / name).read_bytes(), np.uint8)
+    for seed in range(400):
+        random, damaged = np.random.default_rng(seed), whole.copy()
+        damaged[random.integers(0, len(whole), 2)] = random.integers(0, 256, 2)
+        (tmp_path / "file.pt").write_bytes(damaged.tobytes())
+        try:
+            torch_files.read(tmp_path / "file.pt")
+        except ValueError as error:
+            assert "file.pt" in str(error)
+
+
+def test_a_tensor_whose_storage_the_old_format_does_not_list_is_refused(tmp_path):
+    content = old(tmp_path / "file.pt", tensor_pickle(0, (2,), (1,)) + pickle.dumps([], 2))
+    with pytest.raises(ValueError, match="list of storages is not that of its tensors"):
+        torch_files.read(content)
 
 
 def test_a_changed_byte_in_a_tensor_is_noticed(tmp_path):
