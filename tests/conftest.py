@@ -28,6 +28,21 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jaxtyping.install_import_hook("ddpm_jax", "beartype.beartype")
 
 
+LONGEST = (
+    "test_readme.py",
+    "test_processes.py",
+    "test_journey.py",
+    "test_resume.py",
+    "test_averages.py",
+    "test_plan.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first: a file stays with one worker, and at the end the other would wait for it."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def train():
     """`train(workdir, *knobs)` starts the tiny run as a user does, on one device as a laptop has: a Popen."""

@@ -85,6 +85,7 @@ def test_the_process_is_that_of_their_flags(run_of):
     assert experiment.parameterization.clip == (-1.0, 1.0)
 
 
+@pytest.mark.slow
 def test_a_converted_file_is_sampled_and_measured(tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()

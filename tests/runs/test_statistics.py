@@ -118,10 +118,18 @@ def test_samples_record_the_statistics_that_they_depend_on(folder, capsys):
         ("sample", ["--variance", "fixed_large", "--eta", "0"], "only --sampler ancestral has a variance"),
         ("sample", ["--spacing", "optimal", "--steps", "51"], "--steps must be between 1 and 50, got 51"),
         ("sample", ["--threshold", "2"], "--threshold must lie in (0, 1], got 2"),
-        ("evaluate", ["--metrics", "K", "--steps", "5"], "--steps applies to --metrics bpd and parzen, not to K"),
-        ("evaluate", ["--metrics", "bpd", "K", "--steps", "5"], "--metrics K is the bound of all T steps"),
+        (
+            "evaluate",
+            ["--metrics", "K", "--steps", "5"],
+            "--steps applies to --metrics bpd, parzen, fid, kid, pr, is, not to K",
+        ),
+        ("evaluate", ["--metrics", "bpd", "K", "--steps", "5"], "--metrics K measures all T steps"),
         ("evaluate", ["--steps", "5", "--times", "3"], "--times estimates the bound of all T steps"),
-        ("evaluate", ["--metrics", "bpd", "--sampler", "ddim"], "--sampler applies to --metrics parzen, not to bpd"),
+        (
+            "evaluate",
+            ["--metrics", "bpd", "--sampler", "ddim"],
+            "--sampler applies to --metrics parzen, fid, kid, pr, is, not to bpd",
+        ),
     ],
 )
 def test_mistakes(folder, capsys, command, options, message):
