@@ -60,6 +60,7 @@ def test_density_of_a_mixture(x64):
     np.testing.assert_allclose(found.log_prob, exact_of_two(POINTS[:, 0]), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_error_falls_at_the_order_of_the_solver(x64):
     """Dopri5 is of fifth order."""
     network, exact = best_eps_of_two(process().schedule), exact_of_two(POINTS[:, 0])

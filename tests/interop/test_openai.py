@@ -35,6 +35,7 @@ def run_of(tmp_path_factory) -> Callable[[str], ddpm_jax.Run]:
     return load
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_outputs_and_gradients_are_theirs(name, run_of):
     run = run_of(name)

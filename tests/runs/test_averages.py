@@ -80,6 +80,7 @@ def test_a_run_killed_between_a_checkpoint_and_its_snapshot_writes_it(run, tmp_p
     assert _digests(folder / "averages") == _digests(run[0] / "averages")
 
 
+@pytest.mark.slow
 def test_one_device_is_eight():
     """From uniform t to t drawn by importance. With fsdp the averages are split as the parameters are."""
     one = _stepped(sharding.make_mesh({"data": 1}, jax.devices()[:1]))

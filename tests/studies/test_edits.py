@@ -56,6 +56,7 @@ def test_a_row_has_the_measurement_the_results_and_the_original(finished, tmp_pa
     assert Image.open(out).size == (4 * 50 + 2, 50 + 2)
 
 
+@pytest.mark.slow
 def test_twisted_reports_an_effective_sample_size_that_can_be(finished, tmp_path, capsys):
     given = ("--from-test", "3", "--method", "twisted", "--particles", "4", "--num", "2", "--steps", "10")
     assert main(["edit", "inpaint", str(finished), *given, "--out", str(tmp_path / "twisted.npz")]) == 0
