@@ -7,11 +7,11 @@ names that tensors need, and refuses all others. It reads both formats: the zip 
 
 import math
 import pickle
+import pickletools
 import zipfile
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable
-from io import BufferedIOBase, BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,12 @@ MAGIC = 0x1950A86A20F9469CFC6C
 """The first object in a file of the format before 2020."""
 FAULTS = (
     pickle.UnpicklingError,
-    zlib.error,
+    zipfile.BadZipFile,
     ArithmeticError,
     AttributeError,
     EOFError,
     LookupError,
-    MemoryError,  # a damaged length
-    RuntimeError,  # an entry that is encrypted, or compressed by an unknown method
+    RuntimeError,  # an entry that is encrypted, or of an unknown version
     TypeError,
     ValueError,
 )
@@ -56,21 +55,26 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         content = _zipped(path) if zipfile.is_zipfile(path) else _plain(path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    except FAULTS as error:
-        raise ValueError(f"{path} cannot be read as a file of torch.save: {error}") from None
-    except OSError as error:
-        if error.filename is not None:  # the file itself: it does not exist, or may not be read
+    except MemoryError:
+        raise ValueError(f"{path} is damaged or too large: it declares more bytes than fit into memory") from None
+    except (*FAULTS, OSError) as error:
+        if isinstance(error, OSError) and error.filename is not None:  # the file does not exist, or may not be read
             raise
-        raise ValueError(f"{path} cannot be read as a file of torch.save: {error}") from None
+        raise ValueError(f"{path} {_reason(error)}") from None
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path} holds a {type(content).__name__}, not tensors by name: save a state_dict")
-    for name, value in content.items():
+    tensors = dict(dict.items(content))  # not content.items: a pickle can set this attribute of an OrderedDict
+    for name, value in tensors.items():
         if not isinstance(name, str) or not isinstance(value, np.ndarray):
             kind = "a tensor" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
             raise ValueError(f"{path} holds {kind} under {name!r}, not tensors by name: save a state_dict alone")
-    return {name: _known(tensor) for name, tensor in content.items()}
+    return {name: _known(tensor) for name, tensor in tensors.items()}
+
+
+def _reason(error: Exception) -> str:
+    """What the error reports, in one line, though names in a damaged file can contain any characters."""
+    kind = "is damaged" if isinstance(error, zipfile.BadZipFile) else "cannot be read as a file of torch.save"
+    return f"{kind}: {' '.join(str(error).split()) or 'it ends too early'}"
 
 
 def _known(tensor: np.ndarray) -> np.ndarray:
@@ -85,16 +89,23 @@ def _zipped(path: Path) -> Any:
         if pickled is None:
             raise ValueError("the zip archive has no data.pkl")
         folder = pickled.removesuffix("data.pkl")
-        if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
+        if f"{folder}byteorder" in archive.namelist() and _stored(archive, f"{folder}byteorder") != b"little":
             raise ValueError("its numbers are not little-endian")
 
         def storage(dtype: np.dtype, key: str, size: int) -> np.ndarray:
-            entry = archive.getinfo(f"{folder}data/{key}")
-            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != size * dtype.itemsize:
+            name = f"{folder}data/{key}"
+            if archive.getinfo(name).file_size != size * dtype.itemsize:
                 raise ValueError(f"the storage {key} has not {size} numbers of type {dtype}")
-            return np.frombuffer(archive.read(entry), dtype)
+            return np.frombuffer(_stored(archive, name), dtype)
 
-        return _Tensors(BytesIO(archive.read(pickled)), storage).load()
+        return _load(BytesIO(_stored(archive, pickled)), storage)
+
+
+def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
+    """The content of an entry. Raises ValueError for a compressed one, which a small file can declare of any size."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} in the zip archive is compressed, which torch.save does not do")
+    return archive.read(name)
 
 
 def _plain(path: Path) -> Any:
@@ -107,13 +118,13 @@ def _plain(path: Path) -> Any:
         return storages.setdefault(key, np.empty(size, dtype))
 
     with path.open("rb") as file:
-        if _Tensors(file, storage).load() != MAGIC:
+        if _load(file, storage) != MAGIC:
             raise ValueError("it does not begin as one")
-        _Tensors(file, storage).load()  # the version of the format
-        if not _Tensors(file, storage).load().get("little_endian"):
+        _load(file, storage)  # the version of the format
+        if not _load(file, storage).get("little_endian"):
             raise ValueError("its numbers are not little-endian")
-        content = _Tensors(file, storage).load()
-        keys = _Tensors(file, storage).load()
+        content = _load(file, storage)
+        keys = _load(file, storage)
         if set(keys) != storages.keys():
             raise ValueError("its list of storages is not that of its tensors")
         for key in keys:
@@ -121,17 +132,28 @@ def _plain(path: Path) -> Any:
     return content
 
 
-def _fill(file: BufferedIOBase, key: str, storage: np.ndarray) -> None:
+def _fill(file: BufferedReader, key: str, storage: np.ndarray) -> None:
     length, content = int.from_bytes(file.read(8), "little"), file.read(storage.nbytes)
     if length != storage.size or len(content) != storage.nbytes:
         raise ValueError(f"the storage {key} has not {storage.size} numbers of type {storage.dtype}")
     storage[:] = np.frombuffer(content, storage.dtype)
 
 
+def _load(file: BytesIO | BufferedReader, storage: Callable[[np.dtype, str, int], np.ndarray]) -> Any:
+    """The next object in the file. Raises ValueError for a pickle whose memo has gaps, as no writer leaves."""
+    start = file.tell()
+    for opcode, argument, position in pickletools.genops(file):
+        # the unpickler allocates all indices up to the largest, 16 bytes each: four damaged bytes can ask for 64 GiB
+        if opcode.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > position:  # type: ignore[arg-type]
+            raise ValueError(f"its pickle has no {argument} objects before position {position}")
+    file.seek(start)
+    return _Tensors(file, storage).load()
+
+
 class _Tensors(pickle.Unpickler):
     """An unpickler that makes arrays of PyTorch's tensors, and admits no other names than theirs."""
 
-    def __init__(self, file: BufferedIOBase, storage: Callable[[np.dtype, str, int], np.ndarray]):
+    def __init__(self, file: BytesIO | BufferedReader, storage: Callable[[np.dtype, str, int], np.ndarray]):
         """`storage` returns the storage of this dtype, key and size."""
         super().__init__(file, encoding="utf-8")
         self._storage = storage

@@ -210,6 +210,7 @@ def test_questions_that_only_the_user_can_answer(finished, tmp_path, capsys):
     folder = write(tmp_path / "theirs")
     for arguments, message in [
         ((folder, tmp_path / "run"), "pass --weights ema or --weights raw"),
+        ((folder, tmp_path / "run", "--weights", "0.1"), "does not record an average of this length"),
         ((folder, folder, "--weights", "raw"), "exists: choose another name"),
         ((tmp_path / "nowhere", tmp_path / "run"), "there is no file or folder"),
         ((finished, tmp_path / "out", "--test-percent", "9"), "--test-percent: only for other checkpoints"),

@@ -141,7 +141,49 @@ def test_any_changed_bytes_are_read_or_refused_with_the_path(name, tmp_path):
         try:
             torch_files.read(tmp_path / "file.pt")
         except ValueError as error:
-            assert "file.pt" in str(error)
+            assert "file.pt" in str(error) and "\n" not in str(error)
+
+
+DAMAGES = {
+    "memo": (b"\x80\x02}r\x40\x42\x0f\0.", "no 1000000 objects"),  # LONG_BINPUT
+    "text memo": (b"\x80\x02}p1000000\n.", "no 1000000 objects"),  # PUT
+    "bytes": (b"\x80\x04\x8e" + (2**62).to_bytes(8, "little") + b"ab.", "bytes"),  # BINBYTES8
+    "bytearray": (b"\x80\x05\x96" + (2**62).to_bytes(8, "little") + b"ab.", "bytes"),  # BYTEARRAY8
+    "lines": (b"\x80\x04\x8c\x03a\nb\x8c\x01c\x93.", r"names a b\.c"),  # STACK_GLOBAL
+    "attribute": (b"\x80\x02ccollections\nOrderedDict\n)RX\1\0\0\0aK\1s}X\5\0\0\0itemsK\1sb.", "holds a int"),  # BUILD
+}
+"""Pickles that ask for much memory, or for a message of several lines or none, and part of the message they get."""
+
+
+@pytest.mark.parametrize("write", [zipped, old])
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_pickle_gets_one_line(write, name, tmp_path):
+    pickled, message = DAMAGES[name]
+    file = write(tmp_path / "file.pt", pickled + (pickle.dumps([], 2) if write is old else b""))
+    with pytest.raises(ValueError, match=rf"file\.pt .*{message}") as caught:
+        torch_files.read(file)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_compressed_entry_is_refused_before_it_is_decompressed(method, tmp_path):
+    """So damaged compressed bytes raise none of the three libraries' errors, and no small file expands."""
+    pickled = pickle.dumps({"a": bytes(10_000)}, 2)
+    content = bytearray(zipped(tmp_path / "file.pt", pickled, compression=method).read_bytes())
+    content[60:70] = b"\xff" * 10
+    (tmp_path / "file.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"file\.pt .*data\.pkl in the zip archive is compressed"):
+        torch_files.read(tmp_path / "file.pt")
+
+
+@pytest.mark.parametrize("at, value, message", [(8, 1, "encrypted"), (10, 99, "compressed"), (6, 99, "version")])
+def test_an_entry_that_zipfile_cannot_read_is_refused_with_the_path(at, value, message, tmp_path):
+    """Flags, method and version of the entry's record in the archive's directory."""
+    content = bytearray(zipped(tmp_path / "file.pt", tensor_pickle(0, (2,), (1,))).read_bytes())
+    content[content.index(b"PK\1\2") + at] = value
+    (tmp_path / "file.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"file\.pt .*{message}"):
+        torch_files.read(tmp_path / "file.pt")
 
 
 def test_a_tensor_whose_storage_the_old_format_does_not_list_is_refused(tmp_path):
