@@ -39,6 +39,7 @@ class MultiScaleConv(nn.Module):
     scales: int
     activation: Callable[[Array], Array] = nn.softplus
     average_scales: bool = False  # True: as in the released code
+    untied_biases: bool = False  # a bias for each pixel, as in the released code
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Float[Array, "batch height width features"]:
@@ -52,7 +53,11 @@ class MultiScaleConv(nn.Module):
         """Averages x over squares of side `size`, convolves the result, and repeats it to full resolution."""
         batch, height, width, channels = x.shape
         squares = x.reshape(batch, height // size, size, width // size, size, channels)
-        y = nn.Conv(self.features, (3, 3), name=f"conv_{size}")(squares.mean(axis=(2, 4)))
+        y = nn.Conv(self.features, (3, 3), use_bias=not self.untied_biases, name=f"conv_{size}")(
+            squares.mean(axis=(2, 4))
+        )
+        if self.untied_biases:
+            y += self.param(f"bias_{size}", nn.initializers.zeros, y.shape[1:])[None]
         shape = (*squares.shape[:5], self.features)
         return jnp.broadcast_to(y[:, :, None, :, None], shape).reshape(batch, height, width, self.features)
 
@@ -114,6 +119,7 @@ class MultiScale(nn.Module):
     log_time: bool = False  # see `temporal_basis`
     conv_activation: Callable[[Array], Array] = nn.softplus
     conv_average_scales: bool = False  # see MultiScaleConv
+    untied_biases: bool = False  # see MultiScaleConv
     activation: Callable[[Array], Array] = nn.tanh
 
     @nn.compact
@@ -143,7 +149,7 @@ class MultiScale(nn.Module):
 
     def _conv(self, x: Array) -> Array:
         for layer in range(self.conv_layers):
-            options = (self.conv_activation, self.conv_average_scales)
+            options = (self.conv_activation, self.conv_average_scales, self.untied_biases)
             x = MultiScaleConv(self.conv_features, self.scales, *options, name=f"multiscale_{layer}")(x)
         return x
 

@@ -39,6 +39,8 @@ slowly. --network unet and --method 2020 put the network and the method of Ho et
 """
 
 import inspect
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -125,6 +127,15 @@ def parameterization_of(process: Process, method: Method, released: bool) -> Par
     return parameterizations.shrinking(process)
 
 
+def loss_of(method: Method, shared_t: bool) -> Callable[..., Any]:
+    """The loss of the method. Raises ValueError for a shared t with that of 2020."""
+    if method == "2020":
+        if shared_t:
+            raise ValueError("--shared-t has no effect with --method 2020: leave it out")
+        return losses.simple
+    return partial(losses.negative_K, draw=losses.shared) if shared_t else losses.negative_K
+
+
 def check_effect(network: str, **knobs: Any) -> None:
     """Raises ValueError for a knob of the network that is not chosen, if it has another value than its default."""
     for name, value in knobs.items():
@@ -150,6 +161,10 @@ def experiment(
     log_time: bool = True,
     upper_layers: int | None = None,
     scales: int = 3,
+    dense_hidden: int | None = None,
+    dense_features: int | None = None,
+    untied_biases: bool = False,
+    shared_t: bool = False,
     width: int = 32,
     num_steps: int = 20_000,
     batch_size: int = 64,
@@ -179,6 +194,10 @@ def experiment(
         log_time: Space the functions of the temporal basis evenly in log t, instead of in t.
         upper_layers: Number of layers of each pixel's head, the readout included. Default: 3, and 4 for cifar10.
         scales: Number of scales of the convolutions; each has half the resolution of the one before.
+        dense_hidden: Units of a layer of the dense pathway. Default: 500, and 1000 for cifar10.
+        dense_features: Features of each pixel that the dense pathway has. Default: 2, and 5 for cifar10.
+        untied_biases: Give the convolutions a bias for each pixel, as in the released code.
+        shared_t: Train each step at one t for the whole batch, as in the released code, instead of at stratified t.
         width: Channels of the U-Net (--network unet) at full resolution, a multiple of 8.
         num_steps: Number of training steps, over which the learning rate falls to zero.
         batch_size: Number of images per step, over all devices.
@@ -190,8 +209,9 @@ def experiment(
         sample_every: Number of steps between grids of samples.
         save_every: Number of steps between checkpoints.
     """
-    of_2015 = {"pathways": pathways, "pixel_input": pixel_input, "bumps": bumps, "log_time": log_time}
-    check_effect(network, **of_2015, upper_layers=upper_layers, scales=scales, width=width)
+    widths = {"upper_layers": upper_layers, "dense_hidden": dense_hidden, "dense_features": dense_features}
+    of_2015 = {"pathways": pathways, "pixel_input": pixel_input, "bumps": bumps, "log_time": log_time, "scales": scales}
+    check_effect(network, **of_2015, **widths, untied_biases=untied_biases, width=width)
     timesteps = num_times(data) if timesteps is None else timesteps
     if timesteps < 2:
         raise ValueError(f"timesteps must be at least 2, got {timesteps}: the last step is not learned")
@@ -203,10 +223,12 @@ def experiment(
     if network == "unet":
         module = UNet(width=width, multipliers=(1, 2, 2), num_blocks=1, attention=(), groups=8, out_channels=outputs)
     else:
-        temporal = {"basis": bumps, "log_time": log_time, "out_channels": outputs}
-        layers = {} if upper_layers is None else {"upper_layers": upper_layers}
+        temporal = {"basis": bumps, "log_time": log_time, "out_channels": outputs, "untied_biases": untied_biases}
+        chosen = {name: value for name, value in widths.items() if value is not None}
         kept = pathways or ("dense" if data in DENSE_ONLY else "both")
-        options = {"upper_layers": 3} | WIDTHS.get(data, {}) | WITHOUT[kept] | layers
+        if untied_biases and kept == "dense":
+            raise ValueError("--untied-biases has no effect without convolutions: add --pathways both")
+        options = {"upper_layers": 3} | WIDTHS.get(data, {}) | WITHOUT[kept] | chosen
         module = MultiScale(timesteps, scales=scales, pixel_input=pixel_input, **temporal, **options)
     return Experiment(
         data=made,
@@ -214,7 +236,7 @@ def experiment(
         parameterization=parameterizations.fixed_last(process, parameterization_of(process, method, released)),
         network=module,
         optimizer=optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps)),
-        loss=losses.negative_K if method == "2015" else losses.simple,
+        loss=loss_of(method, shared_t),
         encoding=standardized(*MOMENTS[data]),
         batch_size=batch_size,
         num_steps=num_steps,

@@ -8,6 +8,7 @@ from ddpm_jax.diffusion.losses.paper_2015 import (
     fixed_decoder,
     log_likelihood,
     negative_K,
+    shared,
 )
 from ddpm_jax.diffusion.losses.reductions import uniform
 from ddpm_jax.diffusion.losses.simple import simple
@@ -31,6 +32,7 @@ __all__ = [
     "min_snr",
     "negative_K",
     "p2",
+    "shared",
     "simple",
     "stratified",
     "terms",

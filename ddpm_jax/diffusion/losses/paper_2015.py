@@ -1,11 +1,12 @@
 """Losses and measures of Sohl-Dickstein et al. 2015: the bound K, entropy bounds, importance-sampled log-likelihood."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from ddpm_jax.diffusion.losses.reductions import per_example
 from ddpm_jax.diffusion.types import Kernel, Network, Parameterization, Process
@@ -18,29 +19,48 @@ def negative_K(
     network: Network,
     x_0: Float[Array, "batch *shape"],
     condition: Array | None = None,
+    draw: Callable[[Array, int, int], Array] | None = None,
 ) -> Float[Array, " batch"]:
     """An estimate of -K, the upper bound on -log p(x_0), from one chain term per example (2015, Eq. 14).
 
         -K = D_KL(q(x_T | x_0) || pi) + (T - 1) D_KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) + fixed decoder
 
-    In bits per dimension. t is stratified: example i of n has a t from the i-th of n equal parts of 2..T, so the mean
-    is unbiased if the order of the batch is random. With T = 1 there is no chain term. Every term that depends on the
-    schedule is included, so the betas can be trained; the gradient is taken at fixed noise (Section 2.4.1).
+    In bits per dimension. By default t is stratified: example i of n has a t from the i-th of n equal parts of 2..T, so
+    the mean is unbiased if the order of the batch is random. Another `draw` is `uniform`, or `shared`, one t for the
+    whole batch as in the released code: ``draw(key, batch, T - 1)`` returns t - 1. With T = 1 there is no chain term.
+    Every term that depends on the schedule is included, so the betas can be trained; the gradient is taken at fixed
+    noise (Section 2.4.1).
     """
     terms = prior_term(process, x_0) + fixed_decoder(process, x_0)
     if process.schedule.num_steps > 1:
-        terms += _chain_term(key, process, parameterization, network, x_0, condition)
+        terms += _chain_term(key, process, parameterization, network, x_0, condition, draw or in_order)
     return per_example(jnp.mean, terms) / jnp.log(2.0)
 
 
+def in_order(key: Key[Array, ""], batch: int, num_steps: int) -> Int[Array, " batch"]:
+    """For example i of n one t from the i-th of n equal parts of 1..T, with one shared offset."""
+    share = (jnp.arange(batch) + jax.random.uniform(key)) / batch
+    return jnp.minimum(1 + (share * num_steps).astype(jnp.int32), num_steps)
+
+
+def shared(key: Key[Array, ""], batch: int, num_steps: int) -> Int[Array, " batch"]:
+    """One uniform t in 1..T for all examples (2015, released code)."""
+    return jnp.broadcast_to(jax.random.randint(key, (), 1, num_steps + 1), (batch,))
+
+
 def _chain_term(
-    key: Array, process: Process, parameterization: Parameterization, network: Network, x_0: Array, condition: Any
+    key: Array,
+    process: Process,
+    parameterization: Parameterization,
+    network: Network,
+    x_0: Array,
+    condition: Any,
+    draw: Callable[[Array, int, int], Array],
 ) -> Array:
     """(T - 1) times the KL divergence at one t per example, in nats, element by element."""
-    steps, count = process.schedule.num_steps, x_0.shape[0]
+    steps = process.schedule.num_steps
     key_t, key_noise = jax.random.split(key)
-    share = (jnp.arange(count) + jax.random.uniform(key_t)) / count
-    t = jnp.minimum(2 + (share * (steps - 1)).astype(jnp.int32), steps)
+    t = 1 + draw(key_t, len(x_0), steps - 1)
     x_t = process.marginal(x_0, t).sample(key_noise)
     kernel = parameterization.kernel(network(x_t, t, condition), x_t, t, t - 1)
     return (steps - 1) * process.posterior(x_t, x_0, t, t - 1).kl(kernel)
