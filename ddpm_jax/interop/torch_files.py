@@ -44,7 +44,7 @@ FAULTS = (
     TypeError,
     ValueError,
 )
-"""What reading a damaged file raises, apart from errors of the system."""
+"""The exceptions of a damaged file, apart from errors of the system."""
 
 
 def read(path: Path) -> dict[str, np.ndarray]:

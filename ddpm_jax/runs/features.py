@@ -1,6 +1,7 @@
 """Features of samples and of data sets, as work for all devices of all processes."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,9 +58,13 @@ def features_of(request: EvaluateRequest, image_shape: Sequence[int]) -> Feature
     if file is None:
         return Features(Partial(pixels), {"features": request.features})
     resizing = RESIZINGS[request.features]
-    extractor = inception.extractor(inception.params_from_torch(torch_files.read(file)), resizing)
     protocol = {"features": request.features, "resizing": resizing, "weights_sha256": inception.SHA_256}
-    return Features(extractor, protocol)
+    return Features(_extractor(file, resizing), protocol)
+
+
+@lru_cache(maxsize=1)  # several metrics of a command need it
+def _extractor(file: Path, resizing: Resizing) -> Partial:
+    return inception.extractor(inception.params_from_torch(torch_files.read(file)), resizing)
 
 
 def of_data(features: Features, data: Data, split: str, num: int, size: int) -> Work:

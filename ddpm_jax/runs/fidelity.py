@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ddpm_jax import metrics
-from ddpm_jax.diffusion.samplers import SAMPLERS, SPACINGS
 from ddpm_jax.experiment import labels
 from ddpm_jax.metrics import Estimate
 from ddpm_jax.runs import sample
@@ -22,7 +21,7 @@ from ddpm_jax.runs.features import check_images, features_of, of_data, of_sample
 from ddpm_jax.runs.records import differences, read_records
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.steps import model
-from ddpm_jax.sampling import Run, sample_fn
+from ddpm_jax.sampling import Run
 
 LEAST, ENOUGH = 40, 10_000
 """The least number of samples and of reference images, so that each block of a jackknife has two; and the number below
@@ -66,11 +65,8 @@ def check(run: Run, request: EvaluateRequest) -> None:
     if "is" in names and request.features == "pixels":
         raise ValueError("--metrics is needs the classes of the Inception network: leave out --features pixels")
     _check_numbers(names, request, _num_reference(run, request))
-    asked = request.drawing()
-    sample.check(asked)
-    spacing = SPACINGS.get(asked.spacing, SPACINGS["even"])
-    kind = None if asked.sampler is None else SAMPLERS[asked.sampler]
-    sample_fn(run.experiment, kind, asked.steps, asked.eta, spacing, asked.guidance)
+    sample.check(request.drawing())
+    sample.check_run(run, request.drawing())
     weights_of(request, data.image_shape)
 
 
@@ -92,7 +88,7 @@ def _sets(name: str, run: Run, request: EvaluateRequest, keep: Path, reporter: R
     data, asked = run.experiment.data, request.drawing()
     features, chosen = features_of(request, data.image_shape), model(run, asked, reporter)
     draws = sample.draws(run, asked, labels(run.experiment, asked.num), chosen=chosen)
-    samples = _all(of_samples(features, draws), keep / "features_of_samples", reporter)
+    samples = _all(of_samples(features, draws), chosen.folder(keep / "features_of_samples"), reporter)
     protocol, reference = {"samples": asked.num, **features.protocol, "data": data.name}, None
     if name != "is":
         num = _num_reference(run, request)
@@ -105,7 +101,7 @@ def _sets(name: str, run: Run, request: EvaluateRequest, keep: Path, reporter: R
         "steps": asked.steps or run.experiment.process.schedule.num_steps,
     }
     drawn |= {each: getattr(asked, each) for each in ("spacing", "eta", "variance", "guidance", "weights", "seed")}
-    drawn |= {"clip": request.clip} | ({} if chosen.measured is None else {"statistics": chosen.measured})
+    drawn |= {"clip": request.clip} | chosen.record()
     return Sets(samples["vectors"], reference, samples.get("logits"), request.split, protocol, drawn)
 
 
@@ -200,7 +196,8 @@ def _heading(name: str, sets: Sets) -> str:
     parts += [] if sets.reference is None else [f"{len(sets.reference):,} {sets.split} images"]
     usual = {"spacing": "even", "weights": "ema", "seed": 0, "clip": True}
     parts += [f"{each} {value}" for each, value in sets.drawn.items() if value is not None and usual.get(each) != value]
-    return f"{METRICS[name][0]} ({', '.join(parts)})"
+    title = "Frechet distance" if name == "fid" and sets.protocol["features"] == "pixels" else METRICS[name][0]
+    return f"{title} ({', '.join(parts)})"
 
 
 def _earlier(name: str, step: int, record: dict[str, Any], records: list[dict[str, Any]]) -> list[str]:

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Array
 
 from ddpm_jax.diffusion import Network
-from ddpm_jax.diffusion.ode import log_likelihood
 from ddpm_jax.experiment import Experiment, Params, network_fn, unpack
 from ddpm_jax.runs.chunks import Result, Work
 from ddpm_jax.runs.evaluate_requests import Dequantization
@@ -39,6 +38,8 @@ def ode_work(
     The results are {"nats": [chunk], "calls": [chunk]}, `calls` the calls of the network. Raises the ValueError of
     `check`.
     """
+    from ddpm_jax.diffusion.ode import log_likelihood  # here, since diffrax takes as long to import as JAX
+
     check(run, tolerance, dequantization)
     width = _width(run.experiment) if dequantization == "uniform" else None
 

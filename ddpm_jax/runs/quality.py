@@ -18,7 +18,7 @@ from ddpm_jax.runs.likelihood import mean_and_error
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import SampleRequest
 from ddpm_jax.runs.sample import draws
-from ddpm_jax.runs.steps import model
+from ddpm_jax.runs.steps import Model, model
 from ddpm_jax.sampling import Run
 
 HELD_OUT = 1000
@@ -60,7 +60,7 @@ def _fast_samples(run: Run, request: EvaluateRequest, keep: Path, reporter: Repo
     )
     steps = None if eta is None else min(FEW_STEPS, T)
     asked = SampleRequest(request.workdir, num=num, seed=request.seed, steps=steps, eta=eta)
-    return _drawn(run, asked, keep, reporter)
+    return _drawn(run, asked, keep, reporter, model(run, asked, reporter))
 
 
 def _flat(images: np.ndarray) -> Array:
@@ -77,7 +77,8 @@ def parzen_window(run: Run, request: EvaluateRequest, keep: Path, reporter: Repo
     check_images("parzen", data.image_shape)
     train, test = data.open("train"), data.open(request.split)
     held, count = range(min(HELD_OUT, len(train))), len(test) if request.num is None else min(request.num, len(test))
-    drawn = _drawn(run, request.drawing(), keep / "samples", reporter)
+    chosen = model(run, request.drawing(), reporter)
+    drawn = _drawn(run, request.drawing(), keep / "samples", reporter, chosen)
     centres, held_out = (_flat(each) / 255 for each in (drawn, pictures(train, held, data.levels)))
     width = best_width(centres, held_out)
 
@@ -90,18 +91,21 @@ def parzen_window(run: Run, request: EvaluateRequest, keep: Path, reporter: Repo
 
     shared = centres, jnp.float32(width)
     work = on_devices(count, AT_ONCE, density, shared, chunk, lambda nats: {"nats": nats})
-    nats = np.concatenate([result["nats"] for result in kept(work, keep / "parzen", reporter)])
-    return {
-        "nats": mean_and_error(np.asarray(nats, np.float64)),
-        "width": width,
-        "held_out": len(held_out),
-        "samples": request.samples,
-        "num_examples": count,
-    } | request.sampling()
+    nats = np.concatenate([result["nats"] for result in kept(work, chosen.folder(keep / "parzen"), reporter)])
+    return (
+        {
+            "nats": mean_and_error(np.asarray(nats, np.float64)),
+            "width": width,
+            "held_out": len(held_out),
+            "samples": request.samples,
+            "num_examples": count,
+        }
+        | request.sampling()
+        | chosen.record()
+    )
 
 
-def _drawn(run: Run, request: SampleRequest, keep: Path, reporter: Reporter) -> np.ndarray:
-    """The samples of the request, kept in the folder `keep`."""
-    chosen = model(run, request, reporter)
+def _drawn(run: Run, request: SampleRequest, keep: Path, reporter: Reporter, chosen: Model) -> np.ndarray:
+    """The samples of the request by the model of its steps, kept in the folder `keep`."""
     work = draws(run, request, labels(run.experiment, request.num), chosen=chosen)
-    return np.concatenate([result["images"] for result in kept(work, keep, reporter)])
+    return np.concatenate([result["images"] for result in kept(work, chosen.folder(keep), reporter)])

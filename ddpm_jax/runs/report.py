@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from ddpm_jax.runs.likelihood import (
 from ddpm_jax.runs.quality import memorisation, parzen_window
 from ddpm_jax.runs.records import add_record, read_records
 from ddpm_jax.runs.reporter import Reporter
-from ddpm_jax.runs.steps import check_steps, stepped
+from ddpm_jax.runs.steps import check_steps, marked, stepped
 from ddpm_jax.runs.workdir import check_workdir, versions, weights_in
 from ddpm_jax.runs.workdir import load as load_run
 from ddpm_jax.sampling import Run
@@ -148,11 +148,10 @@ def _unfinished(request: EvaluateRequest, run: Run) -> Path:
 
 
 def _bound(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter, seconds: float | None) -> dict[str, Any]:
-    source = run.experiment.data.open(request.split)
-    num = min(request.num or len(source), len(source))
+    source, num, size = _examples(run, request)
     run, visits, measured_from = stepped(run, request, reporter)
-    keep = keep if measured_from is None else keep.with_name(f"{keep.name}_{measured_from}")
-    work = bound_work(run, source, num, request.times, min(batch_size(run, request), num), request.seed, visits)
+    keep = marked(keep, measured_from)
+    work = bound_work(run, source, num, request.times, size, request.seed, visits)
     if seconds is not None:
         work = work._replace(num=affordable(work, keep, seconds, reporter))
     whole = request.times is None and visits is None
@@ -172,10 +171,16 @@ def _bound(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter, s
     return measured.record() | of_all_steps | {"visits": visits.tolist(), "statistics": measured_from}
 
 
-def _importance(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
+def _examples(run: Run, request: EvaluateRequest) -> tuple[Sequence, int, int]:
+    """The split, the number of its examples to measure, and how many of them a device evaluates together."""
     source = run.experiment.data.open(request.split)
     num = min(request.num or len(source), len(source))
-    work = importance_work(run, source, num, request.chains, min(batch_size(run, request), num), request.seed)
+    return source, num, min(batch_size(run, request), num)
+
+
+def _importance(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
+    source, num, size = _examples(run, request)
+    work = importance_work(run, source, num, request.chains, size, request.seed)
     nats = np.concatenate([result["nats"] for result in kept(work, keep / "importance", reporter)])
     _, per_pixel, pixels = units(run.experiment)
     estimate = mean_and_error(nats * per_pixel)
@@ -185,14 +190,12 @@ def _importance(run: Run, request: EvaluateRequest, keep: Path, reporter: Report
 
 
 def _nll(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
-    source, how = run.experiment.data.open(request.split), request.dequantization
-    num = min(request.num or len(source), len(source))
-    size = min(batch_size(run, request), num)
+    (source, num, size), how = _examples(run, request), request.dequantization
     work = ode.ode_work(run, source, num, request.tolerance, how, size, request.seed)
     found = list(kept(work, keep / "nll", reporter))
     nats, calls = (np.concatenate([result[name] for result in found]) for name in ("nats", "calls"))
     if failed := int(np.isnan(nats).sum()):
-        raise ValueError(f"the solver failed for {failed} of {num} examples: give a larger --tolerance")
+        raise ValueError(f"the solver found no solution for {failed} of {num} examples: give a larger --tolerance")
     estimate = mean_and_error(nats * units(run.experiment)[0])
     protocol = (
         f"{num} examples, dequantization {how}, tolerance {request.tolerance:g}, {calls.mean():.0f} network calls"
@@ -202,10 +205,9 @@ def _nll(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> 
 
 
 def _entropy(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
-    source, steps = run.experiment.data.open(request.split), run.experiment.process.schedule.num_steps
-    num = min(request.num or len(source), len(source))
+    (source, num, size), steps = _examples(run, request), run.experiment.process.schedule.num_steps
     times = sorted({max(2, round(steps * n / 10)) for n in range(11)}) if steps > 1 else []
-    work = entropy_work(run, source, num, times, min(batch_size(run, request), num), request.seed)
+    work = entropy_work(run, source, num, times, size, request.seed)
     found = np.concatenate([result["bounds"] for result in kept(work, keep / "entropy", reporter)])
     bounds = found.mean(axis=0) * units(run.experiment)[0]
     rows = [f"{t:>6} {lower:>10.4f} {upper:>10.4f}" for t, (lower, upper) in zip(times, bounds, strict=True)]

@@ -1,9 +1,11 @@
 """Sampling from a run into a file or folder. Each image has its own random key."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array
 
 from ddpm_jax.diffusion.samplers import SAMPLERS
 from ddpm_jax.experiment import labels
@@ -11,7 +13,7 @@ from ddpm_jax.runs import outputs, workdir
 from ddpm_jax.runs.chunks import Work, chunk_size, on_devices
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import SampleRequest
-from ddpm_jax.runs.steps import Model, model
+from ddpm_jax.runs.steps import Model, model, without_statistics
 from ddpm_jax.sampling import Run, sample_fn
 from ddpm_jax.training import distributed
 from ddpm_jax.training.keys import check_seed, keys
@@ -40,6 +42,7 @@ def sample_to_file(request: SampleRequest, reporter: Reporter | None = None) -> 
     run, guide = workdir.load(request.workdir, request.weights), guide_of(request)
     out = request.out or request.workdir / "samples" / _name(request, run)
     outputs.check_name(out, images=len(run.experiment.data.image_shape) == 3)
+    check_run(run, request, guide)
     reporter = reporter or Reporter()
     chosen = model(run, request, reporter)
     provenance = workdir.provenance(request.workdir, run, **_identity(request, run, guide, chosen))
@@ -52,6 +55,27 @@ def sample_to_file(request: SampleRequest, reporter: Reporter | None = None) -> 
     condition = labels_of(run, request)
     outputs.write(output, draws(run, request, condition, guide, chosen), condition, reporter)
     return f"{request.num} images in {out}"
+
+
+def _sampler(run: Run, request: SampleRequest, guide: Run | None, chosen: Model) -> Callable[..., Array]:
+    """The function ``sample(params, keys, condition)`` of the request. Raises ValueError if the run has none such."""
+    return sample_fn(
+        run.experiment,
+        None if request.sampler is None else SAMPLERS[request.sampler],
+        steps=request.steps,
+        eta=request.eta,
+        spacing=chosen.spacing,
+        guidance=request.guidance,
+        interval=request.guidance_interval,
+        guide=guide,
+        variance=chosen.variance,
+        threshold=request.threshold,
+    )
+
+
+def check_run(run: Run, request: SampleRequest, guide: Run | None = None) -> None:
+    """Raises ValueError for a request that the run cannot carry out, before any statistics are estimated."""
+    _sampler(run, request, guide, without_statistics(request))
 
 
 def check(request: SampleRequest) -> None:
@@ -109,20 +133,7 @@ def draws(
     `chosen` is the result of `model`, by default computed here. The last chunk is computed at full size, so there is
     one compilation, and image i is the same to the bit for every `num` and on any number of devices and processes.
     """
-    kind = None if request.sampler is None else SAMPLERS[request.sampler]
-    chosen = chosen or model(run, request, Reporter())
-    sample = sample_fn(
-        run.experiment,
-        kind,
-        request.steps,
-        request.eta,
-        chosen.spacing,
-        request.guidance,
-        request.guidance_interval,
-        guide,
-        chosen.variance,
-        request.threshold,
-    )
+    sample = _sampler(run, request, guide, chosen or model(run, request, Reporter()))
     size = request.batch_size or default_batch_size(run.experiment.data.image_shape)
 
     def one(shared, chunk):

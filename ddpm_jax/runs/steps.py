@@ -1,6 +1,7 @@
 """The steps of the model that a command asks for: spacing and variance by name."""
 
 import zlib
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,14 @@ class Model(NamedTuple):
     measured: str | None
     """What identifies the statistics that the spacing or the variance is made from; None if neither is."""
 
+    def folder(self, keep: Path) -> Path:
+        """The folder for results of this model: `keep`, with what identifies the statistics in its name."""
+        return marked(keep, self.measured)
+
+    def record(self) -> dict[str, str]:
+        """The entry of a record for the statistics; none without them."""
+        return {} if self.measured is None else {"statistics": self.measured}
+
 
 def model(run: Run, request: SampleRequest | EvaluateRequest, reporter: Reporter) -> Model:
     """The spacing and the variance that the request names, for the run that was loaded from its workdir.
@@ -44,6 +53,17 @@ def model(run: Run, request: SampleRequest | EvaluateRequest, reporter: Reporter
     spaced = optimal(found.costs(run, name)) if spacing == "optimal" else SPACINGS[spacing]
     digest = zlib.crc32(b"".join(np.asarray(each, np.float32).tobytes() for each in found))
     return Model(spaced, None if variance is None else found.variance(name), f"{digest:08x}")
+
+
+def without_statistics(request: SampleRequest) -> Model:
+    """The model of the request with even times for "optimal" and `fixed_large` for "analytic": to check a request."""
+    variance = None if request.variance is None else VARIANCES.get(request.variance, VARIANCES["fixed_large"])
+    return Model(SPACINGS.get(request.spacing, SPACINGS["even"]), variance, None)
+
+
+def marked(keep: Path, measured: str | None) -> Path:
+    """The folder `keep`, with what identifies the statistics, if there are any, in its name."""
+    return keep if measured is None else keep.with_name(f"{keep.name}_{measured}")
 
 
 def _own(run: Run) -> str:

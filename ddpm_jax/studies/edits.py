@@ -40,8 +40,8 @@ def edit_to_file(request: EditRequest) -> str:
     run = workdir.load(request.workdir, request.weights)
     check_run(request, run)
     method = f"_{request.method}" if request.kind in MEASURED else ""
-    name = f"{request.kind}{method}{workdir.marked(request.weights)}_seed{request.seed}_at{run.step}.png"
-    out = request.out or request.workdir / "edits" / name
+    name = f"{request.kind}_{pictures.name_of(request)}{method}{workdir.marked(request.weights)}"
+    out = request.out or request.workdir / "edits" / f"{name}_seed{request.seed}_at{run.step}.png"
     _check_output(out, request.overwrite)
     edited = edit(run, request)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,13 @@ def given(request: EditRequest, data: Data, shape: tuple[int, ...]) -> Shaped[np
     return np.stack([np.rint(read(path, shape) * ((levels - 1) / 255)).astype(np.uint8) for path in request.image])
 
 
+def name_of(request: EditRequest) -> str:
+    """The images of the request in a file name. Raises FileNotFoundError for a file that does not exist."""
+    for path in request.image:
+        path.stat()
+    return "_".join([f"test{number}" for number in request.from_test] or [path.stem for path in request.image])
+
+
 def _test_image(data: Data, number: int, shape: tuple[int, ...]) -> np.ndarray:
     source = data.open("test")
     if not 0 <= number < len(source):

@@ -2,14 +2,18 @@
 
 import json
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
 import ddpm_jax
 from ddpm_jax.commands import main
+from ddpm_jax.experiment import network_fn
 
 GOLDEN = Path(__file__).parent / "golden"
 MODEL = "diffusion_pytorch_model.safetensors"
@@ -93,3 +97,26 @@ def write(folder: Path, name: str = "grey", **scheduler: Any) -> Path:
 def load(folder: Path) -> ddpm_jax.Run:
     assert main(["convert", str(folder), str(folder.parent / "run"), "--weights", "raw"]) == 0
     return ddpm_jax.load(folder.parent / "run")
+
+
+def gradient_and_output(run: ddpm_jax.Run, x, index, label):
+    """The gradient of the mean square of the network's output by x, and the output."""
+    condition = None if label is None else jnp.asarray(label)
+
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def ours(x):
+        def mean_square(x):
+            y = network_fn(run.experiment, run.params)(x, index + 1, condition)
+            return jnp.square(y).mean(), y
+
+        return jax.grad(mean_square, has_aux=True)(x)
+
+    return ours(x)
+
+
+def check_golden(run: ddpm_jax.Run, inputs, file: str) -> None:
+    """Compares output and gradient with those in the file of golden values."""
+    golden = np.load(GOLDEN / file)
+    found = gradient_and_output(run, *inputs)
+    for mine, theirs in zip(found, (golden["gradient"], golden["output"]), strict=True):
+        assert np.abs(mine - theirs).max() < 1e-4 * np.abs(theirs).max()

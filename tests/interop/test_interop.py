@@ -3,21 +3,18 @@
 import dataclasses
 import json
 import pickle
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from interop.models import GOLDEN, MODEL, SMALL, inputs, load, write
+from interop.models import MODEL, SMALL, check_golden, inputs, load, write
 from safetensors.numpy import load_file, save_file
 
 import ddpm_jax
 from ddpm_jax.commands import main
 from ddpm_jax.diffusion import samplers
-from ddpm_jax.experiment import network_fn
 from ddpm_jax.interop import schedulers, tensors, unets
 from ddpm_jax.networks import MLP, UNet
 from ddpm_jax.runs import workdir
@@ -34,20 +31,7 @@ def converted(request, tmp_path_factory) -> tuple[str, Path, ddpm_jax.Run]:
 
 def test_outputs_and_gradients_are_those_of_diffusers(converted):
     name, _, run = converted
-    x, index, label = inputs(SMALL[name])
-    condition = None if label is None else jnp.asarray(label)
-
-    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-    def ours(x):
-        def mean_square(x):
-            y = network_fn(run.experiment, run.params)(x, index + 1, condition)
-            return jnp.square(y).mean(), y
-
-        return jax.grad(mean_square, has_aux=True)(x)
-
-    golden = np.load(GOLDEN / f"{name}.npz")
-    for mine, theirs in zip(ours(x), (golden["gradient"], golden["output"]), strict=True):
-        assert np.abs(mine - theirs).max() < 1e-4 * np.abs(theirs).max()
+    check_golden(run, inputs(SMALL[name]), f"{name}.npz")
 
 
 def test_there_and_back(converted):

@@ -2,20 +2,17 @@
 
 import json
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from interop.models import GOLDEN
+from interop.models import check_golden
 from interop.openai_models import MODELS, SIZE, inputs, tensors_of, write
 from PIL import Image
 
 import ddpm_jax
 from ddpm_jax.commands import main
 from ddpm_jax.diffusion import losses
-from ddpm_jax.experiment import network_fn
 from ddpm_jax.interop import openai
 from ddpm_jax.runs import experiment_files
 from ddpm_jax.runs.convert import from_openai
@@ -38,21 +35,7 @@ def run_of(tmp_path_factory) -> Callable[[str], ddpm_jax.Run]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_outputs_and_gradients_are_theirs(name, run_of):
-    run = run_of(name)
-    x, index, label = inputs(name)
-    condition = None if label is None else jnp.asarray(label)
-
-    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-    def ours(x):
-        def mean_square(x):
-            y = network_fn(run.experiment, run.params)(x, index + 1, condition)
-            return jnp.square(y).mean(), y
-
-        return jax.grad(mean_square, has_aux=True)(x)
-
-    golden = np.load(GOLDEN / f"openai_{name}.npz")
-    for mine, theirs in zip(ours(x), (golden["gradient"], golden["output"]), strict=True):
-        assert np.abs(mine - theirs).max() < 1e-4 * np.abs(theirs).max()
+    check_golden(run_of(name), inputs(name), f"openai_{name}.npz")
 
 
 def test_the_shapes_determine_the_network():

@@ -7,14 +7,11 @@ writes what `test_openai.py` and `test_torch_files.py` compare with where torch 
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from interop.models import tensor
+from interop.models import gradient_and_output, tensor
 from interop.openai_models import MODELS, SIZE, inputs
 from networks.variables import num_parameters
 
@@ -25,7 +22,6 @@ from interop.openai_unet import Options, UNet  # noqa: E402
 import ddpm_jax  # noqa: E402
 from ddpm_jax import networks  # noqa: E402
 from ddpm_jax.commands import main  # noqa: E402
-from ddpm_jax.experiment import network_fn  # noqa: E402
 from ddpm_jax.interop import torch_files  # noqa: E402
 
 
@@ -55,18 +51,8 @@ def test_outputs_and_gradients(name, tmp_path):
     assert main(["convert", str(file), str(tmp_path / "run"), *MODELS[name].flags]) == 0
     run = ddpm_jax.load(tmp_path / "run")
     x, index, label = inputs(name)
-    condition = None if label is None else jnp.asarray(label)
-
-    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-    def ours(x):
-        def mean_square(x):
-            y = network_fn(run.experiment, run.params)(x, index + 1, condition)
-            return jnp.square(y).mean(), y
-
-        return jax.grad(mean_square, has_aux=True)(x)
-
     output, by_input, _ = theirs(name, made)
-    by_x, y = ours(x)
+    by_x, y = gradient_and_output(run, x, index, label)
     for mine, other in ((y, output), (by_x, by_input)):
         difference = np.abs(mine - other).max() / np.abs(other).max()
         print(f"\n{name}: {difference:.1e}")

@@ -43,7 +43,7 @@ def test_features_and_logits_are_those_of_torch_fidelity(state, params, tmp_path
     assert relative(ours.pool, pool.numpy()) < 1e-5
     assert relative(ours.logits, logits.numpy()) < 1e-5
     assert relative(ours.spatial, spatial[0][:, :7].numpy().transpose(0, 2, 3, 1).reshape(3, -1)) < 1e-5
-    assert pool.std(dim=0).mean() / pool.mean() > 1e-2  # far above the tolerance: the images are told apart
+    assert pool.std(dim=0).mean() / pool.mean() > 1e-2  # images differ by more than the tolerance
 
 
 @pytest.mark.slow

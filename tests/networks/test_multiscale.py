@@ -88,6 +88,24 @@ def test_a_constant_image_stays_constant_inside_at_all_scales():
     np.testing.assert_allclose(inside[0, 0], sum(responses(params, (1, 2, 4))), atol=1e-5)
 
 
+def test_biases_of_one_value_are_a_tied_bias_and_each_is_that_of_its_pixel():
+    """A scale of twice the pixel size has a bias for each of its squares."""
+    tied, untied = (
+        MultiScaleConv(features=3, scales=2, activation=lambda y: y, untied_biases=b) for b in (False, True)
+    )
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 1))
+    params = untied.init(jax.random.key(1), x)["params"]
+    kernels = {name: each for name, each in params.items() if name.startswith("conv")}
+    biases = {"bias_1": jnp.full((4, 4, 3), 0.3), "bias_2": jnp.full((2, 2, 3), -0.1)}
+    same = {name: each | {"bias": jnp.full(3, 0.3 if name == "conv_1" else -0.1)} for name, each in kernels.items()}
+    expected = tied.apply({"params": same}, x)
+    np.testing.assert_allclose(untied.apply({"params": kernels | biases}, x), expected, atol=1e-6)
+    moved = kernels | biases | {"bias_2": biases["bias_2"].at[0, 1, 2].add(1.0)}
+    change = untied.apply({"params": moved}, x) - expected
+    np.testing.assert_allclose(change[:, :2, 2:, 2], 1, atol=1e-6)
+    assert np.abs(change).sum() == pytest.approx(2 * 4, abs=1e-4)
+
+
 def responses(params, sizes):
     """The response of each scale's convolution to the constant 0.7, away from the border."""
     return [jnp.full(2, 0.7) @ params["params"][f"conv_{size}"]["kernel"].sum(axis=(0, 1)) for size in sizes]

@@ -81,7 +81,7 @@ def test_a_number_is_reported_with_its_protocol_and_bias(run):
     seen = Seen()
     evaluate(asked(run, "fid", samples=300, num=80), seen)
     (line,) = seen.lines
-    assert line.startswith("FID (features pixels, 300 samples, 80 test images, sampler ancestral, steps 4): ")
+    assert line.startswith("Frechet distance (features pixels, 300 samples, 80 test images, sampler")
     assert "biased upwards, since there are only 300 samples and 80 test images" in line
     assert "of infinitely many samples" in line  # 300 exceeds four times the 64 pixels
     record = read_records(run / "evaluation.json")[-1]

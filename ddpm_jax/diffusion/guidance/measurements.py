@@ -153,7 +153,7 @@ def _given(
     def one(x_t: Array, t: Array, label: Array | None, y: Array) -> Array:
         alpha_bar, variance = process.schedule.at(t, 0)
         per_x_t = variance / jnp.sqrt(alpha_bar)
-        x_0, pull = jax.vjp(lambda x: estimate(x, t, label), x_t)
+        x_0, pull, _ = jax.vjp(lambda x: estimate(x, t, label), x_t, has_aux=True)
         times_covariance = covariance(lambda v: pull(v)[0], per_x_t, variance)
         solution = solve(measurement, times_covariance, y - measurement.forward(x_0), iterations)
         return x_0 + per_x_t * pull(measurement.transpose(solution))[0]
@@ -164,12 +164,14 @@ def _given(
     return given
 
 
-def estimator(parameterization: Parameterization, network: Network) -> Callable[[Array, Array, Array | None], Array]:
-    """``estimate(x_t, t, label)`` -> E[x_0 | x_t] of one example, without a batch axis."""
+def estimator(
+    parameterization: Parameterization, network: Network
+) -> Callable[[Array, Array, Array | None], tuple[Array, Array]]:
+    """``estimate(x_t, t, label)`` -> (E[x_0 | x_t], output of the network) of one example, without a batch axis."""
 
-    def estimate(x_t: Array, t: Array, label: Array | None) -> Array:
+    def estimate(x_t: Array, t: Array, label: Array | None) -> tuple[Array, Array]:
         output = network(x_t[None], t, None if label is None else label[None])
-        return parameterization.x_0(output, x_t[None], t)[0]
+        return parameterization.x_0(output, x_t[None], t)[0], output[0]
 
     return estimate
 
@@ -207,7 +209,8 @@ def dps(
     estimate = estimator(parameterization, network)
 
     def distance(x_t: Array, t: Array, label: Array | None, y: Array) -> Array:
-        squared = jnp.square(y - measurement.forward(estimate(x_t, t, label))).sum()
+        x_0, _ = estimate(x_t, t, label)
+        squared = jnp.square(y - measurement.forward(x_0)).sum()
         return jnp.sqrt(jnp.maximum(squared, 1e-12))  # the root has no gradient at 0
 
     def step(keys: Array, x_t: Array, memory: Any, t: Array, s: Array) -> tuple[Array, Any]:

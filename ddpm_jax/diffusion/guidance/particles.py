@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from ddpm_jax.diffusion.distributions import fold
-from ddpm_jax.diffusion.guidance.measurements import LinearMeasurement, solve
+from ddpm_jax.diffusion.guidance.measurements import LinearMeasurement, estimator, solve
 from ddpm_jax.diffusion.types import Network, Parameterization, Process, Sampler
 
 
@@ -75,12 +75,8 @@ class _Filter(NamedTuple):
 
     def evaluate(self, x_t: Array, t: Array, label: Array | None, y: Array) -> tuple[Array, Array, Array]:
         """For one particle: the output of the network, log twist_t, and the gradient of log twist_t by x_t."""
-
-        def estimate(x: Array) -> tuple[Array, Array]:
-            output = self.network(x[None], t, None if label is None else label[None])
-            return self.parameterization.x_0(output, x[None], t)[0], output[0]
-
-        x_0, pull, output = jax.vjp(estimate, x_t, has_aux=True)
+        estimate = estimator(self.parameterization, self.network)
+        x_0, pull, output = jax.vjp(lambda x: estimate(x, t, label), x_t, has_aux=True)
         residual, variance = y - self.measurement.forward(x_0), self.process.schedule.at(t, 0)[1]
         solution = solve(self.measurement, lambda v: variance * v, residual, self.iterations)
         return output, -0.5 * (residual * solution).sum(), pull(self.measurement.transpose(solution))[0]

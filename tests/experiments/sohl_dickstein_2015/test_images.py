@@ -137,6 +137,8 @@ def test_few_bumps_even_in_time_cannot_denoise_a_pixel_whose_value_is_known(x64,
     [
         ({"timesteps": 1}, "timesteps must be at least 2, got 1"),
         ({"data": "bark"}, "--data bark requires --folder-of-images"),
+        ({"method": "2020", "shared_t": True}, "--shared-t has no effect with --method 2020"),
+        ({"data": "mnist_5000", "untied_biases": True}, "--untied-biases has no effect without convolutions"),
     ],
 )
 def test_knobs_without_a_meaning_are_refused(knobs, message):

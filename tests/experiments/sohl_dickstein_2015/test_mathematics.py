@@ -1,5 +1,7 @@
 """The mathematics of Sohl-Dickstein et al. 2015: its parameterizations, its bound as a loss, and its entropies."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,6 +58,27 @@ def test_a_network_of_zeros_is_exact_for_data_of_unit_variance(x64, name):
     # the loss estimates it by one term without bias
     one = losses.negative_K(jax.random.key(1), process, parameterization, zeros, x_0) * np.log(2)
     assert abs(float(one.mean()) - entropy) < 4 * float(one.std()) / np.sqrt(4000)
+
+
+def test_one_t_for_a_batch_has_the_mean_of_stratified_t(x64):
+    """Both estimate the same K, the one from one t a batch with a larger variance."""
+    process = rising_process()
+    parameterization = paper_2015(process, "shifted")
+    x_0 = jnp.asarray(np.random.default_rng(0).normal(size=(50, 1)))
+
+    def network(x_t, t, condition):
+        return jnp.concatenate([0.3 * x_t, jnp.zeros_like(x_t)], axis=-1)
+
+    @partial(jax.jit, static_argnums=0)
+    def estimates(draw):
+        def one(key):
+            return losses.negative_K(key, process, parameterization, network, x_0, draw=draw).mean()
+
+        return jax.lax.map(one, jax.random.split(jax.random.key(1), 2000))
+
+    stratified, shared = estimates(None), estimates(losses.shared)
+    assert shared.std() > 2 * stratified.std()
+    assert abs(shared.mean() - stratified.mean()) < 4 * shared.std() / np.sqrt(2000)
 
 
 @pytest.mark.parametrize("name", ["shifted", "shrinking"])
