@@ -57,6 +57,8 @@ class MultiScaleConv(nn.Module):
             squares.mean(axis=(2, 4))
         )
         if self.untied_biases:
+            # as a part of the convolution, oneDNN adds a bias for each pixel fourteen times slower
+            y = jax.lax.optimization_barrier(y)
             y += self.param(f"bias_{size}", nn.initializers.zeros, y.shape[1:])[None]
         shape = (*squares.shape[:5], self.features)
         return jnp.broadcast_to(y[:, :, None, :, None], shape).reshape(batch, height, width, self.features)
