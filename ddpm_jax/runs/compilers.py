@@ -25,6 +25,12 @@ TPU_SHAPES = {
     3: ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4), (4, 4, 4), (4, 4, 8), (4, 8, 8), (8, 8, 8), (8, 8, 16)),
 }
 """The shapes of slices of TPUs whose chips are connected in two and in three dimensions."""
+WITHOUT_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+}
+"""Environment variables in place of the metadata that libtpu asks a cloud machine for. Any type serves any topology."""
 GPUS_A_HOST = 8
 _GPU = """
 gpu_device_info {{
@@ -79,10 +85,10 @@ def devices(accelerator: Accelerator, count: int) -> list[Any]:
     if not fitting:
         raise ValueError(f"no slice of {accelerator.name} has {count} chips: plan for fewer")
     name = f"{accelerator.name}:{'x'.join(map(str, fitting[0]))}"
-    # the compiler would ask a cloud machine for its metadata, which is not there
-    for variable, value in (("TPU_SKIP_MDS_QUERY", "1"), ("TPU_WORKER_HOSTNAMES", "localhost")):
+    for variable, value in WITHOUT_TPU.items():
         os.environ.setdefault(variable, value)
-    return _topology(accelerator, name, platform="tpu")[:count]
+    cores = {"chip_config_name": "megacore"} if accelerator.name == "v4" else {}  # the two cores of a chip as a device
+    return _topology(accelerator, name, platform="tpu", **cores)[:count]
 
 
 def _topology(accelerator: Accelerator, name: str, **options: Any) -> list[Any]:

@@ -17,6 +17,7 @@ from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import Execution
 from ddpm_jax.runs.step_program import abstract_state, check_batch, make_mesh, make_program, profiled, span
 from ddpm_jax.sampling import sample_fn
+from ddpm_jax.system import cpu
 from ddpm_jax.training import (
     EMA,
     Action,
@@ -71,6 +72,7 @@ def train(
                 Action(experiment.every.log, report(experiment, log, reporter, program.speed)),
                 Action(experiment.every.sample, preview(experiment, mesh, log, folder / "samples")),
                 Action(experiment.every.save, lambda step, state, _: checkpoints.save(saved, state)),
+                Action(cpu.RETURN_EVERY if jax.default_backend() == "cpu" else 0, lambda *_: cpu.return_memory()),
             ]
             try:
                 state = fit(state, advance, experiment.num_steps, actions, stop)

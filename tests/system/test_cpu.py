@@ -80,17 +80,9 @@ def test_an_accelerator_is_expected_where_jax_has_a_plugin(monkeypatch, platform
 
 @pytest.mark.slow
 def test_the_memory_of_a_step_is_used_again_by_the_next(tmp_path):
-    """400 steps with blocks of 4 MB; with an arena for each thread they took 5 GB."""
-    command = [
-        "train",
-        "sohl_dickstein_2015/swiss_roll",
-        "--no-train-betas",
-        "--hidden",
-        "512",
-        "--num-steps",
-        "400",
-        "--workdir",
-    ]
+    """400 steps with blocks of 4 MB: 5 GB if none of them is used again or returned."""
+    experiment = ["sohl_dickstein_2015/swiss_roll", "--no-train-betas", "--hidden", "512", "--num-steps", "400"]
+    command = ["train", *experiment, "--workdir"]
     environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     run = subprocess.Popen(
         [sys.executable, "-m", "ddpm_jax", *command, str(tmp_path / "run")], env=environment, stdout=subprocess.DEVNULL

@@ -49,6 +49,7 @@ class Made:
         shape = (work.batch, *made.data.image_shape)
         pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
         self._state, self._params, self._images = state, params, {"image": jnp.asarray(pixels)}
+        self._steps = 0
         self._one, self._all, self._times = keys(0, 1), keys(0, work.batch), jnp.arange(2, 2 + CHAIN_TERMS)
         self._x, self._index = jax.random.uniform(jax.random.key(1), shape), jnp.full(work.batch, 500)
         self._forward = jax.jit(lambda params, x, index: made.network.apply({"params": params}, x, index))
@@ -71,6 +72,11 @@ class Made:
 
     def train(self) -> Any:
         self._state, metrics = self._step(self._state, self._images)
+        self._steps += 1
+        if (
+            self._steps == 1 or self._steps % cpu.RETURN_EVERY == 0
+        ):  # after the first, to measure memory after few steps
+            cpu.return_memory()
         return self._state, metrics
 
     def sample_one(self) -> Any:
