@@ -36,6 +36,7 @@ SHIPPED = (
     Shipped("ho_2020/lsun", {"large": True, **BF16}, LARGE),
     Shipped("nichol_2021/cifar10", BF16, ON_DATA),
     Shipped("nichol_2021/imagenet64", BF16, ON_DATA),
+    Shipped("song_2021/celeba", BF16, ON_DATA),
     Shipped(IMAGES, {"data": "dead_leaves"}, ON_DATA),
     Shipped(IMAGES, {"data": "mnist"}, ON_DATA),
     Shipped(IMAGES, {"data": "cifar10"}, ON_DATA),

@@ -1,7 +1,8 @@
 """Decoding of an image file into a uint8 array of a given shape."""
 
 import io
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ NOT_READ = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 """Formats that Pillow knows but cannot decode by itself. For EPS it would start another program."""
 ORIENTATION = 0x0112
 """The EXIF tag that states how the camera was held, 1 to 8."""
+Box = tuple[int, int, int, int]
+"""A part of a picture: (left, top, right, bottom) in pixels, the last two exclusive."""
 
 
 @lru_cache(1)
@@ -40,47 +43,55 @@ def decode(
     fit: bool,
     centring: tuple[float, float] = (0.5, 0.5),
     background: Colour = WHITE,
+    box: Box | None = None,
 ) -> np.ndarray:
     """The image in the bytes of an image file: uint8 [height, width, channels] of `image_shape`.
 
     The colours follow the rules of `data.colours`: transparent parts show the background, unless `image_shape` has an
     alpha channel (2 or 4 channels). Of several frames or pages the first is decoded. With `fit`, the image is rotated
     as its EXIF orientation demands, cropped to the proportions of `image_shape`, and resized (Lanczos). `centring` is
-    the position of the crop, from (0, 0), left and top, to (1, 1). Without `fit`, its size must be that of
-    `image_shape`.
+    the position of the crop, from (0, 0), left and top, to (1, 1). `box` is a part of the rotated image which is cut
+    out first. Without `fit`, its size must be that of `image_shape`.
 
-    Raises ValueError for bytes that are not an image, an image too large to be decoded safely, or (without `fit`) one
-    of another size. The message continues a sentence that begins with the name of the file.
+    Raises ValueError for bytes that are not an image, an image too large to be decoded safely, one that does not
+    contain the box, or (without `fit`) one of another size. The message continues a sentence that begins with the name
+    of the file.
     """
     height, width, channels = image_shape
-    pixels = np.array(_image(encoded, MODES[channels], (width, height) if fit else None, centring, background))
+    fitted = partial(_fitted, size=(width, height), centring=centring, box=box) if fit else None
+    pixels = np.array(_image(encoded, MODES[channels], background, fitted))
     if pixels.shape[:2] != (height, width):
         raise Unreadable(f"has {pixels.shape[0]}x{pixels.shape[1]} pixels, not {height}x{width}")
     return pixels.reshape(image_shape)
 
 
-def _image(
-    encoded: bytes, mode: str, size: tuple[int, int] | None, centring: tuple[float, float], background: Colour
-) -> Any:
-    """The image in this mode, cropped and resized to `size` if that is given. Raises Unreadable, whatever is wrong."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+def _image(encoded: bytes, mode: str, background: Colour, change: Callable[[Any], Any] | None) -> Any:
+    """The image in this mode, upright and changed if `change` is given. Raises Unreadable, whatever is wrong."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(encoded), formats=formats()) as opened:
             correct_transparency(opened)
             opened.load()
             image = as_mode(opened, mode, background)
-            if size is not None:
-                image = _upright(image, _orientation(opened))
-                if image.size != size:
-                    image = ImageOps.fit(image, size, Image.Resampling.LANCZOS, centering=centring)
-            return image
+            return image if change is None else change(_upright(image, _orientation(opened)))
     except Unreadable:
         raise
     except UnidentifiedImageError:
         raise Unreadable("cannot be read as an image: its format is unknown") from None
     except Exception as error:  # damaged files make Pillow raise almost anything
         raise Unreadable(f"cannot be read as an image: {error or type(error).__name__}") from None
+
+
+def _fitted(image: Any, size: tuple[int, int], centring: tuple[float, float], box: Box | None) -> Any:
+    """The image, or the part of it in the box, cropped and resized to this (width, height)."""
+    from PIL import Image, ImageOps
+
+    if box is not None:
+        if not (0 <= box[0] < box[2] <= image.width and 0 <= box[1] < box[3] <= image.height):
+            raise Unreadable(f"has {image.height}x{image.width} pixels, and no part {box} (left, top, right, bottom)")
+        image = image.crop(box)
+    return image if image.size == size else ImageOps.fit(image, size, Image.Resampling.LANCZOS, centering=centring)
 
 
 def _orientation(image: Any) -> int:

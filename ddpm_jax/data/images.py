@@ -16,7 +16,8 @@ from ddpm_jax.data import cache, colours, decode
 from ddpm_jax.data.dataset import WORKERS, Example, Track, in_blocks, load_by_threads
 from ddpm_jax.data.files import File, read
 
-Crop = Literal["centre", "random"]
+Crop = Literal["centre", "random"] | decode.Box
+"""The part of a picture that is kept: as large a part as fits, or that in a box."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Rules:
     def image(self, encoded: bytes, name: str) -> np.ndarray:
         """The image in the bytes of a file of this name. Raises what `decode` raises."""
         centring = _random_position(name) if self.crop == "random" else (0.5, 0.5)
-        return decode.decode(encoded, self.image_shape, True, centring, self.background)
+        box = None if isinstance(self.crop, str) else self.crop
+        return decode.decode(encoded, self.image_shape, True, centring, self.background, box)
 
 
 def _random_position(name: str) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ddpm_jax.data.dataset import Data, Example, Listing
-from ddpm_jax.data.decode import decode
+from ddpm_jax.data.decode import Box, decode
 
 Builder = Any
 """A tfds.core.DatasetBuilder. TFDS is imported inside functions only, so its types cannot be named here."""
@@ -26,6 +26,7 @@ def tfds_images(
     data_dir: str | None = None,
     fit: bool = False,
     cost: str | None = None,
+    box: Box | None = None,
 ) -> Data:
     """The TFDS data set `name`, which must have been prepared with `ddpm-jax prepare NAME`.
 
@@ -42,10 +43,14 @@ def tfds_images(
         data_dir: The folder of data sets. Default: TFDS's own, ~/tensorflow_datasets.
         fit: Crop and resize images of other sizes (see `decode`), instead of refusing them.
         cost: What preparation requires, such as "170 MB to download", for the error message.
+        box: With `fit`: the part (left, top, right, bottom) in pixels that is cut out of each image before.
     """
+    if box is not None and not fit:
+        raise ValueError(f"box={box} requires fit=True")
     splits = {"train": train, "test": test}
-    open_split = partial(_open, name, image_shape, num_classes, data_dir, splits, fit, cost)
-    listing = partial(_listing, name, data_dir, splits, [image_shape, num_classes, fit], cost)
+    open_split = partial(_open, name, image_shape, num_classes, data_dir, splits, fit, box, cost)
+    options = [image_shape, num_classes, fit, *([] if box is None else [box])]  # without a box, as earlier runs have it
+    listing = partial(_listing, name, data_dir, splits, options, cost)
     return Data(name=name, image_shape=image_shape, open=open_split, num_classes=num_classes, listing=listing)
 
 
@@ -80,6 +85,7 @@ class _Images(Sequence):
     image_shape: tuple[int, int, int]
     labelled: bool
     fit: bool
+    box: Box | None
     rows: Any
 
     def __len__(self) -> int:
@@ -95,7 +101,7 @@ class _Images(Sequence):
 
     def _example(self, row: Mapping[str, Any]) -> Example:
         try:
-            image = decode(row["image"], self.image_shape, self.fit)
+            image = decode(row["image"], self.image_shape, self.fit, box=self.box)
         except ValueError as error:
             raise ValueError(f"an image of {self.name} {error}") from None
         return {"image": image, "label": np.asarray(row["label"], np.int32)} if self.labelled else {"image": image}
@@ -108,6 +114,7 @@ def _open(
     data_dir: str | None,
     splits: Mapping[str, str],
     fit: bool,
+    box: Box | None,
     cost: str | None,
     split: str,
 ) -> _Images:
@@ -119,7 +126,7 @@ def _open(
     # _Images decodes: TFDS uses OpenCV or Pillow, whichever is installed, and with Pillow returns palette indices
     decoders = {"image": tfds.decode.SkipDecoding()}
     rows = builder.as_data_source(splits[split], decoders=decoders)
-    return _Images(name, image_shape, num_classes is not None, fit, rows)
+    return _Images(name, image_shape, num_classes is not None, fit, box, rows)
 
 
 def _prepared(name: str, data_dir: str | None, cost: str | None) -> Builder:

@@ -61,6 +61,18 @@ def test_a_crop_is_centred():
     np.testing.assert_array_equal(decode(encoded(image), (8, 8, 1), fit=True)[0, :, 0], np.arange(2, 10) * 20)
 
 
+def test_a_box_is_cut_out_before_the_image_is_resized():
+    pixels = random_pixels(12, 10, 3)
+    found = decode(encoded(Image.fromarray(pixels)), (6, 4, 3), fit=True, box=(3, 5, 7, 11))
+    np.testing.assert_array_equal(found, pixels[5:11, 3:7])
+
+
+@pytest.mark.parametrize("box", [(3, 5, 11, 11), (3, 5, 7, 13), (-1, 5, 7, 11), (7, 5, 3, 11)])
+def test_an_image_that_does_not_contain_the_box_is_refused(box):
+    with pytest.raises(ValueError, match=r"has 12x10 pixels, and no part .*left, top, right, bottom"):
+        decode(encoded(Image.fromarray(random_pixels(12, 10, 3))), (6, 4, 3), fit=True, box=box)
+
+
 @pytest.mark.parametrize("damage", [lambda image: b"not an image", lambda image: image[: len(image) // 2]])
 def test_bytes_that_are_no_whole_image_are_refused(damage):
     with pytest.raises(ValueError, match="cannot be read as an image"):

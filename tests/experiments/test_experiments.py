@@ -13,7 +13,7 @@ from flax import linen as nn
 from ddpm_jax.experiment import Experiment, init_fn, loss_fn, shapes
 from ddpm_jax.runs import experiment_files
 from ddpm_jax.runs.checks import check_network
-from ddpm_jax.runs.verify import learning_rates
+from ddpm_jax.runs.verify import learning_rates, verify
 
 
 def build(name: str, **knobs: Any) -> Experiment:
@@ -117,6 +117,12 @@ def test_the_rows_of_table_2_fit_their_data_and_have_finite_losses_and_gradients
     loss, grads = jax.jit(jax.value_and_grad(loss_fn(experiment)))(params, jax.random.key(1), batch)
     assert np.isfinite(loss)
     assert all(np.isfinite(leaf).all() and np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
+
+
+def test_the_figures_of_song_2021():
+    """Song et al. 2021, Table 1, and the config of the released code for CelebA."""
+    agrees = {row.what: row.agrees for row in verify(build("song_2021/celeba")) if row.agrees is not None}
+    assert len(agrees) == 11 and all(agrees.values()), agrees
 
 
 def test_differences_from_the_released_code_are_knobs():

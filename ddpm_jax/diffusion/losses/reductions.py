@@ -7,6 +7,9 @@ from jaxtyping import Array, Float, Int
 
 from ddpm_jax.diffusion.types import Process
 
+Draw = Callable[[Array, int, int], Array]
+"""``draw(key, batch, T)`` -> one t in 1..T for each example, each of them uniform."""
+
 
 def uniform(key: Array, batch: int, num_steps: int) -> Int[Array, " batch"]:
     """For each example one t, independent and uniform over 1..T."""
@@ -14,7 +17,7 @@ def uniform(key: Array, batch: int, num_steps: int) -> Int[Array, " batch"]:
 
 
 def diffuse(
-    key: Array, process: Process, x_0: Float[Array, "batch *shape"], draw: Callable[..., Array] = uniform
+    key: Array, process: Process, x_0: Float[Array, "batch *shape"], draw: Draw = uniform
 ) -> tuple[Array, Array, Array]:
     """(t, noise, x_t): for each example one t from ``draw(key, batch, T)``, and x_t ~ q(x_t | x_0) from `noise`."""
     key_t, key_noise = jax.random.split(key)

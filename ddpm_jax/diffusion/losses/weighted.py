@@ -8,14 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from ddpm_jax.diffusion.losses.reductions import diffuse, per_example, uniform
+from ddpm_jax.diffusion.losses.reductions import Draw, diffuse, per_example, uniform
 from ddpm_jax.diffusion.schedules import signal_to_noise
 from ddpm_jax.diffusion.types import Network, Parameterization, Process
 
 Weight = Callable[[Array], Array]
 """``weight(snr)`` -> the weight of the squared error of x_0 at this signal-to-noise ratio."""
-Draw = Callable[[Array, int, int], Array]
-"""``draw(key, batch, T)`` -> one t in 1..T for each example, each of them uniform."""
 
 
 class Weighted(NamedTuple):
