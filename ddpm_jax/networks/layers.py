@@ -80,34 +80,24 @@ def _with_stored_gradient_jvp(primals: tuple[Array], tangents: tuple[Array]) -> 
     return primals[0], jax.lax.platform_dependent(tangents[0], cpu=jax.lax.optimization_barrier, default=lambda t: t)
 
 
-class Dense(nn.Dense):
+def _stored(layer: nn.Module) -> Callable[[Array], Array]:
+    return lambda x: with_stored_gradient(layer(x))
+
+
+def dense(features: int, dtype: DTypeLike, name: str, scale: float = 1.0) -> Callable[[Array], Array]:
     """A dense layer on the last axis; for images, a 1x1 convolution."""
-
-    def __call__(self, inputs: Array) -> Array:
-        return with_stored_gradient(super().__call__(inputs))
+    return _stored(nn.Dense(features, dtype=dtype, kernel_init=initializer(scale), name=name))
 
 
-class Conv(nn.Conv):
-    """A convolution."""
-
-    def __call__(self, inputs: Array) -> Array:
-        return with_stored_gradient(super().__call__(inputs))
-
-
-def dense(features: int, dtype: DTypeLike, name: str, scale: float = 1.0) -> nn.Dense:
-    """A dense layer on the last axis; for images, a 1x1 convolution."""
-    return Dense(features, dtype=dtype, kernel_init=initializer(scale), name=name)
-
-
-def conv3x3(features: int, dtype: DTypeLike, name: str, scale: float = 1.0) -> nn.Conv:
+def conv3x3(features: int, dtype: DTypeLike, name: str, scale: float = 1.0) -> Callable[[Array], Array]:
     """A 3x3 convolution that preserves height and width."""
-    return Conv(features, (3, 3), padding="SAME", dtype=dtype, kernel_init=initializer(scale), name=name)
+    return _stored(nn.Conv(features, (3, 3), padding="SAME", dtype=dtype, kernel_init=initializer(scale), name=name))
 
 
-def downsample(features: int, dtype: DTypeLike, name: str, padding: int = 0) -> nn.Conv:
+def downsample(features: int, dtype: DTypeLike, name: str, padding: int = 0) -> Callable[[Array], Array]:
     """A 3x3 convolution of stride 2, with one zero after the end of each axis and `padding` zeros before its start."""
     pads = (padding, 1)
-    return Conv(features, (3, 3), (2, 2), (pads, pads), dtype=dtype, kernel_init=initializer(), name=name)
+    return _stored(nn.Conv(features, (3, 3), (2, 2), (pads, pads), dtype=dtype, kernel_init=initializer(), name=name))
 
 
 class GroupNorm(nn.Module):

@@ -168,3 +168,22 @@ def test_the_group_norm_has_derivatives_of_both_modes_to_the_second_order(x64):
     check_grads(
         jax.jit(normalized), (x, jnp.linspace(0.5, 2, 4), jnp.linspace(-1, 1, 4)), order=2, modes=("fwd", "rev")
     )
+
+
+def test_a_stored_gradient_is_the_gradient_of_both_modes_to_the_second_order(x64):
+    def f(x):
+        return jnp.sin(layers.with_stored_gradient(x)) * x
+
+    check_grads(jax.jit(f), (jnp.linspace(-2.0, 2.0, 7),), order=2, modes=("fwd", "rev"))
+
+
+def test_the_gradients_behind_convolutions_and_dense_layers_are_stored():
+    """Three barriers in the gradient of a residual block, and none in its output."""
+    block = ResBlock(8, groups=2, dropout=0.0, dtype=jnp.float32, epsilon=1e-6)
+    x, emb = jnp.ones((1, 4, 4, 8)), jnp.ones((1, 16))
+    variables = block.init(jax.random.key(0), x, emb, False)
+    assert (
+        "optimization_barrier" not in jax.jit(block.apply, static_argnums=3).lower(variables, x, emb, False).as_text()
+    )
+    gradient = jax.jit(jax.grad(lambda variables: jnp.square(block.apply(variables, x, emb, False)).sum()))
+    assert gradient.lower(variables).as_text().count("stablehlo.optimization_barrier") == 3
