@@ -138,6 +138,7 @@ def test_data_are_identified_by_their_listing_or_by_their_examples():
     assert identity(listed[0], "train") == identity(listed[1], "train") == {"digest": "abc", "found": "5 pictures"}
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_parameters_of_another_run(finished, train, tmp_path, capsys):
     new = tmp_path / "new"
     options = (
