@@ -38,6 +38,12 @@ def test_images_are_cropped_in_the_centre_and_in_the_order_of_their_names(pictur
     assert [int(source[i]["image"][0, 0, 2]) for i in (0, 1, 15)] == [0, 2, 1]
 
 
+def test_a_box_is_cut_out_of_each_picture(pictures):
+    """The pictures are ramps from left to right in steps of 20."""
+    image = folder(str(pictures), (4, 4, 3), crop=(5, 2, 9, 6)).open("train")[0]["image"]
+    np.testing.assert_array_equal(image[0, :, 0], np.arange(5, 9) * 20)
+
+
 def test_other_sizes_and_channels_are_converted(pictures):
     image = folder(str(pictures), (4, 6, 1)).open("train")[0]["image"]
     assert image.shape == (4, 6, 1)
@@ -167,9 +173,16 @@ class TestListing:
         assert folder(str(pictures), (8, 8, 3)).listing().digest != before.digest
 
     def test_it_changes_with_the_options_and_not_with_other_files(self, pictures):
-        options = [{}, {"crop": "random"}, {"background": "black"}, {"labels": True}, {"test_percent": 20}]
+        options = [
+            {},
+            {"crop": "random"},
+            {"crop": (0, 0, 8, 8)},
+            {"background": "black"},
+            {"labels": True},
+            {"test_percent": 20},
+        ]
         digests = {folder(str(pictures), (8, 8, 3), **each).listing().digest for each in options}
-        assert len(digests | {folder(str(pictures), (8, 8, 1)).listing().digest}) == 6
+        assert len(digests | {folder(str(pictures), (8, 8, 1)).listing().digest}) == 7
         (pictures / "more.txt").write_text("")
         assert folder(str(pictures), (8, 8, 3)).listing().digest in digests
 

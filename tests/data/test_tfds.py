@@ -132,6 +132,16 @@ def test_another_shape_is_refused_when_read_if_sizes_vary(tmp_path):
         source[1]
 
 
+def test_a_box_is_cut_out_of_each_image_and_changes_the_listing(tmp_path):
+    images = random_images((6, 5, 3))
+    write(tmp_path, images)
+    data = tfds_images("tiny", (4, 2, 3), fit=True, box=(1, 2, 3, 6), data_dir=str(tmp_path))
+    np.testing.assert_array_equal(load(data.open("train"))["image"], images[:, 2:6, 1:3])
+    assert data.listing() != tfds_images("tiny", (4, 2, 3), fit=True, data_dir=str(tmp_path)).listing()
+    with pytest.raises(ValueError, match=r"box=\(1, 2, 3, 6\) requires fit=True"):
+        tfds_images("tiny", (4, 2, 3), box=(1, 2, 3, 6), data_dir=str(tmp_path))
+
+
 def test_another_number_of_classes_is_refused(tmp_path):
     write(tmp_path, random_images((5, 4, 1)), classes=10)
     with pytest.raises(ValueError, match="tiny has 10 classes in its label, not 7"):

@@ -14,13 +14,15 @@ import jax
 from ddpm_jax.system import cpu
 cpu.use_fast_libraries()
 cpu.keep_memory()
+returned = []
+cpu.return_memory = lambda: returned.append(True)
 import numpy as np
 x, kernel = (jax.random.normal(jax.random.key(n), shape) for n, shape in enumerate([(4, 8, 8, 32), (3, 3, 32, 64)]))
 step = jax.jit(lambda kernel: jax.lax.conv(x.transpose(0, 3, 1, 2), kernel.transpose(3, 2, 0, 1), (1, 1), "SAME"))
 found = step(kernel)[:, :, 1:-1, 1:-1].transpose(0, 2, 3, 1)
 wanted = sum(x[:, i : i + 6, j : j + 6] @ kernel[i, j] for i in range(3) for j in range(3))
 np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
-print("onednn" in step.lower(kernel).compile().as_text(), jax.config.jax_enable_compilation_cache)
+print("onednn" in step.lower(kernel).compile().as_text(), jax.config.jax_enable_compilation_cache, any(returned))
 """
 
 
@@ -41,13 +43,13 @@ def at(monkeypatch):
     return configured
 
 
-def test_this_version_of_jax_knows_the_flags_and_convolves_as_before():
+def test_this_version_of_jax_knows_the_flags_convolves_as_before_and_announces_compilations():
     environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", CONVOLVE], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with_onednn = cpu.ONEDNN in cpu.FLAGS.get(".".join(cpu.version("jaxlib").split(".")[:2]), ())
     with_onednn = with_onednn and os.uname().machine == "x86_64"
-    assert done.stdout.split() == [str(with_onednn), str(not with_onednn)]
+    assert done.stdout.split() == [str(with_onednn), str(not with_onednn), "True"]
 
 
 def test_flags_go_by_the_version_and_programs_with_onednn_are_not_kept(at):

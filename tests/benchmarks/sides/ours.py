@@ -49,7 +49,6 @@ class Made:
         shape = (work.batch, *made.data.image_shape)
         pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
         self._state, self._params, self._images = state, params, {"image": jnp.asarray(pixels)}
-        self._steps = 0
         self._one, self._all, self._times = keys(0, 1), keys(0, work.batch), jnp.arange(2, 2 + CHAIN_TERMS)
         self._x, self._index = jax.random.uniform(jax.random.key(1), shape), jnp.full(work.batch, 500)
         self._forward = jax.jit(lambda params, x, index: made.network.apply({"params": params}, x, index))
@@ -72,10 +71,7 @@ class Made:
 
     def train(self) -> Any:
         self._state, metrics = self._step(self._state, self._images)
-        self._steps += 1
-        if (
-            self._steps == 1 or self._steps % cpu.RETURN_EVERY == 0
-        ):  # after the first, to measure memory after few steps
+        if int(self._state.step) % cpu.RETURN_EVERY == 1:  # after the first, since few steps measure the memory
             cpu.return_memory()
         return self._state, metrics
 

@@ -53,10 +53,12 @@ def test_the_mean_loss_of_the_best_network_is_the_weighted_posterior_variance(na
     assert found.mean() == pytest.approx(expected, abs=5 * found.std() / np.sqrt(len(found)))
 
 
-def test_the_weight_snr_is_simple_for_eps():
+@pytest.mark.parametrize("draw", [losses.uniform, losses.stratified, losses.antithetic])
+def test_the_weight_snr_is_simple_for_eps(draw):
     x_0, _, _ = images(64, np.float32)
     given = PROCESS, parameterizations.eps(PROCESS), outputs("eps"), x_0
-    found, simple = (loss(jax.random.key(0), *given) for loss in (losses.Weighted(lambda snr: snr), losses.simple))
+    found = losses.Weighted(lambda snr: snr, draw)(jax.random.key(0), *given)
+    simple = losses.simple(jax.random.key(0), *given, draw=draw)
     np.testing.assert_allclose(found, simple, rtol=2e-3)
 
 
