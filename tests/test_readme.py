@@ -63,8 +63,9 @@ def test_the_readme_is_short():
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
 def test_the_python_blocks_run(page, place):
-    """In a process of their own, since some of them configure it."""
+    """In a process of their own, since some of them configure it. Of a training loop, two steps are run."""
     for block in blocks(page, "python"):
+        block = re.sub(r"(?<=in range\()\d{3,}(?=\):)", "2", block)
         done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
