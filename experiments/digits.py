@@ -61,9 +61,7 @@ def experiment(
     data = digits()
     process = gaussian.process(schedules.linear_scaled(timesteps), gaussian.discretized(17))
     eps = parameterizations.eps(process, parameterizations.fixed_large)
-    rise = min(100, num_steps // 10)
-    fall = optax.cosine_decay_schedule(learning_rate, max(1, num_steps - rise))
-    rate = optax.join_schedules([training.warmup(learning_rate, rise), fall], [rise])
+    rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(100, num_steps // 10), max(1, num_steps))
     return Experiment(
         data=data,
         process=process,

@@ -3,7 +3,7 @@
     ddpm-jax prepare fashion_mnist
     ddpm-jax train fashion_mnist --workdir runs/fashion_mnist
 
-The run is not from a paper. It has not been trained to the end here.
+The run is not from a paper: it is one that two CPU cores train in about two hours.
 """
 
 from typing import Literal
@@ -20,31 +20,29 @@ from ddpm_jax.networks import UNet
 def experiment(
     *,
     timesteps: int = 1000,
-    width: int = 64,
-    num_steps: int = 40_000,
-    batch_size: int = 128,
-    learning_rate: float = 2e-4,
-    warmup: int = 1000,
-    ema_decay: float = 0.9995,
+    width: int = 32,
+    num_steps: int = 5000,
+    batch_size: int = 32,
+    learning_rate: float = 1e-3,
+    ema_decay: float = 0.999,
     power_ema: bool = False,
     conditional: bool = False,
-    dropout: float = 0.1,
+    dropout: float = 0.0,
     dtype: Literal["float32", "bfloat16"] = "float32",
     remat: bool = False,
     seed: int = 0,
-    log_every: int = 100,
-    sample_every: int = 2000,
-    save_every: int = 2000,
+    log_every: int = 50,
+    sample_every: int = 1000,
+    save_every: int = 500,
 ) -> Experiment:
     """Fashion-MNIST from TFDS.
 
     Args:
         timesteps: Number of diffusion steps T, at least 21. The betas are those for T = 1000 times 1000 / T.
         width: Channels of the U-Net at full resolution, a multiple of 16.
-        num_steps: Number of training steps.
+        num_steps: Number of training steps, over which the learning rate falls to zero.
         batch_size: Number of images per step, over all devices.
-        learning_rate: Learning rate of Adam after the warm-up.
-        warmup: Number of steps over which the learning rate rises from zero.
+        learning_rate: Highest learning rate of Adam.
         ema_decay: Decay of the moving average of the parameters, which is used for sampling. The decay starts lower
             and rises to this value.
         power_ema: Keep two more averages, from which --weights computes averages of other lengths after training. Takes
@@ -62,7 +60,7 @@ def experiment(
     """
     process = gaussian.process(schedules.linear_scaled(timesteps))
     eps = parameterizations.eps(process, parameterizations.fixed_large)
-    rate = training.warmup(learning_rate, warmup)
+    rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(100, num_steps // 10), max(1, num_steps))
     return Experiment(
         data=tfds_images("fashion_mnist", (28, 28, 1), num_classes=10, cost="31 MB to download"),
         process=process,
