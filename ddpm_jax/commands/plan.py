@@ -17,6 +17,8 @@ def run(args: list[str], own_process: bool) -> int:
     from ddpm_jax.training import sharding
 
     if request.compile:
+        if own_process:
+            with_devices(1)  # the compilers need no accelerator: JAX then does not search for one
         return _compile(parsed.function, parsed.knobs, request)
     if request.mesh is not None and own_process:
         with_devices(math.prod(sharding.parse(request.mesh).values()))

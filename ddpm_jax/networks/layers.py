@@ -80,24 +80,18 @@ def _with_stored_gradient_jvp(primals: tuple[Array], tangents: tuple[Array]) -> 
     return primals[0], jax.lax.platform_dependent(tangents[0], cpu=jax.lax.optimization_barrier, default=lambda t: t)
 
 
-def _stored(layer: nn.Module) -> Callable[[Array], Array]:
+def stored(layer: nn.Module) -> Callable[[Array], Array]:
     return lambda x: with_stored_gradient(layer(x))
 
 
 def dense(features: int, dtype: DTypeLike, name: str, scale: float = 1.0) -> Callable[[Array], Array]:
     """A dense layer on the last axis; for images, a 1x1 convolution."""
-    return _stored(nn.Dense(features, dtype=dtype, kernel_init=initializer(scale), name=name))
+    return stored(nn.Dense(features, dtype=dtype, kernel_init=initializer(scale), name=name))
 
 
 def conv3x3(features: int, dtype: DTypeLike, name: str, scale: float = 1.0) -> Callable[[Array], Array]:
     """A 3x3 convolution that preserves height and width."""
-    return _stored(nn.Conv(features, (3, 3), padding="SAME", dtype=dtype, kernel_init=initializer(scale), name=name))
-
-
-def downsample(features: int, dtype: DTypeLike, name: str, padding: int = 0) -> Callable[[Array], Array]:
-    """A 3x3 convolution of stride 2, with one zero after the end of each axis and `padding` zeros before its start."""
-    pads = (padding, 1)
-    return _stored(nn.Conv(features, (3, 3), (2, 2), (pads, pads), dtype=dtype, kernel_init=initializer(), name=name))
+    return stored(nn.Conv(features, (3, 3), padding="SAME", dtype=dtype, kernel_init=initializer(scale), name=name))
 
 
 class GroupNorm(nn.Module):
@@ -218,6 +212,17 @@ class ResBlock(nn.Module):
         return x + h
 
 
+class Weights(nn.Module):
+    """The kernel and the bias of a `dense` layer, with the same names and initial values."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, channels: int) -> tuple[Array, Array]:
+        kernel = self.param("kernel", initializer(), (channels, self.features), jnp.float32)
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+
+
 class Attention(nn.Module):
     """Residual self-attention block: the input plus attention over all pixels of the image, with `heads` heads."""
 
@@ -231,18 +236,10 @@ class Attention(nn.Module):
         batch, height, width, channels = x.shape
         h = GroupNorm(self.groups, self.dtype, self.epsilon, name="norm")(x)
         split = (batch, height * width, self.heads, channels // self.heads)
-        query, key, value = (dense(channels, self.dtype, name)(h).reshape(split) for name in ("query", "key", "value"))
+        # one matrix product for the three, which reads h once
+        weights = [Weights(channels, name=name)(channels) for name in ("query", "key", "value")]
+        kernel, bias = (jnp.concatenate(arrays, axis=-1).astype(self.dtype) for arrays in zip(*weights, strict=True))
+        joined = with_stored_gradient(h @ kernel + bias[None, None, None])
+        query, key, value = (part.reshape(split) for part in jnp.split(joined, 3, axis=-1))
         h = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
         return x + dense(channels, self.dtype, "out", scale=TINY)(h)
-
-
-def average(x: Float[Array, "batch height width channels"]) -> Array:
-    """Halves height and width: the mean of each 2x2 pixels."""
-    return nn.avg_pool(x, (2, 2), (2, 2))
-
-
-def upsample(x: Float[Array, "batch height width channels"]) -> Array:
-    """Doubles height and width by repeating each pixel."""
-    batch, height, width, channels = x.shape
-    repeated = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
-    return repeated.reshape(batch, 2 * height, 2 * width, channels)

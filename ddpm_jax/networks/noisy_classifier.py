@@ -7,7 +7,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
-from ddpm_jax.networks.layers import GroupNorm, ResBlock, TimeEmbedding, conv3x3, dense, downsample
+from ddpm_jax.networks.layers import GroupNorm, ResBlock, TimeEmbedding, conv3x3, dense
+from ddpm_jax.networks.resampling import downsample
 
 
 class NoisyClassifier(nn.Module):

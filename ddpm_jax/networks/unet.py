@@ -11,17 +11,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Num
 
-from ddpm_jax.networks.layers import (
-    TINY,
-    Attention,
-    GroupNorm,
-    ResBlock,
-    TimeEmbedding,
-    average,
-    conv3x3,
-    downsample,
-    upsample,
-)
+from ddpm_jax.networks.layers import TINY, Attention, GroupNorm, ResBlock, TimeEmbedding, conv3x3
+from ddpm_jax.networks.resampling import UpsampledConv, average, downsample, upsample
 
 
 class UNet(nn.Module):
@@ -50,7 +41,7 @@ class UNet(nn.Module):
     groups: int = 32  # of the group normalization
     norm_eps: float = 1e-6
     residual_resampling: bool = False  # halve and double the resolution in residual blocks, not by convolutions
-    down_padding: Literal[0, 1] = 0  # number of zeros before the first row and column in `layers.downsample`
+    down_padding: Literal[0, 1] = 0  # number of zeros before the first row and column in `resampling.downsample`
     cos_first: bool = False  # see `layers.timestep_embedding`
     frequency_shift: int = 1  # see `layers.timestep_embedding`
     time_scale: float = 1.0  # the timestep embedding is that of the index times this number
@@ -113,7 +104,7 @@ class UNet(nn.Module):
     def _doubled(self, h: Array, emb: Array, train: bool, name: str) -> Array:
         if self.residual_resampling:
             return self._residual(h.shape[-1], name, upsample)(h, emb, train)
-        return conv3x3(h.shape[-1], self.dtype, name)(upsample(h))
+        return UpsampledConv(h.shape[-1], self.dtype, name=name)(h)
 
     def _residual(self, features: int, name: str, resample: Callable[[Array], Array] | None = None) -> ResBlock:
         block = nn.remat(ResBlock, static_argnums=(3,)) if self.remat else ResBlock

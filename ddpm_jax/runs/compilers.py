@@ -95,6 +95,11 @@ def _topology(accelerator: Accelerator, name: str, **options: Any) -> list[Any]:
     """The devices of a topology. Raises ValueError if the compiler cannot start, as where another process has it."""
     try:
         return list(topologies.get_topology_desc(name, **options).devices)
+    except NotImplementedError as error:  # JAX has not loaded the plugin, since it found no driver
+        reason = (
+            f"the compiler for {accelerator.name} was not loaded: set JAX_PLATFORMS=cpu where there is no such device"
+        )
+        raise ValueError(f"--compile: {reason}") from error
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"--compile: the compiler for {accelerator.name} cannot start: {reason}") from error

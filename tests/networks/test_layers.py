@@ -1,5 +1,7 @@
 """Layers: known values of the timestep embedding, group normalization beside Flax's, resampling."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,8 @@ from flax import linen as nn
 from jax.test_util import check_grads
 
 from ddpm_jax.networks import layers
-from ddpm_jax.networks.layers import ResBlock, average, timestep_embedding, upsample
+from ddpm_jax.networks.layers import Attention, ResBlock, conv3x3, timestep_embedding
+from ddpm_jax.networks.resampling import UpsampledConv, average, upsample
 
 
 def test_timestep_embedding_has_the_known_values():
@@ -45,6 +48,48 @@ def test_upsampling_repeats_each_pixel():
 def test_averaging_undoes_upsampling():
     x = jax.random.normal(jax.random.key(0), (2, 3, 5, 4))
     np.testing.assert_allclose(average(upsample(x)), x, rtol=1e-6)
+
+
+class ConvOfUpsampled(nn.Module):
+    """`UpsampledConv` by its definition."""
+
+    @nn.compact
+    def __call__(self, x):
+        return conv3x3(5, jnp.float32, "conv")(upsample(x))
+
+
+def test_the_convolution_of_an_upsampled_image_and_its_gradients_are_those_of_the_definition():
+    x = jax.random.normal(jax.random.key(0), (2, 3, 4, 6))
+    params = {"kernel": jax.random.normal(jax.random.key(1), (3, 3, 6, 5)), "bias": jnp.arange(5.0)}
+    ours = jax.vjp(lambda params, x: UpsampledConv(5, jnp.float32).apply({"params": params}, x), params, x)
+    theirs = jax.vjp(lambda params, x: ConvOfUpsampled().apply({"params": {"conv": params}}, x), params, x)
+    np.testing.assert_allclose(ours[0], theirs[0], atol=1e-4)
+    slope = jax.random.normal(jax.random.key(2), ours[0].shape)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-4), ours[1](slope), theirs[1](slope))
+
+
+def test_the_convolution_of_an_upsampled_image_computes_in_its_dtype():
+    """Kernels are added before they are rounded, so that bfloat16 loses no more than in a 3x3 convolution."""
+    x = jax.random.normal(jax.random.key(0), (2, 3, 4, 6))
+    params = UpsampledConv(5, jnp.float32).init(jax.random.key(1), x)
+    exact, rounded = (UpsampledConv(5, dtype).apply(params, x.astype(dtype)) for dtype in (jnp.float32, jnp.bfloat16))
+    assert rounded.dtype == jnp.bfloat16
+    np.testing.assert_allclose(rounded.astype(jnp.float32), exact, atol=0.03)
+
+
+def test_attention_is_that_of_three_dense_layers():
+    """Flax's dense layers and the softmax by its definition, with the same parameters."""
+    attention, x = Attention(2, 4, jnp.float32, 1e-6), jax.random.normal(jax.random.key(0), (2, 3, 4, 8))
+    params = attention.init(jax.random.key(1), x)["params"]
+    params = jax.tree.map(lambda a: a + 0.3 * jax.random.normal(jax.random.key(a.size), a.shape), params)
+    h = nn.GroupNorm(4, epsilon=1e-6).apply({"params": params["norm"]}, x).reshape(2, 12, 8)
+    query, key, value = (
+        nn.Dense(8).apply({"params": params[name]}, h).reshape(2, 12, 2, 4) for name in ("query", "key", "value")
+    )
+    weights = jax.nn.softmax(jnp.einsum("bqhc,bkhc->bhqk", query, key) / 2)
+    mixed = jnp.einsum("bhqk,bkhc->bqhc", weights, value).reshape(2, 3, 4, 8)
+    expected = x + nn.Dense(8).apply({"params": params["out"]}, mixed)
+    np.testing.assert_allclose(attention.apply({"params": params}, x), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("resample", [average, upsample])
