@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
@@ -174,6 +175,30 @@ def _scale_and_shift_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]
     return _scale_and_shift(*primals), slope * factor + x * of_factor + (of_offset - pivot * of_factor)
 
 
+class Weights(nn.Module):
+    """The kernel and the bias of a `dense` layer, with the same names and initial values."""
+
+    features: int
+    scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, channels: int) -> tuple[Array, Array]:
+        kernel = self.param("kernel", initializer(self.scale), (channels, self.features), jnp.float32)
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+
+
+def conv1x1(x: Array, dtype: DTypeLike, *weights: tuple[Array, Array]) -> tuple[Array, ...]:
+    """1x1 convolutions of x with each (kernel [channels, features], bias [features]), computed as one.
+
+    As a convolution, and not as a matrix product, it moves less on a GPU: cuDNN adds the bias.
+    """
+    kernel, bias = (jnp.concatenate(arrays, axis=-1).astype(dtype) for arrays in zip(*weights, strict=True))
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    y = jax.lax.conv_general_dilated(x, kernel[None, None], (1, 1), "VALID", dimension_numbers=dimensions)
+    ends = np.cumsum([len(bias) for _, bias in weights])[:-1]
+    return tuple(jnp.split(with_stored_gradient(y + bias[None, None, None]), ends.tolist(), axis=-1))
+
+
 class ResBlock(nn.Module):
     """Residual block: the input plus twice (normalization, swish, convolution), with the time embedding between.
 
@@ -208,19 +233,8 @@ class ResBlock(nn.Module):
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         h = conv3x3(self.features, self.dtype, "conv_out", scale=TINY)(h)
         if x.shape[-1] != self.features:
-            x = dense(self.features, self.dtype, "shortcut")(x)
+            (x,) = conv1x1(x, self.dtype, Weights(self.features, name="shortcut")(x.shape[-1]))
         return x + h
-
-
-class Weights(nn.Module):
-    """The kernel and the bias of a `dense` layer, with the same names and initial values."""
-
-    features: int
-
-    @nn.compact
-    def __call__(self, channels: int) -> tuple[Array, Array]:
-        kernel = self.param("kernel", initializer(), (channels, self.features), jnp.float32)
-        return kernel, self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
 
 
 class Attention(nn.Module):
@@ -236,10 +250,8 @@ class Attention(nn.Module):
         batch, height, width, channels = x.shape
         h = GroupNorm(self.groups, self.dtype, self.epsilon, name="norm")(x)
         split = (batch, height * width, self.heads, channels // self.heads)
-        # one matrix product for the three, which reads h once
         weights = [Weights(channels, name=name)(channels) for name in ("query", "key", "value")]
-        kernel, bias = (jnp.concatenate(arrays, axis=-1).astype(self.dtype) for arrays in zip(*weights, strict=True))
-        joined = with_stored_gradient(h @ kernel + bias[None, None, None])
-        query, key, value = (part.reshape(split) for part in jnp.split(joined, 3, axis=-1))
+        query, key, value = (part.reshape(split) for part in conv1x1(h, self.dtype, *weights))
         h = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
-        return x + dense(channels, self.dtype, "out", scale=TINY)(h)
+        (h,) = conv1x1(h, self.dtype, Weights(channels, scale=TINY, name="out")(channels))
+        return x + h
