@@ -108,24 +108,31 @@ class MultiScale(nn.Module):
     """
 
     num_steps: int
+    """T, the range of the temporal basis."""
     out_channels: int | None = None
     """The number of output channels; None for twice those of x, z_mu and z_Sigma."""
     conv_layers: int = 4
     """The number of convolutional layers; 0 for no convolutional pathway, as for MNIST."""
     conv_features: int = 20
+    """The number of channels of each convolutional layer."""
     scales: int = 3
+    """The number of scales of each convolutional layer."""
     dense_layers: int = 4
     """The number of dense layers; 0 for no dense pathway."""
     dense_hidden: int = 500
+    """The number of units of each dense layer but the last."""
     dense_features: int = 2
     """The number of features of a pixel that the dense pathway returns."""
     pixel_input: bool = False
     """Whether the pixel itself is one more of its features."""
     upper_hidden: int = 20
+    """The number of units of each of the layers above the pathways, which all pixels share."""
     upper_layers: int = 2
+    """The number of these layers, the readout included."""
     basis: int = 10
     """The number of bumps of `temporal_basis`."""
     basis_width: float = 1.0
+    """The argument `width` of `temporal_basis`."""
     log_time: bool = False
     """The argument of `temporal_basis`."""
     conv_activation: Callable[[Array], Array] = nn.softplus
