@@ -130,7 +130,7 @@ def _names() -> dict[str, str]:
         for name in _members(module):
             full, whole = f"{module}.{name}", _whole_name(module, name)
             names |= {full: whole, f"{short}.{name}": whole, full.removeprefix("ddpm_jax."): whole}
-    return names
+    return {written: whole for written, whole in names.items() if "." in written}
 
 
 def _arguments(module: str) -> set[str]:
