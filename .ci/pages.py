@@ -21,7 +21,8 @@ COPIED = (
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "docs/**/*",
-    "experiments/**/*.p[yn]*",
+    "experiments/**/*.py",
+    "experiments/**/*.png",
     "tests/benchmarks/*.png",
 )
 STYLE = """.md-grid {max-width: 75rem} .md-typeset h2.doc-heading {border-top: .05rem solid #8886; padding-top: 1rem}"""
