@@ -169,8 +169,8 @@ def stream(
 ) -> Iterator[dict[str, np.ndarray]]:
     """The batches from step `start` on, without end, in the order of `indices`; one array per feature.
 
-    Grain reads ahead with `workers` threads, a batch per thread. `rows` selects rows of each batch: the share of one
-    of several processes. Default: all rows.
+    Grain reads ahead with `workers` threads, a batch per thread. `rows`, int [rows], selects rows of each batch: the
+    share of one of several processes. Default: all rows. The arrays are [rows, ...].
     """
     import grain
 

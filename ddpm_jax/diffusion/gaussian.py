@@ -30,9 +30,11 @@ def q_sample(
 
 
 def transition(schedule: Schedule, x_s: Float[Array, "*shape"], s: ArrayLike, t: ArrayLike) -> Normal:
-    """q(x_t | x_s) for s < t; s = 0 gives the marginal q(x_t | x_0) (Ho et al. 2020, Eqs. 2 and 4).
+    """q(x_t | x_s) for s < t (Ho et al. 2020, Eqs. 2 and 4).
 
-    q(x_t | x_s) = N(sqrt(alpha) x_s, 1 - alpha),    alpha = alpha_bar_t / alpha_bar_s
+        q(x_t | x_s) = N(sqrt(alpha) x_s, 1 - alpha),    alpha = alpha_bar_t / alpha_bar_s
+
+    s = 0 gives the marginal q(x_t | x_0).
     """
     alpha, beta = schedule.between(s, t, x_s.ndim)
     return Normal(jnp.sqrt(alpha) * x_s, beta)
@@ -67,7 +69,10 @@ def posterior(
 
 
 def posterior_variance(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Array:
-    """The variance of q(x_s | x_t, x_0), the same for all x_t and x_0 (Ho et al. 2020, Eq. 7: beta tilde)."""
+    """The variance of q(x_s | x_t, x_0), the same for all x_t and x_0 (Ho et al. 2020, Eq. 7: beta tilde).
+
+    Has the shape of t and s, with trailing axes of size one up to `ndim`.
+    """
     _, one_minus_s = schedule.at(s, ndim)
     _, one_minus_t = schedule.at(t, ndim)
     return one_minus_s / one_minus_t * schedule.between(s, t, ndim)[1]
@@ -122,6 +127,7 @@ class Discretized(NamedTuple):
     """``interval(lower, upper)`` -> log(Phi(upper) - Phi(lower)): `erf_interval` or `tanh_interval`."""
 
     def __call__(self, dist: Normal, x_0: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """log p(x_0 | x_1) in nats, element by element."""
         scale, half = jax.lax.rsqrt(dist.variance), 1 / (self.levels - 1)
         lower = jnp.where(x_0 < -1 + half, -jnp.inf, (x_0 - half - dist.mean) * scale)
         upper = jnp.where(x_0 > 1 - half, jnp.inf, (x_0 + half - dist.mean) * scale)

@@ -57,7 +57,7 @@ class Schedule:
         return _with_axes(alpha_bar, ndim), _with_axes(one_minus, ndim)
 
     def between(self, s: ArrayLike, t: ArrayLike, ndim: int) -> tuple[Array, Array]:
-        """``(alpha, beta)`` of the step from s to t, for 0 <= s < t <= T; shapes and times as in `at`.
+        """``(alpha, beta)`` of the step from s to t, for 0 <= s < t <= T; the shapes of both and the times as in `at`.
 
             alpha = alpha_bar_t / alpha_bar_s,    beta = 1 - alpha
 
@@ -144,7 +144,7 @@ def _tables(
 def from_betas(
     betas: Sequence[float] | np.ndarray, dtype: DTypeLike = np.float32, name: str = "betas", **numbers: float
 ) -> Schedule:
-    """The schedule of the forward variances ``beta_1 .. beta_T``, each in (0, 1] (Ho et al. 2020, Eq. 2).
+    """The schedule of the forward variances ``beta_1 .. beta_T``, [T], each in (0, 1] (Ho et al. 2020, Eq. 2).
 
     `name` and `numbers` are stored in the schedule. Raises ValueError if `betas` is not a non-empty vector, if a beta
     lies outside (0, 1], or if alpha_bar underflows in `dtype` before the last step.
@@ -245,9 +245,11 @@ def steady(num_steps: int, dtype: DTypeLike = np.float32) -> Schedule:
 
 
 def cosine(num_steps: int, offset: float = 0.008, max_beta: float = 0.999, dtype: DTypeLike = np.float32) -> Schedule:
-    """The schedule with alpha_bar a squared cosine, and betas of at most `max_beta` (Nichol & Dhariwal 2021, Eq. 17).
+    """The schedule with alpha_bar a squared cosine (Nichol & Dhariwal 2021, Eq. 17).
 
-    alpha_bar_t = f(t) / f(0),    f(t) = cos^2((t / T + offset) / (1 + offset) * pi / 2)
+        alpha_bar_t = f(t) / f(0),    f(t) = cos^2((t / T + offset) / (1 + offset) * pi / 2)
+
+    Betas are at most `max_beta`.
     """
     _check_num_steps(num_steps)
     angle = (np.arange(num_steps + 1) / num_steps + offset) / (1 + offset) * np.pi / 2
@@ -257,9 +259,11 @@ def cosine(num_steps: int, offset: float = 0.008, max_beta: float = 0.999, dtype
 
 
 def sigmoid(num_steps: int, beta_1: float = 1e-4, beta_T: float = 0.02, dtype: DTypeLike = np.float32) -> Schedule:
-    """Betas that rise from about beta_1 to about beta_T along a sigmoid (``beta_schedule="sigmoid"`` of diffusers).
+    """Betas that rise along a sigmoid, from about beta_1 to about beta_T.
 
-    beta_t = beta_1 + (beta_T - beta_1) sigmoid(z_t),    z_t evenly spaced from -6 to 6
+        beta_t = beta_1 + (beta_T - beta_1) sigmoid(z_t),    z_t evenly spaced from -6 to 6
+
+    It is ``beta_schedule="sigmoid"`` of diffusers.
     """
     betas = beta_1 + (beta_T - beta_1) / (1 + np.exp(-_evenly(-6.0, 6.0, num_steps)))
     return from_betas(betas, dtype, "sigmoid", beta_1=beta_1, beta_T=beta_T)

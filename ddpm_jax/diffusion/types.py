@@ -21,19 +21,19 @@ class Distribution(Protocol):
     """A distribution of independent elements, such as q(x_t | x_s): `distributions.Normal` or `.Bernoulli`."""
 
     def noise(self, key: Array) -> Array:
-        """The noise that `push` transforms into a sample. With one key per example, each example uses its own key."""
+        """The noise that `push` transforms into a sample, of the shape of the sample. `key` may be one per example."""
         ...
 
     def push(self, noise: Array) -> Array:
-        """The sample that `push` computes from this noise."""
+        """The sample that follows from this noise, of the shape of the noise."""
         ...
 
     def sample(self, key: Array) -> Array:
-        """``push(noise(key))``."""
+        """``push(noise(key))``: a sample, of the shape of the distribution's parameters, such as the mean."""
         ...
 
     def mode(self) -> Array:
-        """The most probable value."""
+        """The most probable value, element by element."""
         ...
 
     def log_prob(self, x: Array) -> Array:
@@ -178,7 +178,7 @@ class Parameterization:
         return self.rules.error(self.process, output, x_0, noise, t)
 
     def x_0(self, output: Array, x_t: Array, t: ArrayLike) -> Array:
-        """The estimate of E[x_0 | x_t] (Ho et al. 2020, Eq. 15)."""
+        """The estimate of E[x_0 | x_t], of the shape of x_t (Ho et al. 2020, Eq. 15)."""
         return self.rules.x_0(self.process, output, x_t, t)
 
     def kernel(self, output: Array, x_t: Array, t: ArrayLike, s: ArrayLike) -> Any:

@@ -74,7 +74,10 @@ def _tensors(folder: Path) -> dict[str, np.ndarray]:
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file by name. Raises ValueError, with the path, if it cannot be read."""
+    """The tensors of a safetensors file by name, in the shapes of the file.
+
+    Raises ValueError, with the path, if it cannot be read.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

@@ -50,8 +50,9 @@ FAULTS = (
 def read(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a file of ``torch.save`` by name, such as those of a ``state_dict``.
 
-    bfloat16 becomes float32. Raises ValueError, with the path, for a file that is damaged, is no such file, holds
-    something else than tensors by name, or has a pickle that names anything but tensors.
+    Their shapes are the shapes of the file. bfloat16 becomes float32. Raises ValueError, with the path, for a file that
+    is damaged, is no such file, holds something else than tensors by name, or has a pickle that names anything but
+    tensors.
     """
     try:
         content = _zipped(path) if zipfile.is_zipfile(path) else _plain(path)

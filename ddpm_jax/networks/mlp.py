@@ -15,10 +15,15 @@ class MLP(nn.Module):
     """
 
     width: int = 128
+    """The number of units of each layer."""
     depth: int = 4
-    out_features: int | None = None  # None: the same as the input
+    """The number of residual layers."""
+    out_features: int | None = None
+    """The number of output features; None for that of the input."""
     num_classes: int | None = None
+    """The number of classes; None for a network without labels."""
     dtype: DTypeLike = jnp.float32
+    """The type of the computation up to the last layer."""
 
     @nn.compact
     def __call__(

@@ -38,8 +38,10 @@ class MultiScaleConv(nn.Module):
     features: int
     scales: int
     activation: Callable[[Array], Array] = nn.softplus
-    average_scales: bool = False  # True: as in the released code
-    untied_biases: bool = False  # a bias for each pixel, as in the released code
+    average_scales: bool = False
+    """Whether the scales are averaged, as in the released code."""
+    untied_biases: bool = False
+    """Whether each pixel has a bias of its own, as in the released code."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Float[Array, "batch height width features"]:
@@ -106,22 +108,38 @@ class MultiScale(nn.Module):
     """
 
     num_steps: int
-    out_channels: int | None = None  # None: twice those of x, for z_mu and z_Sigma
-    conv_layers: int = 4  # 0: no convolutional pathway, as for MNIST
+    """T, the range of the temporal basis."""
+    out_channels: int | None = None
+    """The number of output channels; None for twice those of x, z_mu and z_Sigma."""
+    conv_layers: int = 4
+    """The number of convolutional layers; 0 for no convolutional pathway, as for MNIST."""
     conv_features: int = 20
+    """The number of channels of each convolutional layer."""
     scales: int = 3
-    dense_layers: int = 4  # 0: no dense pathway
+    """The number of scales of each convolutional layer."""
+    dense_layers: int = 4
+    """The number of dense layers; 0 for no dense pathway."""
     dense_hidden: int = 500
-    dense_features: int = 2  # per pixel
-    pixel_input: bool = False  # the pixel itself is one more of its features
+    """The number of units of each dense layer but the last."""
+    dense_features: int = 2
+    """The number of features of a pixel that the dense pathway returns."""
+    pixel_input: bool = False
+    """Whether the pixel itself is one more of its features."""
     upper_hidden: int = 20
+    """The number of units of each of the layers above the pathways, which all pixels share."""
     upper_layers: int = 2
-    basis: int = 10  # number of bumps
+    """The number of these layers, the readout included."""
+    basis: int = 10
+    """The number of bumps of `temporal_basis`."""
     basis_width: float = 1.0
-    log_time: bool = False  # see `temporal_basis`
+    """The argument `width` of `temporal_basis`."""
+    log_time: bool = False
+    """The argument of `temporal_basis`."""
     conv_activation: Callable[[Array], Array] = nn.softplus
-    conv_average_scales: bool = False  # see MultiScaleConv
-    untied_biases: bool = False  # see MultiScaleConv
+    conv_average_scales: bool = False
+    """That of `MultiScaleConv`."""
+    untied_biases: bool = False
+    """That of `MultiScaleConv`."""
     activation: Callable[[Array], Array] = nn.tanh
 
     @nn.compact

@@ -34,13 +34,17 @@ class RadialBasis(nn.Module):
     """
 
     num_steps: int
+    """T, the number of readouts."""
     hidden: int = 16
-    spread: float = 1.5  # standard deviation of the initial centres
+    """The number of basis functions."""
+    spread: float = 1.5
+    """The standard deviation of the initial centres."""
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch features"], index: Num[Array, " batch"], label: None = None, train: bool = False
     ) -> Float[Array, "batch out"]:
+        """The output at the timestep index, an integer in [0, T - 1]. `label` and `train` have no effect."""
         centres = self.param("centres", nn.initializers.normal(self.spread), (self.hidden, x.shape[-1]))
         log_width = self.param("log_width", nn.initializers.zeros, (self.hidden,))
         distance = jnp.square(x[:, None] - centres[None]).sum(axis=-1)
@@ -55,12 +59,15 @@ class SigmoidMLP(nn.Module):
     """
 
     num_steps: int
+    """T, the number of readouts."""
     hidden: tuple[int, ...] = (50, 50, 50)
+    """The number of units of each layer."""
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch bits"], index: Num[Array, " batch"], label: None = None, train: bool = False
     ) -> Float[Array, "batch bits"]:
+        """The output at the timestep index, an integer in [0, T - 1]. `label` and `train` have no effect."""
         h = x
         for layer, width in enumerate(self.hidden):
             h = nn.sigmoid(nn.Dense(width, name=f"dense_{layer}")(h))

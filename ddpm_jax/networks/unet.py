@@ -27,26 +27,46 @@ class UNet(nn.Module):
     2021. Parameters and output are float32 too.
     """
 
-    width: int = 128  # of the timestep embedding; times multipliers[0], the channels at full resolution
-    multipliers: Sequence[int | float] = (1, 2, 2, 2)  # channels of each level / width; each level halves the size
-    num_blocks: int = 2  # residual blocks per level on the way down; one more on the way up
-    attention: Sequence[int] = (16,)  # heights, in pixels, at which attention follows each block
-    heads: int = 1  # attention heads, unless head_dim is given
-    head_dim: int | None = None  # channels per attention head
+    width: int = 128
+    """The width of the timestep embedding; times multipliers[0], the number of channels at full resolution."""
+    multipliers: Sequence[int | float] = (1, 2, 2, 2)
+    """The number of channels of each level, divided by `width`. Each level has half the size of the one above."""
+    num_blocks: int = 2
+    """The number of residual blocks of each level on the way down; there is one more on the way up."""
+    attention: Sequence[int] = (16,)
+    """The heights, in pixels, at which attention follows each block."""
+    heads: int = 1
+    """The number of attention heads, unless `head_dim` is given."""
+    head_dim: int | None = None
+    """The number of channels of an attention head."""
     dropout: float = 0.1
-    out_channels: int | None = None  # None: the same as the input; a learned variance needs twice that
-    num_classes: int | None = None  # None: no labels
-    null_label: bool = True  # whether "no label" has an embedding: see `layers.TimeEmbedding`
-    scale_shift: bool = False  # whether the time scales and shifts, instead of being added: see `layers.ResBlock`
-    groups: int = 32  # of the group normalization
+    """The dropout rate in the residual blocks."""
+    out_channels: int | None = None
+    """The number of output channels; None for that of the input. A learned variance needs twice that."""
+    num_classes: int | None = None
+    """The number of classes; None for a network without labels."""
+    null_label: bool = True
+    """Whether "no label" has an embedding: see `layers.TimeEmbedding`."""
+    scale_shift: bool = False
+    """Whether the time embedding scales and shifts, instead of being added: see `layers.ResBlock`."""
+    groups: int = 32
+    """The number of groups of the group normalization."""
     norm_eps: float = 1e-6
-    residual_resampling: bool = False  # halve and double the resolution in residual blocks, not by convolutions
-    down_padding: Literal[0, 1] = 0  # number of zeros before the first row and column in `resampling.downsample`
-    cos_first: bool = False  # see `layers.timestep_embedding`
-    frequency_shift: int = 1  # see `layers.timestep_embedding`
-    time_scale: float = 1.0  # the timestep embedding is that of the index times this number
-    dtype: DTypeLike = jnp.float32  # of the computation up to the last block
-    remat: bool = False  # recompute the blocks in the backward pass: less memory, a third more time
+    """The number that is added to a variance before its root is taken."""
+    residual_resampling: bool = False
+    """Whether residual blocks halve and double the resolution, instead of convolutions."""
+    down_padding: Literal[0, 1] = 0
+    """The number of zeros before the first row and column in `resampling.downsample`."""
+    cos_first: bool = False
+    """The argument of `layers.timestep_embedding`."""
+    frequency_shift: int = 1
+    """The argument of `layers.timestep_embedding`."""
+    time_scale: float = 1.0
+    """The timestep embedding is that of the index times this number."""
+    dtype: DTypeLike = jnp.float32
+    """The type of the computation up to the last block."""
+    remat: bool = False
+    """Whether the backward pass computes the blocks again: less memory, a third more time."""
 
     @nn.compact
     def __call__(

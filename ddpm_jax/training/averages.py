@@ -37,7 +37,7 @@ class Power(NamedTuple):
     gamma: float
 
     def share(self, step: Array) -> Float[Array, ""]:
-        """share_n for n = step + 1, where `step` is the number of steps before."""
+        """share_n for n = step + 1, where `step`, a scalar, is the number of steps before."""
         # 1 - decay would lose the digits of a share of 1e-5
         return -jnp.expm1((self.gamma + 1) * jnp.log1p(-1.0 / (step + 1)))
 

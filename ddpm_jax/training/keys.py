@@ -26,5 +26,9 @@ def root_key(seed: int | Array, purpose: int) -> Key[Array, ""]:
 
 
 def keys(seed: int | Array, num: int, start: int | Array = 0, purpose: int = SAMPLE) -> Key[Array, " num"]:
-    """The keys of images `start` .. `start + num - 1`. The key of image i depends on (seed, purpose, i) only."""
+    """The keys of images `start` .. `start + num - 1`, [num]. The key of image i depends on (seed, purpose, i) only.
+
+    Image `start` is the first; seed and start are scalars, and may be traced. Raises ValueError for a seed outside
+    0 .. 2^32 - 1.
+    """
     return jax.vmap(jax.random.fold_in, (None, 0))(root_key(seed, purpose), start + jnp.arange(num))

@@ -99,13 +99,16 @@ def to_devices(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def local_rows(batch_size: int, sharding: NamedSharding) -> np.ndarray:
-    """The indices of the rows of a batch that are on the devices of this process, in increasing order."""
+    """The indices of the rows of a batch that are on the devices of this process, increasing: int [rows]."""
     spans = sharding.addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[span] for span in spans if span is not None]))
 
 
 def rows_to_devices(tree: Any, rows: np.ndarray, batch_size: int, sharding: NamedSharding) -> Any:
-    """Uploads batches of which this process has only the rows with the indices `rows`: see `local_rows`."""
+    """Uploads batches of which this process has only the rows with the indices `rows`, int [rows]: see `local_rows`.
+
+    The arrays of `tree` are [rows, ...], those of the result [batch_size, ...].
+    """
 
     def one(x: np.ndarray) -> jax.Array:
         def piece(index: Any) -> np.ndarray:

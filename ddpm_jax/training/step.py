@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from ddpm_jax.training.averages import Decay, averaged
 from ddpm_jax.training.state import TrainState
@@ -98,7 +98,7 @@ def make_train_step(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     decays: Mapping[str, Decay],
-    root_key: Array,
+    root_key: Key[Array, ""],
     gradient: Gradient = jax.value_and_grad,
     skip_nan: bool = False,
     remember: Callable[[Any, Any], Any] | None = None,

@@ -33,7 +33,7 @@ class LinearMeasurement(NamedTuple):
     """The standard deviation of the noise in y, above 0."""
 
     def transpose(self, y: Array) -> Array:
-        """A^T y for one example."""
+        """A^T y for one example: from the shape of a measurement to the shape of an example."""
         (x,) = jax.linear_transpose(self.forward, jax.ShapeDtypeStruct(self.shape, y.dtype))(y)
         return x
 
@@ -179,7 +179,10 @@ def estimator(
 def solve(
     measurement: LinearMeasurement, times_covariance: Callable[[Array], Array], residual: Array, iterations: int
 ) -> Array:
-    """The solution u of (sigma^2 + A covariance A^T) u = residual, by at most `iterations` of conjugate gradients."""
+    """The solution u of (sigma^2 + A covariance A^T) u = residual, by at most `iterations` of conjugate gradients.
+
+    For one example: the residual and u have the shape of a measurement.
+    """
     sigma = jnp.asarray(measurement.sigma, residual.dtype)
 
     def matrix(u: Array) -> Array:

@@ -12,8 +12,9 @@ def logits(process: Process) -> Parameterization:
 
         p(x_s | x_t) = q(x_s | x_t, x_0 = sigmoid(output))
 
-    The training error is the cross-entropy with x_0, in nats per bit. Where the output is the true log odds given x_t,
-    the kernel is exactly q(x_s | x_t), since the posterior is linear in x_0.
+    The kernel is Bernoulli, as in 2015, Table App. 1; its probabilities follow from those of x_0. The training error is
+    the cross-entropy with x_0, in nats per bit. Where the output is the true log odds given x_t, the kernel is exactly
+    q(x_s | x_t), since the posterior is linear in x_0.
     """
     return Parameterization(process, Rules(_cross_entropy, _x_0, _kernel), "logits")
 

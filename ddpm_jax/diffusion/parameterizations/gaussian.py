@@ -25,7 +25,7 @@ def eps(process: Process, variance: Variance = fixed_small) -> Parameterization:
 
 
 def x0(process: Process, variance: Variance = fixed_small) -> Parameterization:
-    """The network predicts x_0 itself, which is also the target of the training error."""
+    """The network predicts x_0 itself, which is also the target of the training error (Ho et al. 2020, Section 3.2)."""
     return Parameterization(process, _of_target(_image, _x_0_of_image, variance), "x0", variance)
 
 

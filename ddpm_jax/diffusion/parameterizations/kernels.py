@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 
 def at_data(s: ArrayLike, ndim: int) -> Array:
-    """Whether s is 0, the time of the data, as a Boolean array with trailing axes of size one up to `ndim`."""
+    """Whether s is 0, the time of the data: Boolean, of the shape of s with trailing axes of size one up to `ndim`."""
     return (jnp.asarray(s) == 0).reshape(jnp.shape(s) + (1,) * (ndim - jnp.ndim(s)))
 
 

@@ -22,6 +22,8 @@ def fixed_small(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Ar
 
     Optimal for data at a single point. At s = 0 the formula is zero. There this is, for t = 1, its value for t = 2 and
     s = 1, as in the released code of Ho et al. 2020, and for t > 1 beta = 1 - alpha_bar_t. With T = 1 it is beta.
+
+    The result has the shape of t and s, with trailing axes of size one up to `ndim`.
     """
     beta = schedule.between(s, t, ndim)[1]
     if schedule.num_steps == 1:
@@ -38,6 +40,8 @@ def fixed_large(schedule: Schedule, t: ArrayLike, s: ArrayLike, ndim: int) -> Ar
 
     Optimal for data of unit variance. From t = 1 to s = 0 this is the value of `fixed_small`, as in the released code
     of Ho et al. 2020, which gives the reason "a better decoder log likelihood".
+
+    The result has the shape of t and s, with trailing axes of size one up to `ndim`.
     """
     beta = schedule.between(s, t, ndim)[1]
     return jnp.where(at_data(s, ndim), fixed_small(schedule, t, s, ndim), beta)
@@ -70,7 +74,8 @@ def _analytic(errors: Array, schedule: Schedule, t: ArrayLike, s: ArrayLike, ndi
 def with_variance(parameterization: Parameterization, variance: Variance) -> Parameterization:
     """The parameterization with this variance of the kernel, instead of its own, fixed or learned.
 
-    Raises ValueError unless the process is Gaussian.
+    For variances that are chosen after training, such as `analytic` (Bao et al. 2022). Raises ValueError unless the
+    process is Gaussian.
     """
     family = parameterization.process.family.name
     if family != "gaussian":

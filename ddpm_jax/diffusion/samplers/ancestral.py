@@ -12,9 +12,11 @@ def reverse(parameterization: Parameterization, network: Network, condition: Arr
 
 
 def ancestral(kernel: Kernel) -> Sampler:
-    """A sampler that draws x_s from the kernel, and takes its mode in the last step (Ho et al. 2020, Algorithm 2).
+    """A sampler that draws x_s from the kernel (Ho et al. 2020, Algorithm 2).
 
-    x_s ~ p(x_s | x_t)  for s > 0,    x_0 = mode of p(x_0 | x_t)
+        x_s ~ p(x_s | x_t)  for s > 0,    x_0 = mode of p(x_0 | x_t)
+
+    The last step, to x_0, adds no noise.
     """
 
     def step(keys, x_t, memory, t, s):

@@ -17,8 +17,8 @@ def step_terms(schedule: Schedule, variance: Variance, t: np.ndarray, s: np.ndar
         constant = (beta_tilde / variance - 1 - log(beta_tilde / variance)) / 2
         slope    = (sqrt(alpha_bar_s) beta / (1 - alpha_bar_t))^2 / (2 variance)
 
-    errors_t is the mean of (x_0 - estimate of x_0)^2 at t. t and s are arrays of integers of one shape, 1 <= s < t, and
-    beta and beta_tilde are those of the step.
+    errors_t is the mean of (x_0 - estimate of x_0)^2 at t. t and s are arrays of integers, 1 <= s < t; they, constant
+    and slope are of one shape. beta and beta_tilde are those of the step.
     """
     # float32 would lose digits of beta; the variance is a factor of each term, so float32 is enough for it
     log = np.asarray(schedule.log_alpha_bar, np.float64) + np.asarray(schedule.log_alpha_bar_rest, np.float64)

@@ -14,12 +14,15 @@ Spacing = Callable[[Schedule, int], np.ndarray]
 
 
 def even(fraction: np.ndarray) -> np.ndarray:
-    """Times evenly spaced over 0..T, ``t = T fraction``."""
+    """Times evenly spaced over 0..T, ``t = T fraction``. Returns t / T, of the shape of `fraction`."""
     return fraction
 
 
 def quadratic(fraction: np.ndarray) -> np.ndarray:
-    """Times dense near the data, ``t = T fraction^2`` (Song et al. 2021, Appendix D.2, for CIFAR-10)."""
+    """Times dense near the data, ``t = T fraction^2`` (Song et al. 2021, Appendix D.2, for CIFAR-10).
+
+    Returns t / T, of the shape of `fraction`.
+    """
     return fraction**2
 
 

@@ -43,8 +43,8 @@ def stretch(
     """The part of `sample` from ``times[first]`` to ``times[last]``: returns x and the sampler's memory at the end.
 
     `memory` is ``sampler.init(x)`` at the start, or what an earlier `stretch` returned: consecutive stretches compute
-    the same x_0 as `sample`. `first` and `last` are indices into `times`, and may be traced. Raises the ValueError of
-    `sample`.
+    the same x_0 as `sample`. `first` and `last` are scalars, indices into `times`, and may be traced. Raises the
+    ValueError of `sample`.
     """
     check_times(sampler, times)
     times = jnp.asarray(times)
@@ -89,8 +89,8 @@ def frame_times(times: Num[np.ndarray, " visits"], frames: int) -> Num[np.ndarra
 def rising(process: Process, sampler: Sampler) -> Sampler:
     """A sampler for times that may also rise: a step to s > t draws x_s from the forward transition q(x_s | x_t).
 
-    For methods that return to a larger t, such as RePaint. The network is not evaluated in a rising step, after which
-    the memory of the sampler starts anew.
+    For methods that return to a larger t, such as RePaint (Lugmayr et al. 2022). The network is not evaluated in a
+    rising step, after which the memory of the sampler starts anew.
     """
 
     def step(keys, x_t, memory, t, s):
