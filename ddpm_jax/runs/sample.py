@@ -70,6 +70,7 @@ def _sampler(run: Run, request: SampleRequest, guide: Run | None, chosen: Model)
         guide=guide,
         variance=chosen.variance,
         threshold=request.threshold,
+        schedule=run.schedule,
     )
 
 

@@ -11,12 +11,12 @@ import numpy as np
 from ddpm_jax.diffusion import Schedule
 from ddpm_jax.diffusion.samplers import SPACINGS, optimal, step_terms
 from ddpm_jax.diffusion.types import Variance
-from ddpm_jax.experiment import unpack
 from ddpm_jax.runs.chunks import kept
 from ddpm_jax.runs.likelihood import Estimate, mean_and_error
 from ddpm_jax.runs.report import fitting_batch
 from ddpm_jax.runs.statistics import Statistics, terms_work
 from ddpm_jax.sampling import Run
+from ddpm_jax.studies.sweep import counts
 
 VARIANCES = ("fixed_small", "fixed_large", "analytic")
 SPACED = ("linspace", "even", "quadratic", "optimal")
@@ -40,9 +40,8 @@ def bounds(
     The statistics, of training images, decide the analytic variance and the optimal times. The x_t are those of
     ``evaluate``, so the bounds are too, up to rounding. Raises ValueError for no number of steps up to T.
     """
-    source, schedule = run.experiment.data.open("test"), unpack(run.experiment, run.params)[0].process.schedule
-    if min(steps) > schedule.num_steps:
-        raise ValueError(f"--steps {min(steps)}: this run has {schedule.num_steps} steps")
+    source, schedule = run.experiment.data.open("test"), run.schedule
+    numbers = counts(steps, schedule.num_steps)
     num = len(source) if num is None else min(num, len(source))
     size = min(num, fitting_batch(run.experiment.data.image_shape))
     work = terms_work(run, source, num, size, seed, statistics.errors)
@@ -53,7 +52,7 @@ def bounds(
     for variance in VARIANCES:
         spacings = dict(SPACINGS) | {"optimal": optimal(statistics.costs(run, variance))}
         for spacing in SPACED:
-            for count in sorted({count for count in steps if count <= schedule.num_steps}):
+            for count in numbers:
                 times = spacings[spacing](schedule, count)
                 nats = _bound(terms, schedule, statistics.variance(variance), variance == "analytic", times)
                 points.append(Point(variance, spacing, count, mean_and_error(nats / math.log(2))))
