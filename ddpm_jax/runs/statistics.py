@@ -104,16 +104,23 @@ class Spread(Sequence):
 
 
 def terms_work(
-    run: Run, source: Sequence, num: int, size: int, seed: int = 0, errors: np.ndarray | None = None
+    run: Run,
+    source: Sequence,
+    num: int,
+    size: int,
+    seed: int = 0,
+    errors: np.ndarray | None = None,
+    targets: np.ndarray | None = None,
 ) -> Work:
     """The terms of `losses.terms` of the first `num` examples, as {"prior": [chunk], "errors": [chunk, T], ..}.
 
-    `errors` [T + 1] are those of the variance `analytic`; by default those of the `size` examples of a chunk.
+    `errors` [T + 1] are those of the variance `analytic`; by default those of the `size` examples of a chunk. `targets`
+    [T, targets] are the ends of the steps of ``Terms.own``; by default there are none.
     """
     terms = terms_fn(run.experiment)
 
     def one(params: Any, batch_keys: jax.Array, batch: Any) -> Terms:
-        return terms(params, batch_keys, batch, None if errors is None else np.asarray(errors, np.float32))
+        return terms(params, batch_keys, batch, None if errors is None else np.asarray(errors, np.float32), targets)
 
     return over_examples(run, source, num, size, seed, one, lambda found: found._asdict())
 

@@ -41,10 +41,8 @@ def model(run: Run, request: SampleRequest | EvaluateRequest, reporter: Reporter
 
     Where the name is "optimal" or "analytic", the statistics of the run are read from the workdir, or estimated and
     written there. Every process must call this function. Raises ValueError for steps out of range, for "optimal" and a
-    run whose own variance is not a fixed one, unless another is chosen, and for both with guidance or if the process is
-    not Gaussian.
+    run whose own variance is not a fixed one, unless another is chosen, and for both if the process is not Gaussian.
     """
-    check_guidance(request)
     spacing, variance = request.spacing, request.variance
     if request.steps is not None:
         check_count(run.experiment.process.schedule.num_steps, request.steps)
