@@ -54,17 +54,17 @@ class Ranging(Shrinking):
 
 def test_a_learned_range_has_its_own_rows(found):
     plain, statistics, _ = found
-    eps = parameterizations.learned_range(plain.experiment.process, plain.experiment.parameterization)
-    made = dataclasses.replace(
-        plain.experiment, parameterization=eps, network=Ranging(plain.experiment.network.alpha_bar)
-    )
+    learned = parameterizations.learned_range(plain.experiment.process, plain.experiment.parameterization)
+    network = Ranging(tuple(map(float, plain.schedule.alpha_bar)))
+    made = dataclasses.replace(plain.experiment, parameterization=learned, network=network)
     run = plain._replace(experiment=made)
-    points = bounds(run, statistics, (1, 4, 16), num=40)
-    assert points[:36] == bounds(plain, statistics, (1, 4, 16), num=40) and len(points) == 36 + 9
-    for point in points[36::2]:
+    points = bounds(run, statistics, (4, 16), num=20)
+    assert [point.variance for point in points[24:]] == 6 * ["learned_range"]
+    for point, fixed in zip(points[:24], bounds(plain, statistics, (4, 16), num=20), strict=True):
+        np.testing.assert_allclose(point.bits, fixed.bits, rtol=1e-5)
+    for point in points[24::3]:
         times = samplers.SPACINGS[point.spacing](run.schedule, point.steps)
-        measured = bits_per_dim(run, made.data.open("test"), num=40, batch_size=40, visits=times)
-        assert point.variance == "learned_range"
+        measured = bits_per_dim(run, made.data.open("test"), num=20, batch_size=20, visits=times)
         np.testing.assert_allclose(point.bits, measured.total, rtol=1e-4)
 
 
