@@ -64,8 +64,9 @@ def terms(
 
     below = jnp.zeros((T, 0), jnp.int32) if targets is None else jnp.asarray(targets)
     _, (*columns, own) = jax.lax.scan(at, None, (jnp.arange(1, T + 1), below))
+    error, decoder, analytic_decoder = (column.T for column in columns)
     prior = per_example(jnp.mean, prior_term(process, x_0))
-    return Terms(prior, *(column.T for column in columns), jnp.moveaxis(own, -1, 0))
+    return Terms(prior, error, decoder, analytic_decoder, jnp.moveaxis(own, -1, 0))
 
 
 def _term(process: Process, kernel: Distribution, x_0: Array, x_t: Array, t: Array, s: Array) -> Float[Array, " batch"]:
