@@ -269,11 +269,21 @@ def bound_fn(experiment: Experiment) -> Callable[..., Bound]:
 
 
 def terms_fn(experiment: Experiment) -> Callable[..., Terms]:
-    """Returns ``terms(params, keys, batch, errors=None)`` -> `losses.terms`, with the x_t and x_0 of `bound_fn`."""
+    """Returns ``terms(params, keys, batch, errors, targets)`` -> `losses.terms`, with the x_t and x_0 of `bound_fn`.
 
-    def terms(params: Params, keys: Array, batch: Batch, errors: Float[ArrayLike, " times"] | None = None) -> Terms:
+    The last two are those of `losses.terms`, by default None.
+    """
+
+    def terms(
+        params: Params,
+        keys: Array,
+        batch: Batch,
+        errors: Float[ArrayLike, " times"] | None = None,
+        targets: Int[ArrayLike, "..."] | None = None,
+    ) -> Terms:
         made, network, x_0 = _measured(experiment, params, keys, batch)
-        return losses.terms(keys, made.process, made.parameterization, network, x_0, batch.get("label"), errors)
+        given = batch.get("label"), errors, targets
+        return losses.terms(keys, made.process, made.parameterization, network, x_0, *given)
 
     return terms
 

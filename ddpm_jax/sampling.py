@@ -83,6 +83,7 @@ def sample_fn(
     guide: "Run | None" = None,
     variance: Variance | None = None,
     threshold: float | None = None,
+    schedule: Schedule | None = None,
 ) -> Callable[..., Array]:
     """Returns ``sample(params, keys, condition=None)`` -> images, one per key, decoded: uint8, or floats for points.
 
@@ -90,14 +91,28 @@ def sample_fn(
     `guidance` is the scale of `guidance.classifier_free`, or with a `guide`, another run, of `guidance.autoguidance`; 1
     or None is none. With an `interval` there is guidance only where low < sigma_t / alpha_t <= high. `variance` is that
     of ancestral sampling, by default the experiment's; `threshold` the quantile of `parameterizations.thresholded`, in
-    (0, 1], None for none. The result is jitted, with the tables of the schedule and of the variance, the times, eta,
-    guidance, interval, threshold and the parameters of the guide as arguments of the compiled program: samplers that
-    differ only in these share one compilation.
+    (0, 1], None for none. `schedule` is the one over which to space the steps, by default that of the experiment; for
+    an experiment that trains its schedule, `Run.schedule`. The result is jitted, with the tables of the schedule and of
+    the variance, the times, eta, guidance, interval, threshold and the parameters of the guide as arguments of the
+    compiled program: samplers that differ only in these share one compilation.
     Raises ValueError if steps is not in 1..T, eta is not in [0, 1], or the sampler has no eta or no variance, or needs
-    all T steps, or the network cannot be guided, or not by this guide.
+    all T steps, or the network cannot be guided, or not by this guide, or the spacing depends on a schedule that is
+    trained and not given.
     """
     numbers = _numbers(eta, guidance, interval, guide, threshold)
-    return Partial(*_sampling(experiment, sampler, steps, spacing, variance, numbers))
+    return Partial(*_sampling(experiment, sampler, _times(experiment, steps, spacing, schedule), variance, numbers))
+
+
+def _times(
+    experiment: Experiment, steps: int | None, spacing: samplers.Spacing, schedule: Schedule | None
+) -> np.ndarray:
+    """The times of this number of steps, by default T. Raises ValueError if they depend on an unknown schedule."""
+    known = experiment.process.schedule if schedule is None else schedule
+    times = spacing(known, known.num_steps if steps is None else steps)
+    # the times of levels of the noise are real; the whole ones are the same for every schedule of T steps
+    if schedule is None and experiment.trainable and np.issubdtype(times.dtype, np.floating):
+        raise ValueError("the spacing depends on the schedule, which this experiment trains: give Run.schedule")
+    return times
 
 
 def _numbers(
@@ -126,8 +141,7 @@ def _check_interval(interval: Interval | None) -> None:
 def _sampling(
     experiment: Experiment,
     sampler: Any,
-    steps: int | None,
-    spacing: samplers.Spacing,
+    times: np.ndarray,
     variance: Variance | None,
     numbers: dict[str, Any],
 ) -> tuple[Callable[..., Array], Parameterization, Array, dict[str, Any]]:
@@ -139,8 +153,6 @@ def _sampling(
         if kind is not samplers.ddpm:
             raise ValueError("--variance: this sampler has none to choose; add --sampler ancestral")
         parameterization = with_variance(parameterization, variance)
-    schedule = experiment.process.schedule
-    times = spacing(schedule, schedule.num_steps if steps is None else steps)
     samplers.check_times(kind(experiment.process, parameterization, network_fn(experiment, {}), None), times)
     traced: dict[str, Any] = {name: np.asarray(each, np.float32) for name, each in numbers.items() if name != "guide"}
     guide = numbers.get("guide")
@@ -249,6 +261,11 @@ class Run(NamedTuple):
     step: int
     """The training step of the checkpoint."""
 
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule of the noise; where it is trained with the network, the one that was trained."""
+        return unpack(self.experiment, self.params)[0].process.schedule
+
     def sampler(
         self,
         steps: int | None = None,
@@ -273,7 +290,8 @@ class Run(NamedTuple):
         kind = None if sampler is None else samplers.SAMPLERS[sampler]
         spaced = samplers.SPACINGS[spacing] if isinstance(spacing, str) else spacing
         given = _numbers(eta, guidance, interval, guide, threshold)
-        program, *numbers = _sampling(self.experiment, kind, steps, spaced, variance, given)
+        times = _times(self.experiment, steps, spaced, self.schedule)
+        program, *numbers = _sampling(self.experiment, kind, times, variance, given)
         arguments = (*numbers, self.params)
         if mesh is None:
             return Partial(program, *arguments)

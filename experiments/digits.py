@@ -6,7 +6,8 @@ The method is that of Ho et al. 2020 (linear betas, T = 1000, eps prediction, L_
 0.7 million parameters. 1,437 images are for training, 360 for testing.
 
 Measured on 2 CPU cores with JAX 0.12.0.1: training takes 4 min 22 s. `ddpm-jax evaluate` gives 2.928 +- 0.016 bits/dim
-(mean and standard error over the test digits), and 2.908 +- 0.016 for a run with --seed 1.
+(mean and standard error over the test digits), and 2.908 +- 0.016 for a run with --seed 1. A run with --learned-range
+has 2.747 +- 0.025 over the first 180 test digits, and with fixed_large in place of its variance 2.919.
 """
 
 from typing import Literal
@@ -15,7 +16,7 @@ import optax
 
 from ddpm_jax import training
 from ddpm_jax.data import digits
-from ddpm_jax.diffusion import gaussian, parameterizations, schedules
+from ddpm_jax.diffusion import gaussian, losses, parameterizations, schedules
 from ddpm_jax.experiment import Every, Experiment
 from ddpm_jax.networks import UNet
 
@@ -30,6 +31,7 @@ def experiment(
     ema_decay: float = 0.995,
     power_ema: bool = False,
     conditional: bool = False,
+    learned_range: bool = False,
     dropout: float = 0.0,
     dtype: Literal["float32", "bfloat16"] = "float32",
     seed: int = 0,
@@ -50,6 +52,7 @@ def experiment(
             twice the memory of the parameters, and up to 64 times as much on disk.
         conditional: Give the network the class of each image, or no class with probability 0.1, for sampling by class
             (--label) and guidance (--guidance).
+        learned_range: Train a variance between beta tilde and beta by L_hybrid, as Nichol & Dhariwal 2021.
         dropout: Dropout rate in the residual blocks.
         dtype: Type in which the network computes, up to its last block. The last normalization and convolution,
             parameters, loss and sampling are always float32.
@@ -60,22 +63,26 @@ def experiment(
     """
     data = digits()
     process = gaussian.process(schedules.linear_scaled(timesteps), gaussian.discretized(17))
-    eps = parameterizations.eps(process, parameterizations.fixed_large)
+    parameterization = parameterizations.eps(process, parameterizations.fixed_large)
+    if learned_range:
+        parameterization = parameterizations.learned_range(process, parameterization)
     rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(100, num_steps // 10), max(1, num_steps))
     return Experiment(
         data=data,
         process=process,
-        parameterization=parameterizations.clipped(process, eps),
+        parameterization=parameterizations.clipped(process, parameterization),
         network=UNet(
             width=width,
             multipliers=(1, 2),
             num_blocks=1,
             attention=(4,),
             dropout=dropout,
+            out_channels=2 if learned_range else None,
             num_classes=data.num_classes if conditional else None,
             groups=8,
             dtype=dtype,
         ),
+        loss=losses.hybrid if learned_range else losses.simple,
         label_dropout=0.1 if conditional else 0.0,
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         batch_size=batch_size,

@@ -49,6 +49,8 @@ def experiment(
     time_scale: float = 1.0,
     scale_shift: bool = False,
     residual_resampling: bool = False,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    remat: bool = False,
     timesteps: int = 1000,
     schedule: Literal["linear", "quadratic", "cosine", "sigmoid", "betas"] = "linear",
     beta_1: float = 1e-4,
@@ -99,6 +101,9 @@ def experiment(
         scale_shift: The timestep embedding scales and shifts the second normalization of each block, instead of being
             added before it.
         residual_resampling: Halve and double the resolution in residual blocks, not by convolutions.
+        dtype: Type in which the network computes, up to its last block. The last normalization and convolution,
+            parameters, loss and sampling are always float32.
+        remat: Recompute the blocks in the backward pass: less memory, a third more time.
         timesteps: Number of diffusion steps T. With --betas, T is the number of betas instead.
         schedule: Schedule of the betas.
         beta_1: First beta. The schedules cosine and betas do not use it.
@@ -157,6 +162,8 @@ def experiment(
             time_scale=time_scale,
             scale_shift=scale_shift,
             residual_resampling=residual_resampling,
+            dtype=dtype,
+            remat=remat,
         ),
         loss=losses.hybrid if variance == "learned_range" else losses.simple,
         sampler=samplers.ddim if sampler == "ddim" else samplers.ddpm,

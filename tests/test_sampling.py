@@ -11,8 +11,8 @@ from flax import linen as nn
 from ddpm_jax.data import Data
 from ddpm_jax.data.encodings import points
 from ddpm_jax.diffusion import gaussian, parameterizations, samplers, schedules
-from ddpm_jax.experiment import Experiment
-from ddpm_jax.sampling import Run
+from ddpm_jax.experiment import Experiment, TrainableSchedule, with_schedule
+from ddpm_jax.sampling import Run, sample_fn
 from ddpm_jax.training.keys import keys
 
 PROCESS = gaussian.process(schedules.linear(40, 0.002, 0.3), gaussian.density)
@@ -117,3 +117,36 @@ def test_an_interval_or_a_guide_alone_is_refused():
         run(0.5).sampler(interval=(0.1, 1.0))
     with pytest.raises(ValueError, match="--guide needs the scale of guidance"):
         run(0.5).sampler(guide=run(0.0))
+
+
+class Half(nn.Module):
+    """Estimates x_0 as a multiple of x_t, so that samples depend on the times."""
+
+    @nn.compact
+    def __call__(self, x, index, label=None, train=False):
+        return self.param("share", nn.initializers.ones, ()) * x
+
+
+@pytest.mark.parametrize("spacing", ["karras", "logsnr", "even"])
+def test_the_steps_are_spaced_over_the_schedule_that_was_trained(spacing):
+    """A run that trained its way to a schedule samples as one that has had this schedule from the start."""
+
+    def schedule(last):
+        return schedules.from_traced_betas(0.002 + (last - 0.002) * jnp.linspace(0, 1, 40))
+
+    trained = made(Half(), trainable=TrainableSchedule(lambda: jnp.float32(0.3), schedule))
+    weights = {"share": jnp.float32(0.5)}
+    run = Run(trained, {"network": weights, "process": jnp.float32(0.05)}, 0)
+    fixed = Run(with_schedule(trained, schedule(0.05)), weights, 0)
+    images, same = (each.sampler(steps=5, spacing=spacing)(keys(0, 3)) for each in (run, fixed))
+    np.testing.assert_allclose(images, same, rtol=1e-5)
+    untrained = sample_fn(trained, None, 5, None, samplers.SPACINGS[spacing], schedule=PROCESS.schedule)
+    assert np.allclose(untrained(run.params, keys(0, 3)), images, rtol=1e-5) == (spacing == "even")
+
+
+def test_a_spacing_over_a_schedule_that_is_not_known_is_refused():
+    trained = made(trainable=TrainableSchedule(lambda: jnp.zeros(()), lambda last: PROCESS.schedule))
+    for spacing in ("karras", "logsnr"):
+        with pytest.raises(ValueError, match=r"the spacing depends on the schedule, .* give Run.schedule"):
+            sample_fn(trained, steps=5, spacing=samplers.SPACINGS[spacing])
+        sample_fn(trained, steps=5, spacing=samplers.SPACINGS[spacing], schedule=PROCESS.schedule)

@@ -1,4 +1,4 @@
-"""Draws a picture of a run: study progressive|shared|interpolate|neighbours|chain|denoise|inpaint|sweep|bounds DIR"""
+"""Studies a run: study progressive|shared|interpolate|neighbours|chain|denoise|inpaint|sweep|bounds|reconstruct DIR"""
 
 
 def run(args: list[str], own_process: bool) -> int:

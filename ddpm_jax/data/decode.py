@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,14 @@ ORIENTATION = 0x0112
 """The EXIF tag that states how the camera was held, 1 to 8."""
 Box = tuple[int, int, int, int]
 """A part of a picture: (left, top, right, bottom) in pixels, the last two exclusive."""
+
+
+class Cut(NamedTuple):
+    """A part of pictures that all have one size, such as the face in aligned portraits."""
+
+    box: Box
+    of: tuple[int, int]
+    """(height, width) of the whole picture, upright. One of another size is refused: its box would be another part."""
 
 
 @lru_cache(1)
@@ -43,7 +51,7 @@ def decode(
     fit: bool,
     centring: tuple[float, float] = (0.5, 0.5),
     background: Colour = WHITE,
-    box: Box | None = None,
+    box: Box | Cut | None = None,
 ) -> np.ndarray:
     """The image in the bytes of an image file: uint8 [height, width, channels] of `image_shape`.
 
@@ -51,11 +59,11 @@ def decode(
     alpha channel (2 or 4 channels). Of several frames or pages the first is decoded. With `fit`, the image is rotated
     as its EXIF orientation demands, cropped to the proportions of `image_shape`, and resized (Lanczos). `centring` is
     the position of the crop, from (0, 0), left and top, to (1, 1). `box` is a part of the rotated image which is cut
-    out first. Without `fit`, its size must be that of `image_shape`.
+    out first; a `Cut` also states the size of the image. Without `fit`, its size must be that of `image_shape`.
 
     Raises ValueError for bytes that are not an image, an image too large to be decoded safely, one that does not
-    contain the box, or (without `fit`) one of another size. The message continues a sentence that begins with the name
-    of the file.
+    contain the box, or (without `fit`, or for a `Cut`) one of another size. The message continues a sentence that
+    begins with the name of the file.
     """
     height, width, channels = image_shape
     fitted = partial(_fitted, size=(width, height), centring=centring, box=box) if fit else None
@@ -83,15 +91,25 @@ def _image(encoded: bytes, mode: str, background: Colour, change: Callable[[Any]
         raise Unreadable(f"cannot be read as an image: {error or type(error).__name__}") from None
 
 
-def _fitted(image: Any, size: tuple[int, int], centring: tuple[float, float], box: Box | None) -> Any:
+def _fitted(image: Any, size: tuple[int, int], centring: tuple[float, float], box: Box | Cut | None) -> Any:
     """The image, or the part of it in the box, cropped and resized to this (width, height)."""
     from PIL import Image, ImageOps
 
+    if isinstance(box, Cut):
+        _check_whole(image, box)
+        box = box.box
     if box is not None:
         if not (0 <= box[0] < box[2] <= image.width and 0 <= box[1] < box[3] <= image.height):
             raise Unreadable(f"has {image.height}x{image.width} pixels, and no part {box} (left, top, right, bottom)")
         image = image.crop(box)
     return image if image.size == size else ImageOps.fit(image, size, Image.Resampling.LANCZOS, centering=centring)
+
+
+def _check_whole(image: Any, cut: Cut) -> None:
+    """Raises Unreadable unless the image has the size of the pictures that this part is cut out of."""
+    (height, width), kept = cut.of, f"the part {cut.box} (left, top, right, bottom)"
+    if (image.height, image.width) != (height, width):
+        raise Unreadable(f"has {image.height}x{image.width} pixels, and {kept} is that of pictures of {height}x{width}")
 
 
 def _orientation(image: Any) -> int:

@@ -48,7 +48,8 @@ def folder(
         num_classes: The number of classes for `labels`. Default: that of the folder now, which is listed for it.
         crop: The part of a picture that is kept: the centre, or, drawn from the picture's name, a random part. It is as
             large as the proportions of `image_shape` allow, and the same in each epoch. Or a box (left, top, right,
-            bottom) in pixels, the part that is cut out of each picture before.
+            bottom) in pixels, the part that is cut out of each picture before; a `Cut` refuses pictures of another size
+            than it states.
         background: The colour behind transparent parts, a name or a code such as "#ff8800".
         on_bad_picture: At a picture that cannot be decoded: "stop" with an error when it is read, or "skip" it. To skip
             means that all pictures are decoded once before a split is opened, the result of which is kept.

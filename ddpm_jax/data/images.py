@@ -16,7 +16,7 @@ from ddpm_jax.data import cache, colours, decode
 from ddpm_jax.data.dataset import WORKERS, Example, Track, in_blocks, load_by_threads
 from ddpm_jax.data.files import File, read
 
-Crop = Literal["centre", "random"] | decode.Box
+Crop = Literal["centre", "random"] | decode.Box | decode.Cut
 """The part of a picture that is kept: as large a part as fits, or that in a box."""
 
 

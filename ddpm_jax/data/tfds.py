@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ddpm_jax.data.dataset import Data, Example, Listing
-from ddpm_jax.data.decode import Box, decode
+from ddpm_jax.data.decode import Box, Cut, decode
 
 Builder = Any
 """A tfds.core.DatasetBuilder. TFDS is imported inside functions only, so its types cannot be named here."""
@@ -26,7 +26,7 @@ def tfds_images(
     data_dir: str | None = None,
     fit: bool = False,
     cost: str | None = None,
-    box: Box | None = None,
+    box: Box | Cut | None = None,
 ) -> Data:
     """The TFDS data set `name`, which must have been prepared with `ddpm-jax prepare NAME`.
 
@@ -43,7 +43,8 @@ def tfds_images(
         data_dir: The folder of data sets. Default: TFDS's own, ~/tensorflow_datasets.
         fit: Crop and resize images of other sizes (see `decode`), instead of refusing them.
         cost: What preparation requires, such as "170 MB to download", for the error message.
-        box: With `fit`: the part (left, top, right, bottom) in pixels that is cut out of each image before.
+        box: With `fit`: the part (left, top, right, bottom) in pixels that is cut out of each image before; a `Cut`
+            refuses images of another size than it states.
     """
     if box is not None and not fit:
         raise ValueError(f"box={box} requires fit=True")
@@ -85,7 +86,7 @@ class _Images(Sequence):
     image_shape: tuple[int, int, int]
     labelled: bool
     fit: bool
-    box: Box | None
+    box: Box | Cut | None
     rows: Any
 
     def __len__(self) -> int:
@@ -114,7 +115,7 @@ def _open(
     data_dir: str | None,
     splits: Mapping[str, str],
     fit: bool,
-    box: Box | None,
+    box: Box | Cut | None,
     cost: str | None,
     split: str,
 ) -> _Images:

@@ -70,8 +70,8 @@ class EvaluateRequest(Processes):
     worse pictures than even steps (a greater Frechet distance)."""
     variance: VarianceName | None = None
     """Variance of these steps: fixed_small, fixed_large, or analytic (Bao et al. 2022). analytic and optimal are
-    computed from statistics of the run, which are estimated on training images the first time. Default: the
-    experiment's own."""
+    computed from statistics of the network without guidance, which are estimated on training images the first time; so
+    they exclude --guidance. Default: the experiment's own."""
     chains: int = 16
     """Number of forward chains per example for importance."""
     tolerance: float = 1e-5

@@ -94,11 +94,11 @@ class SampleRequest(Processes):
     spacing: ModelSpacingName = "even"
     """Spacing of the steps over 0..T: even; dense near the data: quadratic, karras, logsnr; leading and linspace are
     those of diffusers; optimal has the best bound on the likelihood (Watson et al. 2021), and in the papers worse
-    pictures than even steps (a greater Frechet distance). It is computed from statistics of the run, which are
-    estimated on training images the first time."""
+    pictures than even steps (a greater Frechet distance). It is computed from statistics of the network without
+    guidance, which are estimated on training images the first time; so it excludes --guidance."""
     variance: VarianceName | None = None
     """Variance of the steps of ancestral sampling: fixed_small, fixed_large, or analytic (Bao et al. 2022), which is
-    computed from the statistics of the run. Default: the experiment's own."""
+    computed from the same statistics, and excludes --guidance. Default: the experiment's own."""
     eta: float | None = None
     """Noise of ddim and dpm++, from 0 (deterministic) to 1. Default: 0; with dpm++2m-sde 1."""
     weights: WeightsName = "ema"

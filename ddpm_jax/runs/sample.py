@@ -13,7 +13,7 @@ from ddpm_jax.runs import outputs, workdir
 from ddpm_jax.runs.chunks import Work, chunk_size, on_devices
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import SampleRequest
-from ddpm_jax.runs.steps import Model, model, without_statistics
+from ddpm_jax.runs.steps import Model, check_guidance, model, without_statistics
 from ddpm_jax.sampling import Run, sample_fn
 from ddpm_jax.training import distributed
 from ddpm_jax.training.keys import check_seed, keys
@@ -70,6 +70,7 @@ def _sampler(run: Run, request: SampleRequest, guide: Run | None, chosen: Model)
         guide=guide,
         variance=chosen.variance,
         threshold=request.threshold,
+        schedule=run.schedule,
     )
 
 
@@ -79,11 +80,12 @@ def check_run(run: Run, request: SampleRequest, guide: Run | None = None) -> Non
 
 
 def check(request: SampleRequest) -> None:
-    """Raises ValueError if `num`, `batch_size` or `seed` is out of range, or if the sampler ignores the variance."""
+    """Raises ValueError if `num`, `batch_size` or `seed` is out of range, or if options exclude each other."""
     for name, value in (("num", request.num), ("batch-size", request.batch_size)):
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
     check_seed(request.seed)
+    check_guidance(request)
     if request.variance is not None and (request.sampler not in (None, "ancestral") or request.eta is not None):
         raise ValueError(f"--variance {request.variance}: only --sampler ancestral has a variance to choose")
 

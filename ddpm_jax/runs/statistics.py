@@ -15,7 +15,7 @@ from ddpm_jax.diffusion.losses import Terms
 from ddpm_jax.diffusion.parameterizations import analytic, fixed_large, fixed_small
 from ddpm_jax.diffusion.samplers import step_costs
 from ddpm_jax.diffusion.types import Variance
-from ddpm_jax.experiment import terms_fn, unpack
+from ddpm_jax.experiment import terms_fn
 from ddpm_jax.runs import workdir
 from ddpm_jax.runs.checks import data_identity
 from ddpm_jax.runs.chunks import Result, Work, kept
@@ -50,8 +50,7 @@ class Statistics(NamedTuple):
     def costs(self, run: Run, name: str) -> np.ndarray:
         """The costs of all steps of the run with the variance of this name, as `samplers.step_costs` defines them."""
         decoder = self.analytic_decoder if name == "analytic" else self.decoder
-        schedule = unpack(run.experiment, run.params)[0].process.schedule
-        return step_costs(schedule, self.variance(name), self.errors, decoder)
+        return step_costs(run.schedule, self.variance(name), self.errors, decoder)
 
 
 def statistics(
@@ -59,10 +58,10 @@ def statistics(
 ) -> Statistics:
     """The statistics of the run on `num` training images, spread evenly over all of them.
 
-    They cost as many network calls as `num` samples in T steps. They are kept in `folder`, the workdir of the run, in
-    ``statistics.npz`` (``statistics_raw.npz`` for the raw parameters), with what determines them: program, knobs,
-    parameters, data, clipping. They are estimated anew if this differs or if they are of fewer images. Every process
-    must call this function. Raises ValueError unless the process is Gaussian.
+    They are those of the network without guidance, and cost as many calls of it as `num` samples in T steps. They are
+    kept in `folder`, the workdir of the run, in ``statistics.npz`` (``statistics_raw.npz`` for the raw parameters),
+    with what determines them: program, knobs, parameters, data, clipping. They are estimated anew if this differs or if
+    they are of fewer images. Every process must call this function. Raises ValueError unless the process is Gaussian.
     """
     run.experiment.process.require_gaussian("statistics of the bound")
     reporter, source = reporter or Reporter(), run.experiment.data.open("train")
@@ -105,16 +104,23 @@ class Spread(Sequence):
 
 
 def terms_work(
-    run: Run, source: Sequence, num: int, size: int, seed: int = 0, errors: np.ndarray | None = None
+    run: Run,
+    source: Sequence,
+    num: int,
+    size: int,
+    seed: int = 0,
+    errors: np.ndarray | None = None,
+    targets: np.ndarray | None = None,
 ) -> Work:
     """The terms of `losses.terms` of the first `num` examples, as {"prior": [chunk], "errors": [chunk, T], ..}.
 
-    `errors` [T + 1] are those of the variance `analytic`; by default those of the `size` examples of a chunk.
+    `errors` [T + 1] are those of the variance `analytic`; by default those of the `size` examples of a chunk. `targets`
+    [T, targets] are the ends of the steps of ``Terms.own``; by default there are none.
     """
     terms = terms_fn(run.experiment)
 
     def one(params: Any, batch_keys: jax.Array, batch: Any) -> Terms:
-        return terms(params, batch_keys, batch, None if errors is None else np.asarray(errors, np.float32))
+        return terms(params, batch_keys, batch, None if errors is None else np.asarray(errors, np.float32), targets)
 
     return over_examples(run, source, num, size, seed, one, lambda found: found._asdict())
 

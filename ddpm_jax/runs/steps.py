@@ -55,6 +55,18 @@ def model(run: Run, request: SampleRequest | EvaluateRequest, reporter: Reporter
     return Model(spaced, None if variance is None else found.variance(name), f"{digest:08x}")
 
 
+def check_guidance(request: SampleRequest | EvaluateRequest) -> None:
+    """Raises ValueError for guidance with what is computed from statistics, which are those of the unguided network."""
+    if request.guidance in (None, 1):
+        return
+    given = f"--guidance {request.guidance:g}"
+    of_network = f"is computed from statistics of the network without guidance: leave out {given}"
+    if request.variance == "analytic":
+        raise ValueError(f"--variance analytic {of_network}, or choose fixed_small or fixed_large")
+    if request.spacing == "optimal":
+        raise ValueError(f"--spacing optimal {of_network}, or choose another spacing")
+
+
 def without_statistics(request: SampleRequest) -> Model:
     """The model of the request with even times for "optimal" and `fixed_large` for "analytic": to check a request."""
     variance = None if request.variance is None else VARIANCES.get(request.variance, VARIANCES["fixed_large"])
@@ -77,6 +89,7 @@ def _own(run: Run) -> str:
 
 def check_steps(request: EvaluateRequest) -> None:
     """Raises ValueError for options of steps or samples that the metrics do not use, or that exclude each other."""
+    check_guidance(request)
     metrics, options = set(request.metrics or ()), request.sampling()
     for name in options:
         users = OF_SAMPLES if name in ("sampler", "eta", "guidance") else ("bpd", *OF_SAMPLES)
@@ -103,7 +116,7 @@ def stepped(run: Run, request: EvaluateRequest, reporter: Reporter) -> tuple[Run
     if not _of_steps(request):
         return run, None, None
     chosen = model(run, request, reporter)
-    schedule, parameterization = run.experiment.process.schedule, run.experiment.parameterization
+    schedule, parameterization = run.schedule, run.experiment.parameterization
     visits = chosen.spacing(schedule, schedule.num_steps if request.steps is None else request.steps)
     if chosen.variance is not None:
         parameterization = with_variance(parameterization, chosen.variance)

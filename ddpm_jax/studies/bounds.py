@@ -1,7 +1,8 @@
 """The bound of a run in few steps: every spacing and variance at once, from one pass over the test images."""
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -11,12 +12,12 @@ import numpy as np
 from ddpm_jax.diffusion import Schedule
 from ddpm_jax.diffusion.samplers import SPACINGS, optimal, step_terms
 from ddpm_jax.diffusion.types import Variance
-from ddpm_jax.experiment import unpack
 from ddpm_jax.runs.chunks import kept
 from ddpm_jax.runs.likelihood import Estimate, mean_and_error
 from ddpm_jax.runs.report import fitting_batch
 from ddpm_jax.runs.statistics import Statistics, terms_work
 from ddpm_jax.sampling import Run
+from ddpm_jax.studies.sweep import counts
 
 VARIANCES = ("fixed_small", "fixed_large", "analytic")
 SPACED = ("linspace", "even", "quadratic", "optimal")
@@ -38,14 +39,16 @@ def bounds(
     """The bounds on the first `num` test images, by default all, those of more than T steps left out.
 
     The statistics, of training images, decide the analytic variance and the optimal times. The x_t are those of
-    ``evaluate``, so the bounds are too, up to rounding. Raises ValueError for no number of steps up to T.
+    ``evaluate``, so the bounds are too, up to rounding. A run with the variance `learned_range` also has its own, at
+    all spacings but `optimal`. Raises ValueError for no number of steps up to T.
     """
-    source, schedule = run.experiment.data.open("test"), unpack(run.experiment, run.params)[0].process.schedule
-    if min(steps) > schedule.num_steps:
-        raise ValueError(f"--steps {min(steps)}: this run has {schedule.num_steps} steps")
+    source, schedule = run.experiment.data.open("test"), run.schedule
+    numbers = counts(steps, schedule.num_steps)
     num = len(source) if num is None else min(num, len(source))
     size = min(num, fitting_batch(run.experiment.data.image_shape))
-    work = terms_work(run, source, num, size, seed, statistics.errors)
+    own = _own_times(run, numbers)
+    targets, column = _targets(own.values(), schedule.num_steps)
+    work = terms_work(run, source, num, size, seed, statistics.errors, targets)
     with TemporaryDirectory() as folder:
         results = list(kept(work, Path(folder)))
     terms = {name: np.concatenate([result[name] for result in results]) for name in results[0]}
@@ -53,11 +56,35 @@ def bounds(
     for variance in VARIANCES:
         spacings = dict(SPACINGS) | {"optimal": optimal(statistics.costs(run, variance))}
         for spacing in SPACED:
-            for count in sorted({count for count in steps if count <= schedule.num_steps}):
+            for count in numbers:
                 times = spacings[spacing](schedule, count)
                 nats = _bound(terms, schedule, statistics.variance(variance), variance == "analytic", times)
                 points.append(Point(variance, spacing, count, mean_and_error(nats / math.log(2))))
+    for (spacing, count), times in own.items():
+        steps_of = [terms["own"][:, t - 1, column[t, s]] for t, s in itertools.pairwise(times.tolist())]
+        nats = terms["prior"] + np.sum(steps_of, axis=0)
+        points.append(Point("learned_range", spacing, count, mean_and_error(nats / math.log(2))))
     return points
+
+
+def _own_times(run: Run, numbers: Sequence[int]) -> dict[tuple[str, int], np.ndarray]:
+    """The times by spacing and number of steps, for the variance `learned_range` of the run; empty for other runs."""
+    if run.experiment.parameterization.learned != "learned_range":
+        return {}
+    names = [name for name in SPACED if name in SPACINGS]
+    return {(name, count): SPACINGS[name](run.schedule, count) for name in names for count in numbers}
+
+
+def _targets(visits: Iterable[np.ndarray], T: int) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
+    """(targets of the steps between these times, as `losses.terms` has them; the column of each step from t to s)."""
+    below: dict[int, list[int]] = {t: [] for t in range(1, T + 1)}
+    for t, s in sorted({step for times in visits for step in itertools.pairwise(times.tolist())}):
+        below[t].append(s)
+    column = {(t, s): n for t, ends in below.items() for n, s in enumerate(ends)}
+    targets = np.zeros((T, max(map(len, below.values()))), np.int32)
+    for (t, s), n in column.items():
+        targets[t - 1, n] = s
+    return targets, column
 
 
 def _bound(

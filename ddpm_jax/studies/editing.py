@@ -115,8 +115,7 @@ def _model(run: Run, params: Any, label: int | None, num: int) -> Model:
 
 def _times(run: Run, request: EditRequest) -> np.ndarray:
     """The falling times of the request."""
-    experiment, _ = unpack(run.experiment, run.params)
-    schedule = experiment.process.schedule
+    schedule = run.schedule
     steps = min(250, schedule.num_steps) if request.steps is None else request.steps
     return samplers.SPACINGS[request.spacing](schedule, steps)
 

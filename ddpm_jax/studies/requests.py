@@ -6,7 +6,18 @@ from typing import Any, Literal
 
 from ddpm_jax.runs.requests import SamplerName, SpacingName, WeightsName
 
-Kind = Literal["progressive", "shared", "interpolate", "neighbours", "chain", "denoise", "inpaint", "sweep", "bounds"]
+Kind = Literal[
+    "progressive",
+    "shared",
+    "interpolate",
+    "neighbours",
+    "chain",
+    "denoise",
+    "inpaint",
+    "sweep",
+    "bounds",
+    "reconstruct",
+]
 """The keys of ``studies.sheets.STUDIES``."""
 Missing = Literal["centre", "left", "right", "top", "bottom"]
 """The parts of an example that `inpaint` can fill in."""
@@ -35,14 +46,16 @@ class StudyRequest:
     denoise: test examples, clean, with noise, and restored.
     inpaint: test examples, clean, with a missing part, and filled in.
     sweep: quality of several samplers against their number of network calls, with a table and its .json.
-    bounds: bits/dim of the models of few steps, by spacing and variance, with a table and its .json."""
+    bounds: bits/dim of the models of few steps, by spacing and variance, with a table and its .json.
+    reconstruct: error of test images that DDIM encodes and decodes in few steps, with a table and its .json."""
     workdir: Path
     """Folder of the run."""
     out: Path | None = None
     """Picture to write, a .png. Default: a file in studies/ of the workdir."""
     num: int | None = None
     """Number of rows (progressive, neighbours), of samples per row (shared), of shares (interpolate) or of examples
-    (the others). Default: 8 images, 20 sequences or 2000 points; for sweep 1024 images, for bounds all test images."""
+    (the others). Default: 8 images, 20 sequences or 2000 points; for sweep 1024 images, for bounds and reconstruct
+    all test images."""
     seed: int = 0
     """Seed of the noise and of the choice of examples, 0 to 2^32 - 1."""
     times: tuple[int, ...] | None = field(default=None, metadata=_only("shared", "interpolate", "chain"))
@@ -66,13 +79,13 @@ class StudyRequest:
         default=("ancestral", "ddim", "dpm++2m", "dpm++3m", "heun"), metadata=_only("sweep")
     )
     """Samplers to compare (sweep)."""
-    steps: tuple[int, ...] = field(default=(5, 10, 20, 50, 100, 1000), metadata=_only("sweep", "bounds"))
-    """Numbers of steps; those above T are left out (sweep, bounds)."""
+    steps: tuple[int, ...] = field(default=(5, 10, 20, 50, 100, 1000), metadata=_only("sweep", "bounds", "reconstruct"))
+    """Numbers of steps; those above T are left out (sweep, bounds, reconstruct)."""
     etas: tuple[float, ...] | None = field(default=None, metadata=_only("sweep"))
     """Values of eta, 0 to 1, at which to compare each sampler that has one (sweep). ancestral, where the variance is
     fixed_large, is the row sigma-hat of Song et al. 2021, Table 1. Default: that of the sampler."""
-    spacing: SpacingName = field(default="even", metadata=_only("sweep"))
-    """Spacing of the steps (sweep)."""
+    spacing: SpacingName = field(default="even", metadata=_only("sweep", "reconstruct"))
+    """Spacing of the steps (sweep, reconstruct)."""
     weights: WeightsName = "ema"
     """Parameters to draw with: ema (their moving average), raw (those that the optimizer updates), or an average of
     this length relative to the run, such as 0.1, if the run keeps averages for it (--power-ema)."""

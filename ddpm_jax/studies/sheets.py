@@ -12,7 +12,7 @@ from ddpm_jax.data import load
 from ddpm_jax.runs import workdir
 from ddpm_jax.runs.statistics import statistics
 from ddpm_jax.sampling import Run
-from ddpm_jax.studies import bounds, ho_2020, sohl_dickstein_2015, sweep
+from ddpm_jax.studies import bounds, ho_2020, reconstruct, sohl_dickstein_2015, sweep
 from ddpm_jax.studies.requests import EditRequest, Kind, StudyRequest
 from ddpm_jax.system.files import write_json
 from ddpm_jax.training.keys import check_seed
@@ -33,6 +33,8 @@ class Study(NamedTuple):
     draw: Callable[[Run, StudyRequest], Sheet]
     images_only: bool = False
     """Whether the data of the run must be images. Other studies also draw points and sequences of bits."""
+    measures: bool = False
+    """Whether it also writes a .json with what it measured."""
 
 
 def study_to_file(request: StudyRequest) -> str:
@@ -47,7 +49,7 @@ def study_to_file(request: StudyRequest) -> str:
     weights = workdir.marked(request.weights)
     out = request.out or request.workdir / "studies" / f"{request.kind}{weights}_seed{request.seed}_at{run.step}.png"
     check_output(out, request.overwrite)
-    if request.kind in ("sweep", "bounds") and out.with_suffix(".json").exists() and not request.overwrite:
+    if STUDIES[request.kind].measures and out.with_suffix(".json").exists() and not request.overwrite:
         raise ValueError(f"{out.with_suffix('.json')} exists: choose another name with --out, or use --overwrite")
     sheet = STUDIES[request.kind].draw(run, request)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -165,6 +167,16 @@ def _bounds(run: Run, request: StudyRequest) -> Sheet:
     return Sheet(picture, caption, records)
 
 
+def _reconstruct(run: Run, request: StudyRequest) -> Sheet:
+    points = reconstruct.reconstruct(run, request.steps, request.spacing, request.num, request.seed)
+    levels = run.experiment.data.levels or 256
+    level = reconstruct.of_rounding(levels), f"rounding to {levels} levels"
+    picture = figures.curves(reconstruct.curves(points), "steps", "mean squared error of pixels", *level)
+    protocol = {"spacing": request.spacing, "seed": request.seed, "images": request.num}
+    caption = f"{reconstruct.table(points)}\nthe error of test images that DDIM encodes and decodes, as curves"
+    return Sheet(picture, caption, [point._asdict() | protocol for point in points])
+
+
 def _rows(rows: np.ndarray) -> Sheet:
     picture = figures.grid(rows.reshape(-1, *rows.shape[2:]), columns=rows.shape[1])
     return Sheet(picture, f"{rows.shape[0]} rows of {rows.shape[1]} images")
@@ -192,6 +204,7 @@ STUDIES: dict[Kind, Study] = {
     "chain": Study(_chain),
     "denoise": Study(_denoise),
     "inpaint": Study(_inpaint),
-    "sweep": Study(_sweep, images_only=True),
-    "bounds": Study(_bounds, images_only=True),
+    "sweep": Study(_sweep, images_only=True, measures=True),
+    "bounds": Study(_bounds, images_only=True, measures=True),
+    "reconstruct": Study(_reconstruct, images_only=True, measures=True),
 }

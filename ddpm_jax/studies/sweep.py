@@ -44,6 +44,13 @@ class Point(NamedTuple):
         return self.sampler if self.eta is None else f"{self.sampler}, eta {self.eta:g}"
 
 
+def counts(steps: Sequence[int], T: int) -> list[int]:
+    """The different numbers of steps up to T, in order. Raises ValueError if there are none."""
+    if min(steps) > T:
+        raise ValueError(f"--steps {min(steps)}: this run has {T} steps")
+    return sorted({count for count in steps if count <= T})
+
+
 def network_calls(sampler: str, steps: int) -> int:
     """The number of network calls that a sampler makes in this number of steps."""
     if sampler in ("heun", "dpm++2s"):
@@ -68,11 +75,9 @@ def sweep(
     """
     if num < 2:
         raise ValueError(f"--num must be at least 2 for a distance, got {num}")
-    T, train = run.experiment.process.schedule.num_steps, _reference(run, "train")
-    if min(steps) > T:
-        raise ValueError(f"--steps {min(steps)}: this run has {T} steps")
+    numbers, train = counts(steps, run.experiment.process.schedule.num_steps), _reference(run, "train")
     points = []
-    for (name, eta), count in itertools.product(_kinds(names, etas), sorted({count for count in steps if count <= T})):
+    for (name, eta), count in itertools.product(_kinds(names, etas), numbers):
         images, seconds = _drawn(run, name, count, spacing, num, seed, eta)
         distance = frechet_distance(images, train)
         points.append(Point(name, count, network_calls(name, count), distance, seconds / num, eta))
@@ -96,7 +101,8 @@ def _drawn(
     run: Run, name: str, steps: int, spacing: str, num: int, seed: int, eta: float | None
 ) -> tuple[np.ndarray, float]:
     """The images as vectors, and the seconds that they took after the first batch, which compiles the sampler."""
-    sample = jax.tree_util.Partial(sample_fn(run.experiment, SAMPLERS[name], steps, eta, SPACINGS[spacing]), run.params)
+    made = sample_fn(run.experiment, SAMPLERS[name], steps, eta, SPACINGS[spacing], schedule=run.schedule)
+    sample = jax.tree_util.Partial(made, run.params)
     condition = labels(run.experiment, num + AT_ONCE)
 
     def batch(first: int) -> np.ndarray:

@@ -28,13 +28,13 @@ from typing import Literal
 import optax
 
 from ddpm_jax import training
-from ddpm_jax.data import flip, folder, tfds_images
+from ddpm_jax.data import Cut, flip, folder, tfds_images
 from ddpm_jax.diffusion import gaussian, losses, parameterizations, schedules
 from ddpm_jax.experiment import Claim, Every, Experiment
 from ddpm_jax.networks import UNet
 
-FACE = (25, 57, 153, 185)
-"""The part (left, top, right, bottom) of the aligned pictures of 218x178 pixels."""
+FACE = Cut(box=(25, 57, 153, 185), of=(218, 178))
+"""The part (left, top, right, bottom) of the aligned pictures, and their (height, width)."""
 CLAIMS = (
     Claim("T", 1000, "as Ho et al. 2020"),
     Claim("beta_1", 1e-4, "as Ho et al. 2020"),
@@ -73,7 +73,8 @@ def experiment(
     """CelebA at 64x64 (Song et al. 2021, Table 1).
 
     Args:
-        folder_of_images: Folder or zip of the aligned pictures (img_align_celeba), instead of TFDS's data set.
+        folder_of_images: Folder or zip of the aligned pictures (img_align_celeba) of 218x178 pixels, instead of TFDS's
+            data set.
         timesteps: Number of diffusion steps T, at least 21. The betas are those for T = 1000 times 1000 / T.
         width: Channels of the U-Net at full resolution, a multiple of 32.
         dropout: Dropout rate in the residual blocks.

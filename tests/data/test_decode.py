@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_jax.data.decode import MODES, decode, endings
+from ddpm_jax.data.decode import MODES, Cut, decode, endings
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options) -> bytes:
@@ -71,6 +71,15 @@ def test_a_box_is_cut_out_before_the_image_is_resized():
 def test_an_image_that_does_not_contain_the_box_is_refused(box):
     with pytest.raises(ValueError, match=r"has 12x10 pixels, and no part .*left, top, right, bottom"):
         decode(encoded(Image.fromarray(random_pixels(12, 10, 3))), (6, 4, 3), fit=True, box=box)
+
+
+def test_an_image_of_another_size_has_another_part_in_the_box_and_is_refused():
+    cut, pixels = Cut(box=(3, 5, 7, 11), of=(12, 10)), random_pixels(12, 10, 3)
+    found = decode(encoded(Image.fromarray(pixels)), (6, 4, 3), fit=True, box=cut)
+    np.testing.assert_array_equal(found, pixels[5:11, 3:7])
+    message = r"has 24x20 pixels, and the part \(3, 5, 7, 11\) .* is that of pictures of 12x10"
+    with pytest.raises(ValueError, match=message):
+        decode(encoded(Image.fromarray(random_pixels(24, 20, 3))), (6, 4, 3), fit=True, box=cut)
 
 
 @pytest.mark.parametrize("damage", [lambda image: b"not an image", lambda image: image[: len(image) // 2]])

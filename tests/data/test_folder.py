@@ -9,7 +9,7 @@ import pytest
 from data import odd_pictures
 from PIL import Image
 
-from ddpm_jax.data import folder
+from ddpm_jax.data import Cut, folder
 
 
 @pytest.fixture
@@ -42,6 +42,10 @@ def test_a_box_is_cut_out_of_each_picture(pictures):
     """The pictures are ramps from left to right in steps of 20."""
     image = folder(str(pictures), (4, 4, 3), crop=(5, 2, 9, 6)).open("train")[0]["image"]
     np.testing.assert_array_equal(image[0, :, 0], np.arange(5, 9) * 20)
+    source = folder(str(pictures), (4, 4, 3), crop=Cut((5, 2, 9, 6), of=(8, 12))).open("train")
+    np.testing.assert_array_equal(source[0]["image"], image)
+    with pytest.raises(ValueError, match=r"\.png has 8x12 pixels, and the part .* of pictures of 9x12"):
+        folder(str(pictures), (4, 4, 3), crop=Cut((5, 2, 9, 6), of=(9, 12))).open("train")[0]
 
 
 def test_other_sizes_and_channels_are_converted(pictures):

@@ -15,7 +15,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from ddpm_jax.data import load, tfds_images
+from ddpm_jax.data import Cut, load, tfds_images
 from ddpm_jax.data.tfds import is_prepared
 
 SHAPES = [(5, 4, 1), (5, 4, 3)]
@@ -137,6 +137,9 @@ def test_a_box_is_cut_out_of_each_image_and_changes_the_listing(tmp_path):
     write(tmp_path, images)
     data = tfds_images("tiny", (4, 2, 3), fit=True, box=(1, 2, 3, 6), data_dir=str(tmp_path))
     np.testing.assert_array_equal(load(data.open("train"))["image"], images[:, 2:6, 1:3])
+    other = tfds_images("tiny", (4, 2, 3), fit=True, box=Cut((1, 2, 3, 6), of=(7, 5)), data_dir=str(tmp_path))
+    with pytest.raises(ValueError, match=r"an image of tiny has 6x5 pixels, and the part .* of pictures of 7x5"):
+        other.open("train")[0]
     assert data.listing() != tfds_images("tiny", (4, 2, 3), fit=True, data_dir=str(tmp_path)).listing()
     with pytest.raises(ValueError, match=r"box=\(1, 2, 3, 6\) requires fit=True"):
         tfds_images("tiny", (4, 2, 3), box=(1, 2, 3, 6), data_dir=str(tmp_path))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from PIL import Image
 
 from ddpm_jax.experiment import Experiment, init_fn, loss_fn, shapes
 from ddpm_jax.runs import experiment_files
@@ -123,6 +124,21 @@ def test_the_figures_of_song_2021():
     """Song et al. 2021, Table 1, and the config of the released code for CelebA."""
     agrees = {row.what: row.agrees for row in verify(build("song_2021/celeba")) if row.agrees is not None}
     assert len(agrees) == 11 and all(agrees.values()), agrees
+
+
+def test_only_the_aligned_pictures_of_celeba_are_cut_to_the_face(tmp_path):
+    """In a picture of another size the same pixels are another part of it."""
+    for name, (height, width) in {"aligned": (218, 178), "larger": (300, 300)}.items():
+        (tmp_path / name).mkdir()
+        pixels = np.zeros((height, width, 3), np.uint8)
+        pixels[57:185, 25:153] = 200
+        Image.fromarray(pixels).save(tmp_path / name / "000001.png")
+    aligned, larger = (
+        build("song_2021/celeba", folder_of_images=str(tmp_path / name)) for name in ("aligned", "larger")
+    )
+    assert np.all(aligned.data.open("train")[0]["image"] == 200)
+    with pytest.raises(ValueError, match=r"000001\.png has 300x300 pixels, and the part .* of pictures of 218x178"):
+        larger.data.open("train")[0]
 
 
 def test_differences_from_the_released_code_are_knobs():

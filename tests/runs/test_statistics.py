@@ -116,6 +116,9 @@ def test_samples_record_the_statistics_that_they_depend_on(folder, capsys):
     [
         ("sample", ["--variance", "analytic", "--sampler", "ddim"], "only --sampler ancestral has a variance"),
         ("sample", ["--variance", "fixed_large", "--eta", "0"], "only --sampler ancestral has a variance"),
+        ("sample", ["--variance", "analytic", "--guidance", "2"], "leave out --guidance 2, or choose fixed_small or"),
+        ("sample", ["--spacing", "optimal", "--guidance", "3"], "statistics of the network without guidance"),
+        ("evaluate", ["--metrics", "fid", "--spacing", "optimal", "--guidance", "2"], "or choose another spacing"),
         ("sample", ["--spacing", "optimal", "--steps", "51"], "--steps must be between 1 and 50, got 51"),
         ("sample", ["--threshold", "2"], "--threshold must lie in (0, 1], got 2"),
         (

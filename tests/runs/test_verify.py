@@ -50,6 +50,7 @@ NICHOL = [
     ("cifar10", {"schedule": "linear", "loss": "simple"}, 52_542_979),
     ("imagenet64", {}, 121_063_942),
     ("imagenet64", {"loss": "simple", "num_steps": 200_000}, 121_060_483),
+    ("imagenet64", {"loss": "vlb"}, 121_063_942),
     ("imagenet64", {"labels": True}, 273_049_350),
 ]
 

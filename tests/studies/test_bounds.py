@@ -1,15 +1,18 @@
 """The table of bounds: each cell is the bound that `evaluate` measures, and the order is that of the papers."""
 
+import dataclasses
 import json
 import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from mistakes import fails
-from studies.models import shrinking_run
+from studies.models import Shrinking, shrinking_run
 
 from ddpm_jax.commands import main
-from ddpm_jax.diffusion import samplers
+from ddpm_jax.diffusion import parameterizations, samplers
 from ddpm_jax.diffusion.parameterizations import with_variance
 from ddpm_jax.experiment import with_parameterization
 from ddpm_jax.runs.likelihood import bits_per_dim
@@ -38,6 +41,30 @@ def test_every_cell_is_the_bound_that_is_measured(found):
         made = with_parameterization(run.experiment, with_variance(run.experiment.parameterization, variance))
         times = spacings[point.spacing](run.experiment.process.schedule, point.steps)
         measured = bits_per_dim(run._replace(experiment=made), source, num=40, batch_size=40, visits=times)
+        np.testing.assert_allclose(point.bits, measured.total, rtol=1e-4)
+
+
+class Ranging(Shrinking):
+    """Also outputs a share of log beta in the log variance, which depends on x_t."""
+
+    @nn.compact
+    def __call__(self, x, index, label=None, train=False):
+        return jnp.concatenate([super().__call__(x, index), 0.5 * x], axis=-1)
+
+
+def test_a_learned_range_has_its_own_rows(found):
+    plain, statistics, _ = found
+    learned = parameterizations.learned_range(plain.experiment.process, plain.experiment.parameterization)
+    network = Ranging(tuple(map(float, plain.schedule.alpha_bar)))
+    made = dataclasses.replace(plain.experiment, parameterization=learned, network=network)
+    run = plain._replace(experiment=made)
+    points = bounds(run, statistics, (4, 16), num=20)
+    assert [point.variance for point in points[24:]] == 6 * ["learned_range"]
+    for point, fixed in zip(points[:24], bounds(plain, statistics, (4, 16), num=20), strict=True):
+        np.testing.assert_allclose(point.bits, fixed.bits, rtol=1e-5)
+    for point in points[24::3]:
+        times = samplers.SPACINGS[point.spacing](run.schedule, point.steps)
+        measured = bits_per_dim(run, made.data.open("test"), num=20, batch_size=20, visits=times)
         np.testing.assert_allclose(point.bits, measured.total, rtol=1e-4)
 
 
