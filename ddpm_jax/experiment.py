@@ -53,7 +53,7 @@ class Claim(NamedTuple):
     """A number that a paper states for an experiment. `ddpm-jax verify` compares the experiment with it."""
 
     what: str
-    """A key of ``runs.verify.FIGURES``, such as "parameters", or of ``runs.verify.MEASURED``, such as "bits/dim"."""
+    """A key of ``runs.verify.FIGURES``, such as "parameters", or ``runs.comparable.MEASURED``, such as "bits/dim"."""
     value: float
     source: str
     """Where the paper states it, such as "Table 2"."""

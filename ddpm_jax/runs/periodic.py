@@ -90,10 +90,10 @@ def _distance_name(execution: Execution) -> str:
 
 def metrics(experiment: Experiment, mesh: Mesh, execution: Execution, folder: Path) -> dict[str, Metric]:
     """The metrics by their names in the log: "bpd", and for images the Frechet distance, such as "frechet_pixels"."""
-    distance = (
-        {_distance_name(execution): _distance(experiment, mesh, execution, folder)} if _has_images(experiment) else {}
-    )
-    return {"bpd": _bits(experiment, mesh)} | distance
+    bits = {"bpd": _bits(experiment, mesh)}
+    if not _has_images(experiment):
+        return bits
+    return bits | {_distance_name(execution): _distance(experiment, mesh, execution, folder)}
 
 
 def _has_images(experiment: Experiment) -> bool:
@@ -116,24 +116,21 @@ def _bits(experiment: Experiment, mesh: Mesh) -> Metric:
 
 def _distance(experiment: Experiment, mesh: Mesh, execution: Execution, folder: Path) -> Metric:
     """The Frechet distance of samples from training images."""
-    data, classes = experiment.data, labels(experiment, execution.samples)
+    data, train, num = experiment.data, experiment.data.open("train"), execution.samples
+    references, classes = Spread(train, min(REFERENCES, len(train))), labels(experiment, num)
     draw, how = _sampling(experiment)
-    features = features_of(_request(execution, folder), data.image_shape)
-    rows = _rows(
-        experiment, mesh, draw, execution.samples, SAMPLE, lambda chosen: None if classes is None else classes[chosen]
-    )
-    train = data.open("train")
-    references = Spread(train, min(REFERENCES, len(train)))
+    rows = _rows(experiment, mesh, draw, num, SAMPLE, lambda chosen: None if classes is None else classes[chosen])
+    features = cache(lambda: features_of(_request(execution, folder), data.image_shape))
 
     @cache
     def reference() -> np.ndarray:
-        return vectors(features, pictures(references, range(len(references)), data.levels))
+        return vectors(features(), pictures(references, range(len(references)), data.levels))
 
     def measure(params: Params) -> Estimate:
         images = rows(params)
-        return frechet_distance(vectors(features, images), reference()) if distributed.is_leader() else math.inf, None
+        return frechet_distance(vectors(features(), images), reference()) if distributed.is_leader() else math.inf, None
 
-    protocol = f"{execution.features}, {execution.samples} samples {how}, {len(references)} training images"
+    protocol = f"{execution.features}, {num} samples {how}, {len(references)} training images"
     return Metric("Frechet distance", protocol, measure)
 
 

@@ -29,8 +29,9 @@ def kept(folder: Path, metric: str | None) -> Iterator[Keep]:
             nonlocal least
             (better,) = distributed.from_leader([int(value < least)])
             if better:
-                if (step := int(state.step)) in manager.all_steps():  # of a run that was resumed before it
-                    manager.delete(step)
+                for step in manager.all_steps():
+                    if step >= int(state.step):  # the run was resumed before it; Orbax keeps the latest only
+                        manager.delete(step)
                 checkpoints.save(manager, state, metric=metric, value=value)
                 least = value
             return bool(better)
