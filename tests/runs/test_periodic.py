@@ -109,22 +109,21 @@ def test_a_run_that_unlearns_is_best_at_its_first_evaluation(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    """(experiment, parameters, function that measures them on a mesh)."""
+def measuring():
+    """(experiment, parameters, metrics on eight devices, which split parameters over two)."""
     experiment = line(seed=3)
     params = jax.jit(init_fn(experiment))(jax.random.key(1))
-    execution = Execution(samples=20)
-
-    def on(mesh):
-        return periodic.metrics(experiment, mesh, execution, tmp_path_factory.getbasetemp())
-
-    return experiment, params, on
+    return experiment, params, on(experiment, sharding.make_mesh({"fsdp": 2}))
 
 
-def test_the_values_are_those_of_the_bound_and_of_the_samples(measured):
+def on(experiment, mesh):
+    return periodic.metrics(experiment, mesh, Execution(samples=20), Path())
+
+
+def test_the_values_are_those_of_the_bound_and_of_the_samples(measuring):
     """Measured by other ways: chunk by chunk on each device, and from the moments of the images of `Run.sampler`."""
-    experiment, params, on = measured
-    found = {name: metric.measure(params) for name, metric in on(sharding.make_mesh()).items()}
+    experiment, params, metrics = measuring
+    found = {name: metric.measure(params) for name, metric in metrics.items()}
     run = Run(experiment, params, 0)
     test, train = (experiment.data.open(split) for split in ("test", "train"))
     expected = bits_per_dim(run, Spread(test, periodic.EXAMPLES), seed=experiment.seed).total
@@ -137,22 +136,20 @@ def test_the_values_are_those_of_the_bound_and_of_the_samples(measured):
     np.testing.assert_allclose(distance, frechet_distance(*map(moments, pixels)), rtol=1e-3)
 
 
-def test_the_mesh_does_not_matter_and_no_evaluation_compiles_after_the_first(measured):
-    _, params, on = measured
-    alone, split = (
-        on(mesh) for mesh in (sharding.make_mesh(devices=jax.devices()[:1]), sharding.make_mesh({"fsdp": 2}))
-    )
+def test_the_mesh_does_not_matter_and_no_evaluation_compiles_after_the_first(measuring):
+    experiment, params, metrics = measuring
+    alone = on(experiment, sharding.make_mesh(devices=jax.devices()[:1]))
     for name in alone:
-        np.testing.assert_allclose(alone[name].measure(params)[0], split[name].measure(params)[0], rtol=1e-3)
-    compiled = []
-    listen = lambda name, *_, **__: compiled.append(name) if "compile" in name else None  # noqa: E731
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    changed = jax.tree.map(lambda x: x + 0.01, params)
+        np.testing.assert_allclose(alone[name].measure(params)[0], metrics[name].measure(params)[0], rtol=1e-3)
+    changed, compiled = jax.tree.map(lambda x: x + 0.01, params), []
+    jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiled.append("compile" in name))
+    jax.jit(lambda x: x + 0.02)(1.0)
+    assert any(compiled)  # so that a compilation would be noticed
     compiled.clear()
-    for metric in split.values():
+    for metric in metrics.values():
         assert metric.measure(changed)[0] != metric.measure(params)[0]
     jax.monitoring.clear_event_listeners()
-    assert not compiled
+    assert not any(compiled)
 
 
 def evaluating(experiment, every: int | None = 1):
