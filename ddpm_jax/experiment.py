@@ -30,18 +30,30 @@ Batch = dict[str, Array]
 
 @dataclass(frozen=True)
 class Every:
-    """Steps between two log rows, sample grids and checkpoints; 0 is never. Each in use also follows the last step."""
+    """Steps between two log rows, sample grids, checkpoints and evaluations. Each in use also follows the last step.
+
+    0 is never; for evaluations None is. Raises ValueError for a negative number, and for evaluations every 0 steps.
+    """
 
     log: int = 50
     sample: int = 1000
     save: int = 1000
+    evaluate: int | None = None
+    """An evaluation estimates bits/dim and the Frechet distance of samples: see ``runs.periodic``."""
+
+    def __post_init__(self) -> None:
+        for name in ("log", "sample", "save"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}_every must be at least 0, which is never, got {getattr(self, name)}")
+        if self.evaluate is not None and self.evaluate < 1:
+            raise ValueError(f"evaluate_every must be at least 1, or None for never, got {self.evaluate}")
 
 
 class Claim(NamedTuple):
     """A number that a paper states for an experiment. `ddpm-jax verify` compares the experiment with it."""
 
     what: str
-    """A key of ``runs.verify.FIGURES``, such as "parameters", or of ``runs.verify.MEASURED``, such as "bits/dim"."""
+    """A key of ``runs.verify.FIGURES``, such as "parameters", or ``runs.comparable.MEASURED``, such as "bits/dim"."""
     value: float
     source: str
     """Where the paper states it, such as "Table 2"."""

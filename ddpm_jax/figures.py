@@ -154,6 +154,24 @@ def rate_distortion(rate: np.ndarray, distortion: np.ndarray, path: Path) -> Non
         figure.savefig(part, format="png", dpi=120)
 
 
+def by_step(lines: Mapping[str, Sequence[tuple[int, float]]], path: Path) -> None:
+    """Writes a chart of values by the training step for each title as one PNG; a ring marks the least value."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2 * len(lines), 3.8), layout="constrained")
+    for axis, (title, points) in zip(figure.subplots(1, len(lines), squeeze=False)[0], lines.items(), strict=True):
+        step, least = min(points, key=lambda point: point[1])
+        axis.plot(*zip(*points, strict=True), marker="o", markersize=4)
+        ring = {"marker": "o", "markersize": 10, "fillstyle": "none", "color": "gray", "linestyle": "none"}
+        axis.plot(step, least, label=f"least: {least:.4g} at step {step:,}", **ring)
+        axis.set(xlabel="training step")
+        axis.set_title(title, fontsize="medium")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    with whole_file(path) as part:
+        figure.savefig(part, format="png", dpi=120)
+
+
 def curves(
     lines: Mapping[str, Sequence[tuple[float, float]]], xlabel: str, ylabel: str, level: float, level_name: str
 ) -> np.ndarray:

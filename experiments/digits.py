@@ -38,6 +38,7 @@ def experiment(
     log_every: int = 50,
     sample_every: int = 500,
     save_every: int = 500,
+    evaluate_every: int | None = 500,
 ) -> Experiment:
     """scikit-learn's 8x8 handwritten digits.
 
@@ -60,6 +61,7 @@ def experiment(
         log_every: Number of steps between rows of metrics.jsonl.
         sample_every: Number of steps between grids of samples.
         save_every: Number of steps between checkpoints.
+        evaluate_every: Number of steps between estimates of bits/dim and Frechet distance; None for never.
     """
     data = digits()
     process = gaussian.process(schedules.linear_scaled(timesteps), gaussian.discretized(17))
@@ -90,5 +92,5 @@ def experiment(
         ema_decay=ema_decay,
         power_averages=training.POWER_LENGTHS if power_ema else (),
         seed=seed,
-        every=Every(log=log_every, sample=sample_every, save=save_every),
+        every=Every(log=log_every, sample=sample_every, save=save_every, evaluate=evaluate_every),
     )

@@ -34,6 +34,7 @@ def experiment(
     log_every: int = 50,
     sample_every: int = 1000,
     save_every: int = 500,
+    evaluate_every: int | None = None,
 ) -> Experiment:
     """Fashion-MNIST from TFDS.
 
@@ -57,6 +58,7 @@ def experiment(
         log_every: Number of steps between rows of metrics.jsonl.
         sample_every: Number of steps between grids of samples.
         save_every: Number of steps between checkpoints.
+        evaluate_every: Number of steps between estimates of bits/dim and Frechet distance; None for never.
     """
     process = gaussian.process(schedules.linear_scaled(timesteps))
     eps = parameterizations.eps(process, parameterizations.fixed_large)
@@ -82,5 +84,5 @@ def experiment(
         ema_decay=training.ema_ramp(ema_decay),
         power_averages=training.POWER_LENGTHS if power_ema else (),
         seed=seed,
-        every=Every(log=log_every, sample=sample_every, save=save_every),
+        every=Every(log=log_every, sample=sample_every, save=save_every, evaluate=evaluate_every),
     )

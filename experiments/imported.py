@@ -76,6 +76,7 @@ def experiment(
     log_every: int = 100,
     sample_every: int = 10_000,
     save_every: int = 10_000,
+    evaluate_every: int | None = None,
 ) -> Experiment:
     """A U-Net with a Gaussian process.
 
@@ -131,6 +132,7 @@ def experiment(
         log_every: Number of steps between rows of metrics.jsonl.
         sample_every: Number of steps between grids of samples.
         save_every: Number of steps between checkpoints.
+        evaluate_every: Number of steps between estimates of bits/dim and Frechet distance; None for never.
     """
     if (betas is None) == (schedule == "betas"):
         raise ValueError(f"--schedule betas and --betas require each other, got --schedule {schedule}")
@@ -175,7 +177,7 @@ def experiment(
         ema_decay=ema_decay,
         power_averages=training.POWER_LENGTHS if power_ema else (),
         seed=seed,
-        every=Every(log=log_every, sample=sample_every, save=save_every),
+        every=Every(log=log_every, sample=sample_every, save=save_every, evaluate=evaluate_every),
     )
 
 

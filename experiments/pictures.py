@@ -52,6 +52,7 @@ def experiment(
     log_every: int = 100,
     sample_every: int = 2000,
     save_every: int = 2000,
+    evaluate_every: int | None = None,
 ) -> Experiment:
     """A U-Net for a folder or zip of pictures.
 
@@ -88,6 +89,7 @@ def experiment(
         log_every: Number of steps between rows of metrics.jsonl.
         sample_every: Number of steps between grids of samples.
         save_every: Number of steps between checkpoints.
+        evaluate_every: Number of steps between estimates of bits/dim and Frechet distance; None for never.
     """
     if num_classes is not None and not labels:
         raise ValueError(f"--num-classes {num_classes} applies with --labels: add it, or leave out --num-classes")
@@ -124,7 +126,7 @@ def experiment(
         ema_decay=training.ema_ramp(ema_decay),
         power_averages=training.POWER_LENGTHS if power_ema else (),
         seed=seed,
-        every=Every(log=log_every, sample=sample_every, save=save_every),
+        every=Every(log=log_every, sample=sample_every, save=save_every, evaluate=evaluate_every),
         metrics=("bpd", "memorisation"),
     )
 

@@ -19,9 +19,29 @@ def frechet_distance(a: Features | Moments, b: Features | Moments) -> float:
 
     Heusel et al. 2017, Eq. 6: the FID if the features are the 2048 of `inception`, and the sFID (Nash et al. 2021;
     Dhariwal & Nichol 2021) if they are its 2023 spatial ones. `a` and `b` are feature vectors, at least two, or their
-    moments. Computed in float64. The formula holds for singular covariances too. Small samples bias it upwards.
+    moments. Computed in float64. The formula holds for singular covariances too. Small samples bias it upwards. Where
+    one of two sets has fewer vectors than dimensions, no covariance is made: such sets may have very many dimensions.
     """
+    if not isinstance(a, Moments) and not isinstance(b, Moments) and min(len(a), len(b)) < a.shape[1]:
+        return _of_few(a, b)
     return _distance_from(_moments(b))(_moments(a))
+
+
+def _of_few(a: Features, b: Features) -> float:
+    """The distance by products of vectors: tr((A^1/2 B A^1/2)^1/2) is the sum of the singular values of X Y^T.
+
+    A = X^T X and B = Y^T Y are the covariances.
+    """
+    (mean_a, x), (mean_b, y) = map(_centred, (a, b))
+    cross = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    return float(np.square(mean_a - mean_b).sum() + np.square(x).sum() + np.square(y).sum() - 2 * cross)
+
+
+def _centred(vectors: Features) -> tuple[np.ndarray, np.ndarray]:
+    """(mean, X) with X^T X = the covariance of the vectors."""
+    x = np.asarray(vectors, np.float64)
+    mean = x.mean(axis=0)
+    return mean, (x - mean) / np.sqrt(max(len(x) - 1, 1))
 
 
 def frechet(blocks: Sequence[Moments], reference: Moments) -> Estimate:

@@ -28,15 +28,18 @@ def convert(request: ConvertRequest) -> str:
         raise FileNotFoundError(f"there is no file or folder {source}: download it first")
     if target.exists():
         raise ValueError(f"{target} exists: choose another name")
+    is_workdir = (source / "experiment.json").is_file()
+    if request.checkpoint != "newest" and not is_workdir:
+        raise ValueError(f"--checkpoint {request.checkpoint}: only for a workdir; leave it out, {source} is none")
     if source.is_file():
         return from_openai(request)
     if given := request.openai_options():
         raise ValueError(f"{_options(given)}: only for a file; leave it out, since {source} is a folder")
-    if not (source / "experiment.json").is_file():
+    if not is_workdir:
         return from_diffusers(request)
     if given := request.data_knobs():
         raise ValueError(f"{_options(given)}: only for other checkpoints; leave it out, since {source} is a workdir")
-    return to_diffusers(source, target, request.weights or "ema")
+    return to_diffusers(source, target, request.weights or "ema", request.checkpoint)
 
 
 def _options(names: Iterable[str]) -> str:
@@ -149,15 +152,15 @@ def _made(target: Path, weights: str | float) -> str:
     return f"{target} holds the run with {weights} weights; ddpm-jax sample {target} draws images"
 
 
-def to_diffusers(source: Path, target: Path, weights: str | float = "ema") -> str:
+def to_diffusers(source: Path, target: Path, weights: str | float = "ema", checkpoint: str = "newest") -> str:
     """Converts a run into a diffusers pipeline whose scheduler samples as the run does.
 
     `weights` is "ema" for the averaged parameters, "raw" for those that the optimizer updates, or the relative length
-    of another average.
+    of another average. `checkpoint` is that of `workdir.load`.
 
     Raises ValueError for a run whose network or sampler diffusers does not have.
     """
-    run = workdir.load(source, weights)
+    run = workdir.load(source, weights, checkpoint)
     network = run.experiment.network
     if not isinstance(network, UNet):
         raise ValueError(f"the network of {source} is a {type(network).__name__}: diffusers has a model for UNet only")

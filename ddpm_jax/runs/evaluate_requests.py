@@ -4,12 +4,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ddpm_jax.runs.requests import ModelSpacingName, Processes, SampleRequest, SamplerName, VarianceName, WeightsName
+from ddpm_jax.runs.requests import (
+    CheckpointName,
+    FeatureName,
+    ModelSpacingName,
+    Processes,
+    SampleRequest,
+    SamplerName,
+    VarianceName,
+    WeightsName,
+)
 
 MetricName = Literal["bpd", "K", "nll", "importance", "entropy", "parzen", "memorisation", "fid", "kid", "pr", "is"]
 """The keys of ``runs.report.BOUND_TABLES`` and ``runs.report.ESTIMATES``."""
-FeatureName = Literal["inception", "inception-pytorch-fid", "inception-clean", "pixels"]
-"""The keys of ``runs.features.RESIZINGS``, and "pixels"."""
 Dequantization = Literal["decoder", "uniform"]
 Split = Literal["test", "train"]
 OF_SAMPLES = ("parzen", "fid", "kid", "pr", "is")
@@ -47,6 +54,8 @@ class EvaluateRequest(Processes):
     weights: WeightsName = "ema"
     """Parameters to measure: ema (their moving average), raw (those that the optimizer updates), or an average of this
     length relative to the run, such as 0.1, if the run keeps averages for it (--power-ema)."""
+    checkpoint: CheckpointName = "newest"
+    """Checkpoint to measure: the newest, or the best of a run that keeps it (train --keep-best)."""
     samples: int = 10_000
     """Number of samples for parzen, fid, kid, pr and is, and for memorisation (at most 1000). Published FIDs and
     Inception Scores are of 50,000."""

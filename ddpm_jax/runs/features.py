@@ -1,10 +1,11 @@
 """Features of samples and of data sets, as work for all devices of all processes."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
@@ -13,7 +14,7 @@ from jaxtyping import Array
 from ddpm_jax.data import Data, load
 from ddpm_jax.data.encodings import as_picture
 from ddpm_jax.interop import torch_files
-from ddpm_jax.metrics import inception, pixels
+from ddpm_jax.metrics import extract, inception, pixels
 from ddpm_jax.metrics.resize import Resizing
 from ddpm_jax.runs.chunks import Result, Work, on_devices
 from ddpm_jax.runs.evaluate_requests import EvaluateRequest
@@ -90,6 +91,11 @@ def of_samples(features: Features, draws: Work) -> Work:
     return draws._replace(compute=compute)
 
 
+def vectors(features: Features, images: np.ndarray) -> np.ndarray:
+    """The feature vectors of images, uint8 [num, height, width, channels], computed by one device of this process."""
+    return extract(partial(_compiled, features.extractor), [images])["vectors"]
+
+
 def _first(count: int, arrays: Mapping[str, np.ndarray]) -> Result:
     return {name: array[:count] for name, array in arrays.items()}
 
@@ -100,6 +106,9 @@ def _named(extractor: Partial, images: Array) -> dict[str, Array]:
     if isinstance(found, inception.Activations):
         return {"vectors": found.pool, "logits": found.logits}
     return {"vectors": found}
+
+
+_compiled = jax.jit(_named)
 
 
 def check_images(metric: str, image_shape: tuple[int, ...]) -> None:

@@ -109,7 +109,7 @@ def bound_work(
         )
 
     def one(params: Params, batch_keys: jax.Array, batch: Batch) -> Bound:
-        drawn = (None, None) if times is None else _draw_times(batch_keys, times, num_steps)
+        drawn = (None, None) if times is None else draw_times(batch_keys, times, num_steps)
         return bound(params, batch_keys, batch, *drawn, visits)
 
     def result(terms: Any) -> Result:
@@ -147,7 +147,7 @@ def over_examples(
     return on_devices(num, batch_size, computed, run.params, chunk, of_float64)
 
 
-def _draw_times(batch_keys: jax.Array, count: int, num_steps: int) -> tuple[jax.Array, jax.Array]:
+def draw_times(batch_keys: jax.Array, count: int, num_steps: int) -> tuple[jax.Array, jax.Array]:
     """Draws `count` of the t in 2..T for each example; returns them and the weights of their terms, [count, batch].
 
     The density of t is proportional to 1/t, roughly as the terms fall with t, so that the few large terms are not

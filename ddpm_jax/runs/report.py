@@ -87,7 +87,7 @@ def _ready(request: EvaluateRequest, reporter: Reporter) -> tuple[Run, EvaluateR
     with distributed.all_or_none(refusal):
         _check(request)
         check_workdir(request.workdir)
-    run = load_run(request.workdir, request.weights)
+    run = load_run(request.workdir, request.weights, request.checkpoint)
     with distributed.all_or_none(refusal):
         if run.experiment.data.listing is not None:
             run.experiment.data.listing(reporter.track)

@@ -20,6 +20,10 @@ AcceleratorName = Literal["v4", "v5e", "v5p", "v6e", "A100", "A100-40GB", "H100"
 """The names in ``runs.accelerators.ACCELERATORS``."""
 WeightsName = Literal["ema", "raw"] | float
 """ema, raw, or the relative length of an average that is computed after training."""
+FeatureName = Literal["inception", "inception-pytorch-fid", "inception-clean", "pixels"]
+"""The keys of ``runs.features.RESIZINGS``, and "pixels"."""
+CheckpointName = Literal["newest", "best"]
+"""The newest checkpoint of a run, or the one with the least value of the metric of ``train --keep-best``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,22 @@ class Placement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Execution(Placement):
+class Evaluations:
+    """What is done every `evaluate_every` steps of training, if the experiment has such a period."""
+
+    keep_best: Literal["bpd", "frechet"] | None = None
+    """Also keep the checkpoint with the least bits/dim of test examples (bpd) or the least Frechet distance of samples
+    (frechet) of the evaluations during training; sample --checkpoint best reads it."""
+    features: FeatureName = "pixels"
+    """Features of the Frechet distance during training: the pixels, or those of the Inception network."""
+    inception_weights: Path | None = None
+    """File of the weights of the Inception network, as for evaluate."""
+    samples: int = 256
+    """Number of samples of this distance, whose bias is large where they are few."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution(Placement, Evaluations):
     """How a run is executed. It may differ each time the run is resumed."""
 
     on_nan: Literal["stop", "skip"] = "stop"
@@ -69,6 +88,8 @@ class TrainRequest(Execution, Processes):
     weights: WeightsName = "ema"
     """Which parameters of that run to start from: ema (their moving average), raw (those that its optimizer updated) or
     an average of this relative length."""
+    checkpoint: CheckpointName = "newest"
+    """Which checkpoint of that run to start from: the newest, or the best if it keeps one."""
     data_changed: bool = False
     """Resume although files were added to or removed from the data. From then on the examples come in another order."""
 
@@ -104,6 +125,8 @@ class SampleRequest(Processes):
     weights: WeightsName = "ema"
     """Parameters to draw with: ema (their moving average), raw (those that the optimizer updates), or an average of
     this length relative to the run, such as 0.1, if the run keeps averages for it (--power-ema)."""
+    checkpoint: CheckpointName = "newest"
+    """Checkpoint to draw with: the newest, or the best of a run that keeps it (train --keep-best)."""
     label: int | None = None
     """Class to draw, for a class-conditional run. Default: each class in turn."""
     guidance: float | None = None
@@ -168,6 +191,8 @@ class ConvertRequest:
     which of them to convert, or an average of this length relative to the run, such as 0.1; by default ema. For a
     folder or file: which of them it holds; required unless the folder records it, or the file has a name like
     ema_0.9999_500000.pt or model500000.pt."""
+    checkpoint: CheckpointName = "newest"
+    """Checkpoint of a workdir to convert: the newest, or the best of a run that keeps it (train --keep-best)."""
     data: str | None = None
     """TFDS data set of the new run, which evaluate, study and train read."""
     test_split: str | None = None
@@ -223,5 +248,7 @@ class ExportRequest:
     weights: WeightsName = "ema"
     """Parameters to draw with: ema (their moving average), raw (those that the optimizer updates), or an average of
     this length relative to the run, such as 0.1, if the run keeps averages for it (--power-ema)."""
+    checkpoint: CheckpointName = "newest"
+    """Checkpoint to draw with: the newest, or the best of a run that keeps it (train --keep-best)."""
     overwrite: bool = False
     """Replace an existing file."""

@@ -18,7 +18,7 @@ from ddpm_jax.sampling import Run
 from ddpm_jax.system.files import write_json
 from ddpm_jax.training import checkpoints, distributed
 
-PERIODS = ("log_every", "sample_every", "save_every")
+PERIODS = ("log_every", "sample_every", "save_every", "evaluate_every")
 """Knobs on which no step depends."""
 OF_DATA = ("path", "folder_of_images", "data_dir", "on_bad_picture")
 """Knobs on which only the data depend; their digest decides whether they are the same."""
@@ -80,22 +80,25 @@ def settled(knobs: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
 def origin_of(request: TrainRequest) -> dict[str, Any] | None:
     """Where the parameters at step 0 come from, as recorded with the run; None for random ones.
 
-    Raises ValueError for --weights without --from.
+    Raises ValueError for --weights or --checkpoint without --from.
     """
     if request.start_from is None:
-        if request.weights != "ema":
-            raise ValueError(f"--weights {request.weights}: applies with --from, the run to start from")
+        for name, value, usual in (("weights", request.weights, "ema"), ("checkpoint", request.checkpoint, "newest")):
+            if value != usual:
+                raise ValueError(f"--{name} {value}: applies with --from, the run to start from")
         return None
-    return {"workdir": str(request.start_from.absolute()), "weights": request.weights}
+    origin = {"workdir": str(request.start_from.absolute()), "weights": request.weights}
+    return origin if request.checkpoint == "newest" else origin | {"checkpoint": request.checkpoint}
 
 
 def check_origin(folder: Path, origin: dict[str, Any] | None) -> None:
     """Raises ValueError if the run started from other parameters than `origin`, which may be left out."""
     recorded = workdir.read_record(folder).get("from")
     if origin is not None and origin != recorded:
-        theirs = (
-            "random parameters" if recorded is None else f"the {recorded['weights']} weights of {recorded['workdir']}"
-        )
+        theirs = "random parameters"
+        if recorded is not None:
+            which = f"{recorded.get('checkpoint', 'newest')} checkpoint"
+            theirs = f"the {recorded['weights']} weights of {recorded['workdir']}, {which}"
         raise ValueError(f"--workdir {folder} belongs to a run that started from {theirs}: choose another folder")
 
 
@@ -109,7 +112,7 @@ def start(request: TrainRequest, experiment: Experiment) -> Params | None:
         origin = workdir.read_record(request.workdir).get("from")
     if origin is None or latest_step(request.workdir) is not None:
         return None
-    run = workdir.load(origin["workdir"], origin["weights"])
+    run = workdir.load(origin["workdir"], origin["weights"], origin.get("checkpoint", "newest"))
     check_fits(run, experiment, origin["workdir"])
     return run.params
 

@@ -39,7 +39,7 @@ def sample_to_file(request: SampleRequest, reporter: Reporter | None = None) -> 
     with distributed.all_or_none(f"another process cannot sample {request.workdir}"):
         check(request)
         workdir.check_workdir(request.workdir)
-    run, guide = workdir.load(request.workdir, request.weights), guide_of(request)
+    run, guide = workdir.load(request.workdir, request.weights, request.checkpoint), guide_of(request)
     out = request.out or request.workdir / "samples" / _name(request, run)
     outputs.check_name(out, images=len(run.experiment.data.image_shape) == 3)
     check_run(run, request, guide)
@@ -119,7 +119,10 @@ def _guiding(request: SampleRequest, guide: Run | None) -> dict[str, Any]:
 
 
 def guide_of(request: SampleRequest) -> Run | None:
-    """The run that guides, with the same kind of weights. Raises FileNotFoundError for a folder without a run."""
+    """The run that guides, with the same kind of weights, of its newest checkpoint.
+
+    Raises FileNotFoundError for a folder without a run.
+    """
     return None if request.guide is None else workdir.load(request.guide, request.weights)
 
 

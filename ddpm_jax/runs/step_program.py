@@ -260,5 +260,5 @@ def steps_a_call(experiment: Experiment, backend: str) -> int:
     if backend == "cpu":
         return 1
     every = experiment.every
-    common = math.gcd(*(period for period in (every.log, every.sample, every.save) if period))
+    common = math.gcd(*(period for period in (every.log, every.sample, every.save, every.evaluate) if period))
     return max(n for n in range(1, MAX_STEPS_A_CALL + 1) if common % n == 0)

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from ddpm_jax import figures
 from ddpm_jax.data.dataset import check_examples
 from ddpm_jax.experiment import Experiment, Params, first_history, first_state, init_fn, labels
+from ddpm_jax.runs import periodic
 from ddpm_jax.runs.checks import check_network
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import Execution
@@ -66,11 +67,13 @@ def train(
             Log(folder if is_leader else None, first) as log,
             profiled(program, folder / "profile", steps) as advance,
             snapshots.written(folder / "averages", state, snapshot_period(experiment)) as snapshot,
+            periodic.evaluated(experiment, mesh, execution, folder, log, reporter) as evaluation,
         ):
             actions = [
                 snapshot,
                 Action(experiment.every.log, report(experiment, log, reporter, program.speed)),
                 Action(experiment.every.sample, preview(experiment, mesh, log, folder / "samples")),
+                evaluation,
                 Action(experiment.every.save, lambda step, state, _: checkpoints.save(saved, state)),
                 Action(cpu.RETURN_EVERY if jax.default_backend() == "cpu" else 0, lambda *_: cpu.return_memory()),
             ]
@@ -132,6 +135,7 @@ def check(experiment: Experiment, execution: Execution | None = None, reporter: 
     if experiment.data.listing is not None:
         reporter.line(experiment.data.listing(reporter.track).report)
     check_examples(experiment.data, "train")
+    periodic.check(experiment, execution)
     if (kept := initial_share(experiment)) > 0.05:
         reporter.line(
             f"after {experiment.num_steps} steps with EMA decay {experiment.ema_decay}, {kept:.0%} of the average "

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ddpm_jax.data import flip
 from ddpm_jax.experiment import Experiment, shapes
-from ddpm_jax.system.files import read_json
+from ddpm_jax.runs.comparable import MEASURED, newest
 
 TOLERANCE = 1e-4
 """Relative tolerance for figures that need no training: it allows for tables in float32."""
@@ -43,7 +43,7 @@ def verify(experiment: Experiment, folder: Path | None = None) -> list[Row]:
             agrees = here is not None and bool(abs(here - claim.value) <= TOLERANCE * abs(claim.value))
             rows.append(Row(claim.what, claim.value, here, agrees, claim.source))
         elif claim.what in MEASURED:
-            here, protocol = _measured(claim.what, folder)
+            here, protocol = newest(claim.what, folder)
             rows.append(Row(claim.what, claim.value, here, None, claim.source, protocol))
         else:
             raise ValueError(f"a claim on {claim.what!r}: choose one of {', '.join((*FIGURES, *MEASURED))}")
@@ -92,46 +92,6 @@ FIGURES: dict[str, Callable[[Experiment], float | None]] = {
     "learning rate after step 5000": lambda experiment: float(learning_rates(experiment, 5001)[-1]),
 }
 """The figures that an experiment has without training, by name; None where it has no such figure."""
-
-MEASURED: dict[str, str | None] = {
-    "bits/dim": "total",
-    "K": "K",
-    "K - L_null": "K_over_null",
-    "FID": None,
-    "IS": None,
-}
-"""Results of training, and their keys under "bpd" in ``evaluation.json``; None if `evaluate` does not measure them."""
-
-
-def _measured(what: str, folder: Path | None) -> tuple[float | None, str]:
-    """(value, protocol) of the newest measurement in the workdir that has all terms of the whole test split."""
-    path = None if folder is None else folder / "evaluation.json"
-    figure = MEASURED[what]
-    if figure is None or path is None or not path.exists():
-        return None, "not measured"
-    whole = [record for record in read_json(path) if _is_whole(record)]
-    if not whole:
-        return None, "not measured in full: run ddpm-jax evaluate"
-    newest = max(whole, key=lambda record: record["step"])
-    mean, error = newest["bpd"][figure]
-    protocol = (
-        f"+- {error:.4f}, {newest['bpd']['num_examples']} test examples, all {newest['bpd']['times']} chain terms"
-    )
-    return mean, f"{protocol}, {newest['weights']} weights, step {newest['step']}"
-
-
-def _is_whole(record: dict[str, Any]) -> bool:
-    protocol = record["protocol"]
-    if "bpd" not in record:
-        return False
-    few = {"steps", "spacing", "variance"} & protocol.keys()  # the bound of another model than the run's own T steps
-    return (
-        not few
-        and protocol["split"] == "test"
-        and protocol["num"] is None
-        and protocol["times"] is None
-        and protocol.get("clip", True)
-    )
 
 
 def table(rows: list[Row]) -> str:

@@ -1,9 +1,9 @@
 """A workdir, the folder of one run, which holds all that sampling and evaluation need.
 
 It contains ``experiment.py`` (a copy, with copies of the modules beside it that it imports), ``experiment.json``
-(knobs, versions, commit, data), ``checkpoints/``, ``averages/`` (snapshots), ``metrics.jsonl``, ``events/``,
-``samples/``, ``studies/``, ``evaluation.json``, ``rate_distortion.png``, ``statistics.npz`` (errors at every t), and
-``damaged/`` for checkpoints that could not be read.
+(knobs, versions, commit, data), ``checkpoints/``, ``best/`` (a checkpoint), ``averages/`` (snapshots),
+``metrics.jsonl``, ``events/``, ``samples/``, ``studies/``, ``evaluation.json``, ``evaluation.png`` (by step),
+``rate_distortion.png``, ``statistics.npz`` (errors at every t), and ``damaged/`` for unreadable checkpoints.
 """
 
 import importlib.metadata
@@ -31,8 +31,14 @@ from ddpm_jax.training.digests import digest
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 UNFINISHED = re.compile(r"\.lock|__pycache__|(.*\.py|experiment\.json)\.[0-9a-f]{8}\.part")
 """The names in a workdir whose creation was interrupted, apart from the experiment file and its modules."""
-NAMES = {"checkpoints", "averages", "events", "samples", "studies", "profile", "damaged", "experiment", "evaluation"}
+NAMES = {"checkpoints", "best", "averages", "events", "samples", "studies", "profile", "damaged"}
+NAMES |= {"experiment", "evaluation"}
 """The names that files and folders of a workdir have, without their endings."""
+CHECKPOINTS = {
+    "newest": ("checkpoints", "checkpoint yet: train until the first is saved"),
+    "best": ("best", "best checkpoint: train --keep-best bpd or frechet keeps one, --checkpoint newest reads the last"),
+}
+"""The folder of a checkpoint by its name, and what to do if there is none."""
 
 
 def prepare(folder: Path, source: Path, knobs: dict[str, Any], **more: Any) -> bool:
@@ -188,27 +194,31 @@ def read(folder: Path) -> Experiment:
     return experiment_files.build(experiment_files.read(folder / "experiment.py"), read_knobs(folder))
 
 
-def load(folder: str | Path, weights: str | float = "ema") -> Run:
-    """The run in a workdir: its experiment and the parameters of its newest readable checkpoint.
+def load(folder: str | Path, weights: str | float = "ema", checkpoint: str = "newest") -> Run:
+    """The run in a workdir: its experiment and the parameters of its newest readable checkpoint, or of the best one.
 
     `weights` is "ema" for the averaged parameters, "raw" for those that the optimizer updates, or the relative length
-    of an average that is computed from the `power_averages` of the experiment, such as 0.1. Raises FileNotFoundError if
-    `folder` is not a workdir or has no checkpoint yet, ValueError for an average that cannot be computed.
+    of an average that is computed from the `power_averages` of the experiment, such as 0.1. `checkpoint` is "newest",
+    or "best" for a run that was trained with ``--keep-best``. Raises FileNotFoundError if `folder` is not a workdir or
+    has no such checkpoint yet, ValueError for an average that cannot be computed.
     """
     if isinstance(weights, str) and weights not in ("ema", "raw"):
         raise ValueError(f"weights must be ema, raw or the relative length of an average, got {weights!r}")
+    if checkpoint not in CHECKPOINTS:
+        raise ValueError(f"checkpoint must be newest or best, got {checkpoint!r}")
+    name, way_out = CHECKPOINTS[checkpoint]
     folder = Path(folder).expanduser()
     experiment = read(folder)
     here = SingleDeviceSharding(jax.local_devices()[0])  # whatever devices it was trained on
     state = jax.eval_shape(lambda params: first_state(experiment, params), shapes(experiment))
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), state)
-    with checkpoints.reader(folder / "checkpoints") as manager:
+    with checkpoints.reader(folder / name) as manager:
         if isinstance(weights, str):
             found = checkpoints.restore_parameters(manager, like, weights)
         else:
             found = _power_average(folder, manager, experiment, like, weights)
     if found is None:
-        raise FileNotFoundError(f"{folder} has no checkpoint yet: train until the first is saved")
+        raise FileNotFoundError(f"{folder} has no {way_out}")
     return Run(experiment, *found)
 
 

@@ -37,7 +37,7 @@ def edit_to_file(request: EditRequest) -> str:
     images or whose process is not Gaussian, and an output that exists; FileNotFoundError for a missing file or run.
     """
     check(request)
-    run = workdir.load(request.workdir, request.weights)
+    run = workdir.load(request.workdir, request.weights, request.checkpoint)
     check_run(request, run)
     method = f"_{request.method}" if request.kind in MEASURED else ""
     name = f"{request.kind}_{pictures.name_of(request)}{method}{workdir.marked(request.weights)}"

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ddpm_jax.runs.requests import SamplerName, SpacingName, WeightsName
+from ddpm_jax.runs.requests import CheckpointName, SamplerName, SpacingName, WeightsName
 
 Kind = Literal[
     "progressive",
@@ -89,12 +89,14 @@ class StudyRequest:
     weights: WeightsName = "ema"
     """Parameters to draw with: ema (their moving average), raw (those that the optimizer updates), or an average of
     this length relative to the run, such as 0.1, if the run keeps averages for it (--power-ema)."""
+    checkpoint: CheckpointName = "newest"
+    """Checkpoint to draw with: the newest, or the best of a run that keeps it (train --keep-best)."""
     overwrite: bool = False
     """Replace an existing output."""
 
     def picture_options(self) -> dict[str, Any]:
         """The options that the picture depends on, apart from the run; they are recorded with it."""
-        others = ("workdir", "out", "weights", "overwrite")
+        others = ("workdir", "out", "weights", "checkpoint", "overwrite")
         return {name: value for name, value in vars(self).items() if name not in others}
 
 
@@ -167,12 +169,14 @@ class EditRequest:
     weights: WeightsName = "ema"
     """Parameters to draw with: ema (their moving average), raw (those that the optimizer updates), or an average of
     this length relative to the run, such as 0.1, if the run keeps averages for it (--power-ema)."""
+    checkpoint: CheckpointName = "newest"
+    """Checkpoint to draw with: the newest, or the best of a run that keeps it (train --keep-best)."""
     overwrite: bool = False
     """Replace an existing output."""
 
     def picture_options(self) -> dict[str, Any]:
         """The options that the results depend on, apart from the run; they are recorded with them."""
-        others = ("workdir", "out", "weights", "overwrite", "image", "mask")
+        others = ("workdir", "out", "weights", "checkpoint", "overwrite", "image", "mask")
         named = {name: value for name, value in vars(self).items() if name not in others}
         return named | {"image": [str(path) for path in self.image], "mask": self.mask and str(self.mask)}
 

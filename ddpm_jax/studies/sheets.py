@@ -44,7 +44,7 @@ def study_to_file(request: StudyRequest) -> str:
     that exists or is no .png; FileNotFoundError for a folder that is no workdir.
     """
     check(request)
-    run = workdir.load(request.workdir, request.weights)
+    run = workdir.load(request.workdir, request.weights, request.checkpoint)
     check_data(request.kind, run)
     weights = workdir.marked(request.weights)
     out = request.out or request.workdir / "studies" / f"{request.kind}{weights}_seed{request.seed}_at{run.step}.png"

@@ -1,6 +1,6 @@
 """Training of any ``loss_fn(params, key, batch)``: state, step, shardings, checkpoints, log and loop."""
 
-from ddpm_jax.training import checkpoints, distributed, sharding, snapshots
+from ddpm_jax.training import best, checkpoints, distributed, sharding, snapshots
 from ddpm_jax.training.averages import POWER_LENGTHS, Power, ema_ramp, gamma_of, power_name
 from ddpm_jax.training.log import Log
 from ddpm_jax.training.loop import Action, Diverged, StopRequest, fit
@@ -18,6 +18,7 @@ __all__ = [
     "StopRequest",
     "TrainState",
     "accumulate",
+    "best",
     "checkpoints",
     "clip_in_parts",
     "create",

@@ -23,6 +23,7 @@ __all__ = [
     "manager",
     "read",
     "reader",
+    "record_of",
     "restore",
     "restore_averages",
     "restore_parameters",
@@ -65,16 +66,19 @@ def latest_step(folder: Path) -> int | None:
     return max(steps, default=None)
 
 
-def save(checkpoints: ocp.CheckpointManager, state: TrainState) -> None:
-    """Starts to write the state in the background; does nothing if there is a checkpoint of its step already."""
-    write(checkpoints, int(state.step), _to_items(state))
+def save(checkpoints: ocp.CheckpointManager, state: TrainState, **more: Any) -> None:
+    """Starts to write the state in the background; does nothing if there is a checkpoint of its step already.
+
+    `more`, which JSON can store, is recorded with it.
+    """
+    write(checkpoints, int(state.step), _to_items(state), **more)
 
 
-def write(checkpoints: ocp.CheckpointManager, step: int, items: dict[str, Any]) -> None:
+def write(checkpoints: ocp.CheckpointManager, step: int, items: dict[str, Any], **more: Any) -> None:
     """Starts to write the items, by name, in the background; does nothing if there is a checkpoint of this step."""
     if step in checkpoints.all_steps():
         return
-    record = {"step": step, "arrays": digests(items)}
+    record = {"step": step, "arrays": digests(items), **more}
     args: dict[str, Any] = {name: ocp.args.StandardSave(item) for name, item in items.items()}
     checkpoints.save(step, args=ocp.args.Composite(**args, **{DIGESTS: ocp.args.JsonSave(record)}))
 
@@ -169,7 +173,7 @@ def _read(folder: Path, step: int, like: dict[str, Any]) -> tuple[dict[str, Any]
     items, record, error = {}, None, ""
     handler: Any = ocp.StandardCheckpointHandler()  # whose paths have the type of another library
     try:
-        record = _record(folder / str(step))
+        record = record_of(folder / str(step))
         for name, item in like.items():
             if name != MORE or item["averages"] or _has_more(folder / str(step), record):
                 items[name] = handler.restore(folder / str(step) / name, args=ocp.args.StandardRestore(item))
@@ -185,8 +189,11 @@ def _read(folder: Path, step: int, like: dict[str, Any]) -> tuple[dict[str, Any]
     return items, ""
 
 
-def _record(folder: Path) -> Any:
-    """The record of the digests of this checkpoint, or None for one of version 0.1. Raises ValueError or OSError."""
+def record_of(folder: Path) -> Any:
+    """The record of this checkpoint: its step, digests, and what else was recorded; None for one of version 0.1.
+
+    Raises ValueError or OSError if it cannot be read.
+    """
     path = folder / DIGESTS / "metadata"
     if path.parent.exists() or DIGESTS in _item_names(folder):
         return json.loads(path.read_text())

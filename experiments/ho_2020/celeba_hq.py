@@ -64,6 +64,7 @@ def experiment(
     log_every: int = 100,
     sample_every: int = 10_000,
     save_every: int = 10_000,
+    evaluate_every: int | None = None,
 ) -> Experiment:
     """CelebA-HQ at 256x256 (Ho et al. 2020).
 
@@ -90,6 +91,7 @@ def experiment(
         log_every: Number of steps between rows of metrics.jsonl.
         sample_every: Number of steps between grids of samples.
         save_every: Number of steps between checkpoints.
+        evaluate_every: Number of steps between estimates of bits/dim and Frechet distance; None for never.
     """
     shape = (256, 256, 3)
     process = gaussian.process(schedules.linear_scaled(timesteps))
@@ -112,6 +114,6 @@ def experiment(
         ema_decay=ema_decay,
         power_averages=training.POWER_LENGTHS if power_ema else (),
         seed=seed,
-        every=Every(log=log_every, sample=sample_every, save=save_every),
+        every=Every(log=log_every, sample=sample_every, save=save_every, evaluate=evaluate_every),
         claims=CLAIMS,
     )

@@ -100,6 +100,7 @@ def experiment(
     log_every: int = 100,
     sample_every: int = 10_000,
     save_every: int = 10_000,
+    evaluate_every: int | None = None,
 ) -> Experiment:
     """CIFAR-10 (Ho et al. 2020, Tables 1 and 2).
 
@@ -129,6 +130,7 @@ def experiment(
         log_every: Number of steps between rows of metrics.jsonl.
         sample_every: Number of steps between grids of samples.
         save_every: Number of steps between checkpoints.
+        evaluate_every: Number of steps between estimates of bits/dim and Frechet distance; None for never.
     """
     if variance == "learned" and loss == "simple":
         raise ValueError("--variance learned requires --loss bound: the simple loss does not train a variance")
@@ -156,6 +158,6 @@ def experiment(
         ema_decay=ema_decay,
         power_averages=training.POWER_LENGTHS if power_ema else (),
         seed=seed,
-        every=Every(log=log_every, sample=sample_every, save=save_every),
+        every=Every(log=log_every, sample=sample_every, save=save_every, evaluate=evaluate_every),
         claims=claims(prediction, loss, variance),
     )

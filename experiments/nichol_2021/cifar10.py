@@ -74,6 +74,7 @@ def experiment(
     log_every: int = 100,
     sample_every: int = 10_000,
     save_every: int = 10_000,
+    evaluate_every: int | None = None,
 ) -> Experiment:
     """CIFAR-10 (Nichol & Dhariwal 2021, Table 2).
 
@@ -98,6 +99,7 @@ def experiment(
         log_every: Number of steps between rows of metrics.jsonl.
         sample_every: Number of steps between grids of samples.
         save_every: Number of steps between checkpoints.
+        evaluate_every: Number of steps between estimates of bits/dim and Frechet distance; None for never.
     """
     made = schedules.cosine(timesteps) if schedule == "cosine" else schedules.linear_scaled(timesteps)
     process = gaussian.process(made)
@@ -132,6 +134,6 @@ def experiment(
         ema_decay=ema_decay,
         power_averages=training.POWER_LENGTHS if power_ema else (),
         seed=seed,
-        every=Every(log=log_every, sample=sample_every, save=save_every),
+        every=Every(log=log_every, sample=sample_every, save=save_every, evaluate=evaluate_every),
         claims=claims(schedule, loss),
     )

@@ -104,6 +104,7 @@ def experiment(
     log_every: int = 100,
     sample_every: int = 10_000,
     save_every: int = 10_000,
+    evaluate_every: int | None = None,
 ) -> Experiment:
     """ImageNet at 64x64 (Nichol & Dhariwal 2021, Table 1).
 
@@ -134,6 +135,7 @@ def experiment(
         log_every: Number of steps between rows of metrics.jsonl.
         sample_every: Number of steps between grids of samples.
         save_every: Number of steps between checkpoints.
+        evaluate_every: Number of steps between estimates of bits/dim and Frechet distance; None for never.
     """
     if labels and (schedule, loss) != ("cosine", "hybrid"):
         raise ValueError(f"--labels requires --schedule cosine and --loss hybrid, got {schedule} and {loss}")
@@ -180,7 +182,7 @@ def experiment(
         ema_decay=ema_decay,
         power_averages=training.POWER_LENGTHS if power_ema else (),
         seed=seed,
-        every=Every(log=log_every, sample=sample_every, save=save_every),
+        every=Every(log=log_every, sample=sample_every, save=save_every, evaluate=evaluate_every),
         claims=claims(labels, schedule, loss, timesteps, num_steps),
     )
 

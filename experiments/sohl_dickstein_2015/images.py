@@ -175,6 +175,7 @@ def experiment(
     log_every: int = 100,
     sample_every: int = 5000,
     save_every: int = 1000,
+    evaluate_every: int | None = None,
 ) -> Experiment:
     """Images of unit variance (Sohl-Dickstein et al. 2015).
 
@@ -209,6 +210,7 @@ def experiment(
         log_every: Number of steps between rows of metrics.jsonl.
         sample_every: Number of steps between grids of samples.
         save_every: Number of steps between checkpoints.
+        evaluate_every: Number of steps between estimates of bits/dim and Frechet distance; None for never.
     """
     widths = {"upper_layers": upper_layers, "dense_hidden": dense_hidden, "dense_features": dense_features}
     of_2015 = {"pathways": pathways, "pixel_input": pixel_input, "bumps": bumps, "log_time": log_time, "scales": scales}
@@ -243,7 +245,7 @@ def experiment(
         num_steps=num_steps,
         ema_decay=training.ema_ramp(ema_decay),
         seed=seed,
-        every=Every(log=log_every, sample=sample_every, save=save_every),
+        every=Every(log=log_every, sample=sample_every, save=save_every, evaluate=evaluate_every),
         preview_eta=None if method == "2015" else 0.0,
         metrics=("K",),
         claims=claims(data),

@@ -49,6 +49,7 @@ def experiment(
     log_every: int = 200,
     sample_every: int = 5000,
     save_every: int = 5000,
+    evaluate_every: int | None = None,
 ) -> Experiment:
     """Swiss roll (Sohl-Dickstein et al. 2015).
 
@@ -67,6 +68,7 @@ def experiment(
         log_every: Number of steps between rows of metrics.jsonl.
         sample_every: Number of steps between pictures of samples.
         save_every: Number of steps between checkpoints.
+        evaluate_every: Number of steps between estimates of bits/dim; None for never.
     """
     if timesteps < 2:
         raise ValueError(f"timesteps must be at least 2, got {timesteps}: the last step is not learned")
@@ -92,7 +94,7 @@ def experiment(
         num_steps=num_steps,
         ema_decay=ema_decay,
         seed=seed,
-        every=Every(log=log_every, sample=sample_every, save=save_every),
+        every=Every(log=log_every, sample=sample_every, save=save_every, evaluate=evaluate_every),
         preview_eta=None,
         metrics=("K",),
         claims=CLAIMS,

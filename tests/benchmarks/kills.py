@@ -60,7 +60,9 @@ def trained(run: Path) -> list[bytes]:
 
     leaves = [leaf for weights in ("ema", "raw") for leaf in jax.tree.leaves(ddpm_jax.load(run, weights).params)]
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [bytes(jax.device_get(leaf)) for leaf in leaves] + [f"{row['step']} {row['loss']}".encode() for row in rows]
+    return [bytes(jax.device_get(leaf)) for leaf in leaves] + [
+        f"{row['step']} {row.get('loss')} {row.get('bpd')}".encode() for row in rows
+    ]
 
 
 def files(folder: Path) -> list[bytes]:

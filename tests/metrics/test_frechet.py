@@ -29,6 +29,14 @@ def test_symmetric_and_blind_to_rotation():
     np.testing.assert_allclose(frechet_distance(POINTS @ turn, other @ turn), distance, rtol=1e-6)
 
 
+@pytest.mark.parametrize("num, other", [(7, 9), (7, 300), (300, 7), (1, 7)])
+def test_few_vectors_of_many_dimensions_have_the_distance_of_their_moments(num, other):
+    """It is computed without covariances, from the vectors alone."""
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(num, 40)), random.normal(1.0, 2.0, size=(other, 40))
+    np.testing.assert_allclose(frechet_distance(a, b), frechet_distance(moments(a), moments(b)), rtol=1e-6)
+
+
 def gaussian(seed: int, num: int, dims: int = 4) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(num, dims))
 

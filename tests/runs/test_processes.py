@@ -137,6 +137,24 @@ def test_several_processes_draw_and_measure_what_one_does(finished, tmp_path, co
 
 
 @pytest.mark.slow
+def test_several_processes_evaluate_during_training_as_one_does(tmp_path):
+    """The rows, and the choice of the best checkpoint, but for the order of sums."""
+    line, found = TINY.with_name("line.py"), []
+    for processes in (1, 2):
+        run = tmp_path / str(processes)
+        options = ("--workdir", str(run), "--keep-best", "frechet", "--samples", "18")
+        started = launch(run, processes, "train", str(line), *options)
+        assert ended(started, 240) == [0] * processes, printed(run, processes)
+        assert printed(run, processes).count("Frechet distance") == 3
+        rows = [json.loads(row) for row in (run / "metrics.jsonl").read_text().splitlines()]
+        found.append([row for row in rows if "bpd" in row])
+        assert (run / "evaluation.png").exists()
+        assert ddpm_jax.load(run, checkpoint="best").step == min(found[-1], key=lambda r: r["frechet_pixels"])["step"]
+    for name in ("step", "bpd", "frechet_pixels"):
+        np.testing.assert_allclose(*([row[name] for row in rows] for rows in found), rtol=1e-3)
+
+
+@pytest.mark.slow
 def test_processes_fill_a_folder_together(finished, tmp_path):
     run, out = shutil.copytree(finished, tmp_path / "run"), tmp_path / "folder"
     options = ("--num", "21", "--batch-size", "2", "--steps", "5", "--out", str(out))

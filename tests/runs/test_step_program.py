@@ -44,7 +44,14 @@ def test_wherever_it_is_resumed_no_period_is_missed(monkeypatch, start):
 
 
 @pytest.mark.parametrize(
-    "every, count", [(Every(50, 500, 500), 50), (Every(100, 2000, 2000), 50), (Every(7, 0, 0), 7), (Every(0, 0, 0), 64)]
+    "every, count",
+    [
+        (Every(50, 500, 500), 50),
+        (Every(100, 2000, 2000), 50),
+        (Every(7, 0, 0), 7),
+        (Every(0, 0, 0), 64),
+        (Every(50, 500, 500, 30), 10),
+    ],
 )
 def test_calls_are_as_long_as_the_periods_allow(every, count):
 

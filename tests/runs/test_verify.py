@@ -12,6 +12,7 @@ from ddpm_jax.commands import main
 from ddpm_jax.diffusion import parameterizations
 from ddpm_jax.experiment import Claim
 from ddpm_jax.runs import experiment_files
+from ddpm_jax.runs.comparable import newest
 from ddpm_jax.runs.verify import FIGURES, verify
 from ddpm_jax.training import ema_ramp
 
@@ -126,6 +127,71 @@ def test_only_a_whole_measurement_of_the_newest_step_counts(finished, tmp_path):
     ]
     (run / "evaluation.json").write_text(json.dumps(records))
     assert verify(experiment, run)[0].here == 12
+
+
+DRAWN = {"sampler": "ancestral", "steps": 1000, "spacing": "even", "eta": None, "variance": None, "guidance": None}
+FEATURES = {"features": "inception", "samples": 50_000, "split": "train", "reference": 50_000}
+ASKED = {"split": "train", "num": None, "times": None, "clip": True}
+
+
+def record(step: int = 12, asked: dict | None = None, features: dict | None = None, drawn: dict | None = None) -> dict:
+    """A record of FID and IS, by the protocol of published numbers but for what is given."""
+    how = {"protocol": FEATURES | (features or {}), "drawn": DRAWN | {"clip": True} | (drawn or {})}
+    scores = {"of_splits": [9.5, 0.07], "of_all": [9.6, 0.03]}
+    measured = {"fid": {"fid": [3.25, 0.02]} | how, "is": scores | how}
+    return {"step": step, "weights": "ema", "protocol": ASKED | (asked or {}), **measured}
+
+
+def shown(what: str, folder: Path, *records: dict) -> tuple[float | None, str]:
+    """What is shown beside a claim for a run with these records."""
+    (folder / "evaluation.json").write_text(json.dumps(records))
+    return newest(what, folder)
+
+
+def test_a_published_protocol_is_shown_in_words(tmp_path):
+    value, words = shown("FID", tmp_path, record())
+    assert value == 3.25
+    for part in ("+- 0.02", "all 50,000 training", "50,000 samples", "ancestral in 1000 steps", "Inception", "step 12"):
+        assert part in words
+    value, words = shown("IS", tmp_path, record())
+    assert value == 9.5 and "+- 0.03" in words and "standard deviation 0.07" in words and "biased" not in words
+    few = {"features": {"samples": 10_000}, "drawn": {"steps": 50, "sampler": "ddim", "eta": 0.5}}
+    words = shown("FID", tmp_path, record(**few))[1]
+    assert "10,000 samples (biased: published numbers are of 50,000) by ddim in 50 steps, eta 0.5" in words
+
+
+OTHER = [
+    {"features": {"features": "pixels"}},
+    {"features": {"features": "inception-pytorch-fid"}},
+    {"features": {"samples": 9_999}},
+    {"drawn": {"guidance": 2.0}},
+    {"drawn": {"clip": False}},
+]
+OF_FID = [{"features": {"split": "test"}}, {"asked": {"num": 1000}}, {"asked": {"reference": "stats.npz"}}]
+
+
+@pytest.mark.parametrize("what, other", [*(("FID", each) for each in (*OTHER, *OF_FID)), *(("IS", x) for x in OTHER)])
+def test_numbers_of_other_protocols_do_not_appear(tmp_path, what, other):
+    value, words = shown(what, tmp_path, record(**other))
+    assert value is None and "not measured comparably: run ddpm-jax evaluate --metrics" in words
+
+
+def test_of_comparable_numbers_that_of_the_newest_step_and_the_own_sampler_is_shown(tmp_path):
+    own, fast = record(), record(asked={"steps": 50}, drawn={"steps": 50})
+    few, old = record(features={"samples": 20_000}), record(step=8)
+    for order in ((own, fast, few, old), (old, few, fast, own)):
+        assert "in 1000 steps" in (words := shown("FID", tmp_path, *order)[1])
+        assert "50,000 samples" in words and "step 12" in words
+    assert "in 50 steps" in shown("FID", tmp_path, fast, old)[1]
+
+
+def test_the_likelihood_of_the_ode_is_shown_with_how_it_was_measured(tmp_path):
+    asked = {"split": "test", "dequantization": "uniform", "tolerance": 1e-5}
+    measured = {"nll": {"bits_per_dim": [3.5, 0.01], "num_examples": 360, "calls": 99.0}}
+    value, words = shown("NLL", tmp_path, record(asked=asked) | measured)
+    assert value == 3.5 and "360 test examples, dequantization uniform, tolerance 1e-05" in words
+    assert shown("NLL", tmp_path, record(asked=asked | {"num": 5}) | measured)[0] is None
+    assert shown("bits/dim", tmp_path, record(asked=asked) | measured)[0] is None
 
 
 def test_what_differs_is_found():
