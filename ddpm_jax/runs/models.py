@@ -52,11 +52,14 @@ def named(folder: Path) -> str:
 
 def no_run(folder: Path) -> str:
     """The error message for a folder that holds no run."""
+    names = shipped()
+    if str(folder) in names:
+        also = f"hides the model {folder}, which is found from other folders" if folder.exists() else "is a model"
+        return f"{folder} is not a workdir, and {also}: ddpm-jax train EXPERIMENT --workdir DIR creates a workdir"
     if folder.exists():
-        hidden = f"; it hides the model {folder}, which is found from other folders" if str(folder) in shipped() else ""
-        return f"{folder} is not a workdir: ddpm-jax train EXPERIMENT --workdir {folder} creates one{hidden}"
+        return f"{folder} is not a workdir: ddpm-jax train EXPERIMENT --workdir {folder} creates one"
     return (
-        f"{folder} is not a workdir, nor one of the models that come with the library ({', '.join(shipped())}): give "
+        f"{folder} is not a workdir, nor one of the models that come with the library ({', '.join(names)}): give "
         f"the folder of a run or one of these names; ddpm-jax train EXPERIMENT --workdir {folder} creates a run"
     )
 
