@@ -40,9 +40,11 @@ def pack(request: PackRequest, reporter: Reporter | None = None) -> str:
     tensors = models.tensors_of(run.params, request.dtype)
     arrays = iter(tensors.values())
     stored = Run(ours, jax.tree.map(lambda _: np.asarray(next(arrays), np.float32), run.params), run.step)
-    record = workdir.read_record(request.workdir) | {
+    recorded = workdir.read_record(request.workdir)
+    record = recorded | {
         "experiment": f"{name}.py",
-        "command": _command(name, workdir.read_knobs(request.workdir)),
+        "description": experiment_files.headline(experiment_files.shipped()[name]),
+        "command": _command(name, workdir.read_knobs(request.workdir), recorded),
         "step": run.step,
         "weights": workdir.weights_in(request.workdir, run.step, request.weights),
         "dtype": request.dtype,
@@ -117,8 +119,10 @@ def _without_curves(value: Any) -> Any:
     return {name: each for name, each in value.items() if not (isinstance(each, list) and len(each) > 2)}
 
 
-def _command(name: str, knobs: dict[str, Any]) -> str:
-    """The command that trains with these knobs, of which those with the values of the library are left out."""
+def _command(name: str, knobs: dict[str, Any], record: dict[str, Any]) -> str:
+    """The command that made a run: that trains with these knobs, without those of the library's values, or converts."""
+    if "converted" in record:
+        return shlex.join(["ddpm-jax", "convert", record["converted"], "--weights", str(record["weights"])])
     defaults = experiment_files.defaults(experiment_files.read(experiment_files.shipped()[name]))
     words = ["ddpm-jax", "train", name]
     for knob, value in knobs.items():
@@ -129,19 +133,21 @@ def _command(name: str, knobs: dict[str, Any]) -> str:
             words.append(f"--{'' if value else 'no-'}{option}")
         else:
             words += [f"--{option}", *map(str, value if isinstance(value, tuple) else (value,))]
+    origin = record.get("from")
+    words += [] if origin is None else ["--from", origin["workdir"], "--weights", str(origin["weights"])]
     return shlex.join(words)
 
 
 def card(name: str, record: dict[str, Any]) -> str:
     """The card of a model in Markdown, from the record in its ``experiment.json``."""
     bits, versions = record["bits_per_dim"], record["versions"]
-    experiment = experiment_files.shipped()[record["experiment"].removesuffix(".py")]
+    data = record.get("data", {"found": "not recorded", "digest": "not recorded"})
     protocol = f"{bits['num_examples']} {bits['split']} examples, {bits['times']} random t each, seed {bits['seed']}"
     others = ", ".join(f"{package} {version}" for package, version in versions.items() if package != "ddpm_jax")
     rows = {
-        "trained on": f"{record['data']['found']} of the data of the experiment; digest `{record['data']['digest']}`",
+        "trained on": f"{data['found']}; digest `{data['digest']}`",
         "trained by": f"`{record['command']}`, {record['step']:,} steps",
-        "with": f"ddpm_jax {versions['ddpm_jax']}, commit `{record['commit']}`; {others}",
+        "with": f"ddpm_jax {versions['ddpm_jax']}, commit `{record['commit'] or 'not recorded'}`; {others}",
         "weights": f"{record['weights']}, {record['parameters']:,} parameters, stored as {record['dtype']}",
         "bits/dim": f"{_figure(bits['stored'])} ({protocol})",
         "bits/dim in float32": f"{_figure(bits['float32'])}; stored minus float32 {_figure(bits['difference'], 6)}",
@@ -149,7 +155,7 @@ def card(name: str, record: dict[str, Any]) -> str:
         "digest of the parameters": f"`{record['digest']}`, as in the provenance of samples",
     }
     table = [f"| {what} | {value} |" for what, value in rows.items()]
-    lines = [f"# {name}", "", experiment_files.headline(experiment), "", "| | |", "|---|---|", *table]
+    lines = [f"# {name}", "", record["description"], "", "| | |", "|---|---|", *table]
     results = [row for each in record["results"] for row in _rows(each)]
     if results:
         heading = "Other results of the run, of the float32 parameters (mean and standard error):"

@@ -162,7 +162,7 @@ def test_a_model_without_its_data_at_hand_is_loaded(tmp_path, monkeypatch):
     bits = dict.fromkeys(("stored", "float32", "difference"), (1.0, None))
     bits |= {"split": "test", "num_examples": 1, "times": 1, "seed": 0}
     made = {"experiment": "fashion_mnist.py", "knobs": knobs, "versions": workdir.versions(), "commit": None}
-    made |= {"data": {"found": "", "digest": ""}, "command": "", "step": 5, "weights": "ema", "dtype": "float16"}
+    made |= {"description": "", "command": "", "step": 5, "weights": "ema", "dtype": "float16"}
     record = made | {"parameters": 0, "digest": "", "bits_per_dim": bits, "results": []}
     pack.write(tmp_path / "coats", record, models.tensors_of(params, "float16"))
     run = ddpm_jax.load(tmp_path / "coats")
