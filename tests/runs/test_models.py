@@ -195,15 +195,19 @@ def test_mistakes_are_one_line(small, packed, here, capsys):
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
+def test_an_experiment_that_has_changed_is_found(small, here, capsys):
+    changed = Path(shutil.copytree(small, "changed")) / "experiment.py"
+    changed.write_text(changed.read_text().replace("np.geomspace(beta_1,", "np.geomspace(2 * beta_1,"))
+    assert "it has changed since" in fails(capsys, "pack", "changed", "out")
+    assert not Path("out").exists()
+
+
 def test_only_runs_of_the_experiments_of_the_library_are_packed(small, here, capsys):
     changed = Path(shutil.copytree(small, "changed"))
-    program = (changed / "experiment.py").read_text()
-    (changed / "experiment.py").write_text(program.replace("np.geomspace(beta_1,", "np.geomspace(2 * beta_1,"))
-    assert "it has changed since" in fails(capsys, "pack", "changed", "out")
     record = workdir.read_record(changed) | {"experiment": "mine.py"}
     (changed / "experiment.json").write_text(json.dumps(record))
     assert "--experiment: give the name of mine.py" in fails(capsys, "pack", "changed", "out")
-    assert not Path("out").exists()
 
 
 def test_damage_and_other_parameters_are_refused(packed, tmp_path):
