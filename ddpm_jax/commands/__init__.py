@@ -23,6 +23,7 @@ COMMANDS = (
     "verify",
     "convert",
     "export",
+    "pack",
     "experiments",
     "prepare",
 )

@@ -11,7 +11,7 @@ from ddpm_jax.diffusion.schedules import Schedule
 from ddpm_jax.experiment import Experiment, Params, first_state, shapes
 from ddpm_jax.interop import folders, openai, schedulers, tensors, unets
 from ddpm_jax.networks import UNet
-from ddpm_jax.runs import experiment_files, workdir
+from ddpm_jax.runs import experiment_files, models, workdir
 from ddpm_jax.runs.checks import check_network
 from ddpm_jax.runs.requests import ConvertRequest
 from ddpm_jax.system.files import whole_folder
@@ -23,7 +23,7 @@ def convert(request: ConvertRequest) -> str:
 
     Raises ValueError or FileNotFoundError for a folder that cannot be converted.
     """
-    source, target = request.source, request.target
+    source, target = models.found(request.source), request.target
     if not source.exists():
         raise FileNotFoundError(f"there is no file or folder {source}: download it first")
     if target.exists():

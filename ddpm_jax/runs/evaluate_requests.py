@@ -25,10 +25,11 @@ OF_SAMPLES = ("parzen", "fid", "kid", "pr", "is")
 
 @dataclass(frozen=True)
 class EvaluateRequest(Processes):
-    """Measures a trained run. The results are printed and added to evaluation.json in the workdir."""
+    """Measures a trained run. The results are printed and added to evaluation.json in the workdir; of a model that
+    comes with the library, in outputs/NAME."""
 
     workdir: Path
-    """Folder of the run."""
+    """Folder of the run, or the name of a model that comes with the library, such as digits."""
     metrics: tuple[MetricName, ...] | None = None
     """What to measure. bpd: bound on the negative log-likelihood in bits per dimension, with its parts and the
     progressive-coding curve. K: lower bound on the log-likelihood (Sohl-Dickstein et al. 2015, Eq. 14). nll:

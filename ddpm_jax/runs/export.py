@@ -27,7 +27,7 @@ def export_to_file(request: ExportRequest) -> str:
     if request.out.exists() and not request.overwrite:
         raise ValueError(f"{request.out} exists: choose another name, or replace it with --overwrite")
     check_writable(request.out)
-    workdir.check_workdir(request.workdir)
+    workdir.find(request.workdir)
     run = workdir.load(request.workdir, request.weights, request.checkpoint)
     program, inputs = exported(run, request.num, request.sampler, request.platforms)
     with whole_file(request.out) as part:

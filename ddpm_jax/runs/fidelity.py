@@ -13,7 +13,7 @@ import numpy as np
 from ddpm_jax import metrics
 from ddpm_jax.experiment import labels
 from ddpm_jax.metrics import Estimate
-from ddpm_jax.runs import sample
+from ddpm_jax.runs import models, sample
 from ddpm_jax.runs.checks import data_identity
 from ddpm_jax.runs.chunks import Work, kept
 from ddpm_jax.runs.evaluate_requests import EvaluateRequest
@@ -184,7 +184,7 @@ def _estimate(name: str) -> Callable[[Run, EvaluateRequest, Path, Reporter], dic
         reporter.line(f"{_heading(name, sets)}: {measured.text}")
         protocol = json.loads(json.dumps({"protocol": sets.protocol, "drawn": sets.drawn}))
         record = measured.record | protocol
-        for line in _earlier(name, run.step, record, read_records(request.workdir / "evaluation.json")):
+        for line in _earlier(name, run.step, record, read_records(models.home(request.workdir) / "evaluation.json")):
             reporter.line(line)
         return record
 

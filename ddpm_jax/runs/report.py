@@ -14,7 +14,7 @@ import numpy as np
 
 from ddpm_jax import figures
 from ddpm_jax.data.dataset import check_examples
-from ddpm_jax.runs import fidelity, ode
+from ddpm_jax.runs import fidelity, models, ode
 from ddpm_jax.runs.checks import data_identity
 from ddpm_jax.runs.chunks import affordable, chunk_size, kept
 from ddpm_jax.runs.evaluate_requests import EvaluateRequest
@@ -32,7 +32,7 @@ from ddpm_jax.runs.quality import memorisation, parzen_window
 from ddpm_jax.runs.records import add_record, read_records
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.steps import check_steps, marked, stepped
-from ddpm_jax.runs.workdir import check_workdir, versions, weights_in
+from ddpm_jax.runs.workdir import find, versions, weights_in
 from ddpm_jax.runs.workdir import load as load_run
 from ddpm_jax.sampling import Run
 from ddpm_jax.system.files import check_writable, write_json
@@ -42,7 +42,7 @@ from ddpm_jax.training.keys import check_seed
 
 
 def evaluate(request: EvaluateRequest, reporter: Reporter, seconds: float | None = None) -> dict[str, Any]:
-    """Measures the run in the workdir: reports tables, adds the record to ``evaluation.json``, and returns it.
+    """Measures the run: reports tables, adds the record to ``evaluation.json`` in its `models.home`, and returns it.
 
     All devices of all processes share the work; every process must call this function. With `seconds` the bound is
     evaluated on as many examples as take about so long, at most ``request.num``. The same request resumes an
@@ -55,11 +55,13 @@ def evaluate(request: EvaluateRequest, reporter: Reporter, seconds: float | None
         record = _measured(run, request, keep, reporter, seconds)
     finally:
         with suppress(OSError):
-            keep.rmdir()  # only if it is empty: a request that was refused leaves nothing
+            for folder in (keep, *keep.parents[:2]):  # only if empty: a request that was refused leaves nothing
+                folder.rmdir()
     distributed.wait_for_all("evaluation")  # until then other processes read what is kept
-    with distributed.all_or_none(f"process 0 cannot write into {request.workdir}"):
+    with distributed.all_or_none(f"process 0 cannot write into {keep.parent}"):
         if distributed.is_leader():
-            add_record(request.workdir / "evaluation.json", record)
+            keep.parent.mkdir(parents=True, exist_ok=True)
+            add_record(keep.parent / "evaluation.json", record)
             shutil.rmtree(keep, ignore_errors=True)
             if request.json is not None:
                 write_json(request.json, record)
@@ -86,13 +88,13 @@ def _ready(request: EvaluateRequest, reporter: Reporter) -> tuple[Run, EvaluateR
     refusal = f"another process cannot evaluate {request.workdir}"
     with distributed.all_or_none(refusal):
         _check(request)
-        check_workdir(request.workdir)
+        find(request.workdir)
     run = load_run(request.workdir, request.weights, request.checkpoint)
     with distributed.all_or_none(refusal):
         if run.experiment.data.listing is not None:
             run.experiment.data.listing(reporter.track)
         check_examples(run.experiment.data, request.split)
-        read_records(request.workdir / "evaluation.json")  # before the work: a damaged file is reported now
+        read_records(models.home(request.workdir) / "evaluation.json")  # damage is reported before the work
     metrics: Any = request.metrics or run.experiment.metrics
     request = dataclasses.replace(request, metrics=metrics)
     with distributed.all_or_none(refusal):
@@ -138,12 +140,13 @@ def _unfinished(request: EvaluateRequest, run: Run) -> Path:
     identity = json.dumps([digest(run.params), data, request.protocol()], sort_keys=True)
     if not distributed.is_same(identity):
         raise ValueError(f"the processes have different data, or other parameters in {request.workdir}")
-    folder = request.workdir / f"evaluation_{run.step}_{zlib.crc32(identity.encode()):08x}"
-    with distributed.all_or_none(f"process 0 cannot write into {request.workdir}"):
+    home = models.home(request.workdir)
+    folder = home / f"evaluation_{run.step}_{zlib.crc32(identity.encode()):08x}"
+    with distributed.all_or_none(f"process 0 cannot write into {home}"):
         if distributed.is_leader():
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(exist_ok=True, parents=True)
     if not distributed.agree(folder.is_dir()):
-        raise ValueError(f"{request.workdir} is not the same folder for all processes: give them one that they share")
+        raise ValueError(f"{home} is not the same folder for all processes: give them one that they share")
     return folder
 
 
@@ -161,7 +164,7 @@ def _bound(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter, s
             reporter.line(BOUND_TABLES[metric](measured))
     if measured.rate is not None and measured.distortion is not None and "bpd" in (request.metrics or ()):
         reporter.line(coding_table(measured.rate, measured.distortion))
-        picture = request.workdir / "rate_distortion.png"
+        picture = models.home(request.workdir) / "rate_distortion.png"
         if distributed.is_leader():
             figures.rate_distortion(measured.rate, measured.distortion, picture)
         reporter.line(f"the whole rate-distortion curve is in {picture}")

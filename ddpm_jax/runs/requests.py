@@ -83,8 +83,8 @@ class TrainRequest(Execution, Processes):
     workdir: Path
     """Folder of the run, which is created if it does not exist."""
     start_from: Path | None = None
-    """Workdir of another run whose parameters are those of step 0. All else is this run's own: experiment, data,
-    optimizer, and averages, which start there too."""
+    """Workdir of another run, or the name of a model that comes with the library, whose parameters are those of step 0.
+    All else is this run's own: experiment, data, optimizer, and averages, which start there too."""
     weights: WeightsName = "ema"
     """Which parameters of that run to start from: ema (their moving average), raw (those that its optimizer updated) or
     an average of this relative length."""
@@ -99,10 +99,10 @@ class SampleRequest(Processes):
     """Draws images from a trained run. Image i depends on the seed and i only."""
 
     workdir: Path
-    """Folder of the run."""
+    """Folder of the run, or the name of a model that comes with the library, such as digits."""
     out: Path | None = None
     """Output: a .png (grid), a .npz (arr_0 uint8 [N, H, W, C]; arr_1 the labels), or a folder of PNGs. Default: a grid
-    in samples/ of the workdir."""
+    in samples/ of the workdir; of a model, in outputs/NAME/samples/."""
     num: int = 64
     """Number of images."""
     seed: int = 0
@@ -183,7 +183,8 @@ class ConvertRequest:
 
     source: Path
     """A diffusers folder (config.json, scheduler_config.json and safetensors, or a pipeline); a file of
-    improved-diffusion or guided-diffusion (.pt or .safetensors); or a workdir."""
+    improved-diffusion or guided-diffusion (.pt or .safetensors); or a workdir, or the name of a model that comes with
+    the library."""
     target: Path
     """The workdir or pipeline folder to create."""
     weights: WeightsName | None = None
@@ -232,11 +233,36 @@ class ConvertRequest:
 
 
 @dataclass(frozen=True)
+class PackRequest:
+    """Writes the parameters of a run with their card into a small folder, which the other commands read as a run.
+
+    The folder contains no program. The run must be of an experiment that comes with the library, which draws the same
+    images as the copy in the workdir.
+    """
+
+    workdir: Path
+    """Folder of the run."""
+    out: Path
+    """Folder to create."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """Type in which the parameters are stored. The bits/dim of both are measured and stated on the card."""
+    experiment: str | None = None
+    """Name of the experiment that comes with the library. Default: the one with the file name of the run's."""
+    num: int | None = None
+    """Number of test examples on which to measure, from the first on. Default: all."""
+    times: int = 50
+    """Number of random t per example at which to measure, 1 to T - 1."""
+    weights: WeightsName = "ema"
+    """Parameters to write: ema (their moving average), raw (those that the optimizer updates), or an average of this
+    length relative to the run, such as 0.1, if the run keeps averages for it (--power-ema)."""
+
+
+@dataclass(frozen=True)
 class ExportRequest:
     """Writes the sampler of a run, with its parameters, as one StableHLO program, for JAX and flatbuffers alone."""
 
     workdir: Path
-    """Folder of the run."""
+    """Folder of the run, or the name of a model that comes with the library, such as digits."""
     out: Path
     """File to write."""
     num: int = 16

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax.experiment import Experiment, Params, shapes
-from ddpm_jax.runs import workdir
+from ddpm_jax.runs import models, workdir
 from ddpm_jax.runs.checks import data_identity
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import TrainRequest
@@ -87,7 +87,7 @@ def origin_of(request: TrainRequest) -> dict[str, Any] | None:
             if value != usual:
                 raise ValueError(f"--{name} {value}: applies with --from, the run to start from")
         return None
-    origin = {"workdir": str(request.start_from.absolute()), "weights": request.weights}
+    origin = {"workdir": models.named(request.start_from), "weights": request.weights}
     return origin if request.checkpoint == "newest" else origin | {"checkpoint": request.checkpoint}
 
 
@@ -112,7 +112,8 @@ def start(request: TrainRequest, experiment: Experiment) -> Params | None:
         origin = workdir.read_record(request.workdir).get("from")
     if origin is None or latest_step(request.workdir) is not None:
         return None
-    run = workdir.load(origin["workdir"], origin["weights"], origin.get("checkpoint", "newest"))
+    folder = models.shipped().get(origin["workdir"], Path(origin["workdir"]))  # of folders the whole path is recorded
+    run = workdir.load(folder, origin["weights"], origin.get("checkpoint", "newest"))
     check_fits(run, experiment, origin["workdir"])
     return run.params
 
@@ -128,7 +129,7 @@ def check_fits(run: Run, experiment: Experiment, name: str) -> None:
             theirs, ours = (shape.get(each, "absent") for shape in (there, here))
             raise ValueError(
                 f"--from {name}: the parameter {each} is {theirs} there and {ours} here: choose the knobs of the "
-                f"network as there, or start from its experiment: train {name}/experiment.py"
+                f"network as there, which are in {models.found(Path(name)) / 'experiment.json'}"
             )
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from ddpm_jax.diffusion.samplers import SAMPLERS
 from ddpm_jax.experiment import labels
-from ddpm_jax.runs import outputs, workdir
+from ddpm_jax.runs import models, outputs, workdir
 from ddpm_jax.runs.chunks import Work, chunk_size, on_devices
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import SampleRequest
@@ -38,9 +38,9 @@ def sample_to_file(request: SampleRequest, reporter: Reporter | None = None) -> 
     """
     with distributed.all_or_none(f"another process cannot sample {request.workdir}"):
         check(request)
-        workdir.check_workdir(request.workdir)
+        workdir.find(request.workdir)
     run, guide = workdir.load(request.workdir, request.weights, request.checkpoint), guide_of(request)
-    out = request.out or request.workdir / "samples" / _name(request, run)
+    out = request.out or models.home(request.workdir) / "samples" / _name(request, run)
     outputs.check_name(out, images=len(run.experiment.data.image_shape) == 3)
     check_run(run, request, guide)
     reporter = reporter or Reporter()

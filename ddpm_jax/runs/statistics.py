@@ -16,7 +16,7 @@ from ddpm_jax.diffusion.parameterizations import analytic, fixed_large, fixed_sm
 from ddpm_jax.diffusion.samplers import step_costs
 from ddpm_jax.diffusion.types import Variance
 from ddpm_jax.experiment import terms_fn
-from ddpm_jax.runs import workdir
+from ddpm_jax.runs import models, workdir
 from ddpm_jax.runs.checks import data_identity
 from ddpm_jax.runs.chunks import Result, Work, kept
 from ddpm_jax.runs.likelihood import over_examples
@@ -61,22 +61,24 @@ def statistics(
     They are those of the network without guidance, and cost as many calls of it as `num` samples in T steps. They are
     kept in `folder`, the workdir of the run, in ``statistics.npz`` (``statistics_raw.npz`` for the raw parameters),
     with what determines them: program, knobs, parameters, data, clipping. They are estimated anew if this differs or if
-    they are of fewer images. Every process must call this function. Raises ValueError unless the process is Gaussian.
+    they are of fewer images. Those of a model are kept in its `models.home`. Every process must call this function.
+    Raises ValueError unless the process is Gaussian.
     """
     run.experiment.process.require_gaussian("statistics of the bound")
     reporter, source = reporter or Reporter(), run.experiment.data.open("train")
     num = min(num, len(source))
     made_from = json.dumps(_made_from(folder, run), sort_keys=True, default=str)
-    path = folder / f"statistics{workdir.marked(weights)}.npz"
+    home = models.home(folder)
+    path = home / f"statistics{workdir.marked(weights)}.npz"
     found = _read(path, made_from, num)
     if distributed.agree(found is not None) and found is not None:
         return found
     reporter.line(f"estimating the errors at every t on {num} training images, once: they are kept in {path}")
-    keep = folder / f"statistics_{zlib.crc32(f'{num} {made_from}'.encode()):08x}"
+    keep = home / f"statistics_{zlib.crc32(f'{num} {made_from}'.encode()):08x}"
     work = terms_work(run, Spread(source, num), num, min(num, AT_ONCE))
     found = _mean(list(kept(work, keep, reporter)))
     distributed.wait_for_all("statistics")  # until then other processes read what is kept
-    with distributed.all_or_none(f"process 0 cannot write into {folder}"):
+    with distributed.all_or_none(f"process 0 cannot write into {home}"):
         if distributed.is_leader():
             with whole_file(path) as part, part.open("wb") as file:
                 np.savez(file, allow_pickle=False, images=num, made_from=made_from, **found._asdict())

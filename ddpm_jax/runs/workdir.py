@@ -21,7 +21,7 @@ from jax.sharding import SingleDeviceSharding
 
 import ddpm_jax
 from ddpm_jax.experiment import Experiment, Params, first_state, shapes
-from ddpm_jax.runs import experiment_files
+from ddpm_jax.runs import experiment_files, models
 from ddpm_jax.sampling import Run
 from ddpm_jax.system.files import read_json, whole_file, write_json
 from ddpm_jax.system.locks import locked
@@ -185,30 +185,48 @@ def check_knobs(knobs: dict[str, Any]) -> None:
 def check_workdir(folder: Path) -> None:
     """Raises FileNotFoundError if `folder` is no workdir."""
     if not (folder / "experiment.json").is_file():
-        raise FileNotFoundError(f"{folder} is not a workdir: ddpm-jax train EXPERIMENT --workdir {folder} creates one")
+        raise FileNotFoundError(models.no_run(folder))
+
+
+def find(folder: Path) -> Path:
+    """The folder of a run: this workdir or model, or if it does not exist, the shipped model of this name.
+
+    Raises FileNotFoundError if there is neither.
+    """
+    found = models.found(folder)
+    check_workdir(found)
+    return found
 
 
 def read(folder: Path) -> Experiment:
-    """The experiment of a workdir. Raises FileNotFoundError if `folder` is not a workdir."""
-    check_workdir(folder)
-    return experiment_files.build(experiment_files.read(folder / "experiment.py"), read_knobs(folder))
+    """The experiment of a run. Raises FileNotFoundError if `find` does."""
+    folder = find(folder)
+    knobs = read_knobs(folder)
+    return experiment_files.build(experiment_files.read(models.program(folder, read_record(folder))), knobs)
 
 
 def load(folder: str | Path, weights: str | float = "ema", checkpoint: str = "newest") -> Run:
-    """The run in a workdir: its experiment and the parameters of its newest readable checkpoint, or of the best one.
+    """The run in a workdir, or a model that comes with the library: its experiment and its trained parameters.
+
+    `folder` is a workdir or the folder of a model; where there is no such folder, the name of a model that comes with
+    the library, such as "digits". `checkpoint` is "newest" (the newest one that can be read), or "best" for a run that
+    was trained with ``--keep-best``.
 
     `weights` is "ema" for the averaged parameters, "raw" for those that the optimizer updates, or the relative length
-    of an average that is computed from the `power_averages` of the experiment, such as 0.1. `checkpoint` is "newest",
-    or "best" for a run that was trained with ``--keep-best``. Raises FileNotFoundError if `folder` is not a workdir or
-    has no such checkpoint yet, ValueError for an average that cannot be computed.
+    of an average that is computed from the `power_averages` of the experiment, such as 0.1. Raises FileNotFoundError if
+    there is no run or no such checkpoint yet, ValueError for an average that cannot be computed.
     """
     if isinstance(weights, str) and weights not in ("ema", "raw"):
         raise ValueError(f"weights must be ema, raw or the relative length of an average, got {weights!r}")
     if checkpoint not in CHECKPOINTS:
         raise ValueError(f"checkpoint must be newest or best, got {checkpoint!r}")
     name, way_out = CHECKPOINTS[checkpoint]
-    folder = Path(folder).expanduser()
+    folder = find(Path(folder).expanduser())
     experiment = read(folder)
+    if models.is_model(folder):
+        if checkpoint != "newest":
+            raise ValueError(f"--checkpoint {checkpoint}: {folder} is a model, without checkpoints: leave it out")
+        return Run(experiment, *models.parameters(folder, read_record(folder), shapes(experiment), weights))
     here = SingleDeviceSharding(jax.local_devices()[0])  # whatever devices it was trained on
     state = jax.eval_shape(lambda params: first_state(experiment, params), shapes(experiment))
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), state)
@@ -245,8 +263,10 @@ def marked(weights: str | float) -> str:
 
 
 def weights_in(folder: Path, step: int, weights: str | float) -> str | float:
-    """What parameters loaded as `weights` are: "ema", "raw" or a length; a converted run may hold any at step 0."""
-    return weights if step else read_record(folder).get("weights", weights)
+    """What parameters loaded as `weights` are: "ema", "raw" or a length; models, and converted runs, record it."""
+    folder = find(folder)
+    recorded = step == 0 or models.is_model(folder)
+    return read_record(folder).get("weights", weights) if recorded else weights
 
 
 def provenance(folder: Path, run: Run, **request: Any) -> dict[str, Any]:
@@ -254,10 +274,11 @@ def provenance(folder: Path, run: Run, **request: Any) -> dict[str, Any]:
 
     The digests of the program and of the parameters are part of it: a name and a step do not determine them.
     """
+    folder = find(folder)
     record = read_record(folder)
     return {
         "experiment": record["experiment"],
-        "program": experiment_files.digest(folder / "experiment.py"),
+        "program": experiment_files.digest(models.program(folder, record)),
         "knobs": record["knobs"],
         "checkpoint": run.step,
         "parameters": digest(run.params),

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from ddpm_jax import figures
 from ddpm_jax.diffusion.guidance import LinearMeasurement
-from ddpm_jax.runs import workdir
+from ddpm_jax.runs import models, workdir
 from ddpm_jax.sampling import Run
 from ddpm_jax.studies import editing, pictures
 from ddpm_jax.studies.requests import MEASURED, EditRequest
@@ -41,7 +41,7 @@ def edit_to_file(request: EditRequest) -> str:
     check_run(request, run)
     method = f"_{request.method}" if request.kind in MEASURED else ""
     name = f"{request.kind}_{pictures.name_of(request)}{method}{workdir.marked(request.weights)}"
-    out = request.out or request.workdir / "edits" / f"{name}_seed{request.seed}_at{run.step}.png"
+    out = request.out or models.home(request.workdir) / "edits" / f"{name}_seed{request.seed}_at{run.step}.png"
     _check_output(out, request.overwrite)
     edited = edit(run, request)
     out.parent.mkdir(parents=True, exist_ok=True)

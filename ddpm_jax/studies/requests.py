@@ -49,9 +49,9 @@ class StudyRequest:
     bounds: bits/dim of the models of few steps, by spacing and variance, with a table and its .json.
     reconstruct: error of test images that DDIM encodes and decodes in few steps, with a table and its .json."""
     workdir: Path
-    """Folder of the run."""
+    """Folder of the run, or the name of a model that comes with the library, such as digits."""
     out: Path | None = None
-    """Picture to write, a .png. Default: a file in studies/ of the workdir."""
+    """Picture to write, a .png. Default: a file in studies/ of the workdir; of a model, in outputs/NAME/studies/."""
     num: int | None = None
     """Number of rows (progressive, neighbours), of samples per row (shared), of shares (interpolate) or of examples
     (the others). Default: 8 images, 20 sequences or 2000 points; for sweep 1024 images, for bounds and reconstruct
@@ -116,7 +116,7 @@ class EditRequest:
     sdedit: the image with noise added and taken out again, such as a sketch made realistic.
     interpolate: images between two images, along the sphere of their latents."""
     workdir: Path
-    """Folder of the run."""
+    """Folder of the run, or the name of a model that comes with the library, such as digits."""
     image: tuple[Path, ...] = ()
     """The image: a picture file of the run's size, or a .npz or .npy whose first array has one image, uint8. Two for
     interpolate."""
@@ -124,7 +124,7 @@ class EditRequest:
     """Number of the test image of the run to use instead, from 0; two numbers for interpolate."""
     out: Path | None = None
     """Output: a .png (the measurement, the results and the original in a row), or a .npz (arr_0: the results, uint8
-    [N, H, W, C]). Default: a picture in edits/ of the workdir."""
+    [N, H, W, C]). Default: a picture in edits/ of the workdir; of a model, in outputs/NAME/edits/."""
     num: int = 8
     """Number of results."""
     seed: int = 0
@@ -186,9 +186,12 @@ class TourRequest:
     """Shows the mathematics of diffusion in pictures, on one page of HTML."""
 
     source: str = "digits"
-    """Folder of a run on images, or a data set: digits, mnist_5000, dead_leaves, mnist, fashion_mnist or cifar10.
-    The name --source may be left out."""
+    """Folder of a run on images, or a model that comes with the library, such as digits, or a data set: digits,
+    mnist_5000, dead_leaves, mnist, fashion_mnist or cifar10. The name --source may be left out."""
     out: Path = Path("tour")
     """Folder for the pictures and index.html."""
+    optimal: bool = False
+    """Show the optimal model of the data set, which is computed without a network, and not the model of this name that
+    comes with the library."""
     overwrite: bool = False
     """Replace an existing tour."""

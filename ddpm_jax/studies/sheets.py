@@ -9,7 +9,7 @@ import numpy as np
 
 from ddpm_jax import figures
 from ddpm_jax.data import load
-from ddpm_jax.runs import workdir
+from ddpm_jax.runs import models, workdir
 from ddpm_jax.runs.statistics import statistics
 from ddpm_jax.sampling import Run
 from ddpm_jax.studies import bounds, ho_2020, reconstruct, sohl_dickstein_2015, sweep
@@ -46,8 +46,8 @@ def study_to_file(request: StudyRequest) -> str:
     check(request)
     run = workdir.load(request.workdir, request.weights, request.checkpoint)
     check_data(request.kind, run)
-    weights = workdir.marked(request.weights)
-    out = request.out or request.workdir / "studies" / f"{request.kind}{weights}_seed{request.seed}_at{run.step}.png"
+    name = f"{request.kind}{workdir.marked(request.weights)}_seed{request.seed}_at{run.step}.png"
+    out = request.out or models.home(request.workdir) / "studies" / name
     check_output(out, request.overwrite)
     if STUDIES[request.kind].measures and out.with_suffix(".json").exists() and not request.overwrite:
         raise ValueError(f"{out.with_suffix('.json')} exists: choose another name with --out, or use --overwrite")

@@ -111,7 +111,7 @@ def test_a_tour_of_a_run_is_one_page_that_contains_its_pictures(finished, tmp_pa
 
 
 def test_the_model_of_a_data_set_reproduces_its_training_images():
-    subject = subject_of("digits")
+    subject = subject_of("digits", optimal=True)
     assert len(subject.train) == 1437 and "optimal model of 1437 training images" in subject.description
     x_T = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
     x_0 = samplers.sample(keys(0, 4), subject.sampler, x_T, samplers.times(1000, 50))
@@ -119,11 +119,16 @@ def test_the_model_of_a_data_set_reproduces_its_training_images():
     np.testing.assert_allclose(nearest, 0, atol=1e-3)
 
 
+def test_a_model_that_comes_with_the_library_is_shown_by_its_name():
+    assert "the network of the run <code>digits</code> after 2000" in subject_of("digits").description
+
+
 def test_mistakes_are_refused_before_anything_is_lost(tmp_path, capsys):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "index.html").write_text("mine")
     for arguments, message in (
         (["digit"], "neither the folder of a run nor one of digits"),
+        (["letters", "--optimal"], "--optimal: letters is not one of digits"),
         ([str(tmp_path)], "is not a workdir"),
         (["--out", str(tmp_path / "letters"), "--overwrite"], "exists"),
     ):

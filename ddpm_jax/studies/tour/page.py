@@ -38,7 +38,7 @@ def tour(request: TourRequest, reporter: Reporter | None = None) -> str:
     and is not a tour that may be overwritten.
     """
     check_replaceable(request.out, request.overwrite)
-    subject = subject_of(request.source)
+    subject = subject_of(request.source, request.optimal)
     with whole_folder(request.out) as part:
         drawn = []
         for number, draw in enumerate((reporter or Reporter()).track(LESSONS, "picture"), start=1):

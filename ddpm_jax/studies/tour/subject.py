@@ -16,7 +16,7 @@ from ddpm_jax.data.encodings import Encoding, evenly
 from ddpm_jax.diffusion import gaussian, parameterizations, samplers, schedules
 from ddpm_jax.diffusion.types import Network, Parameterization, Process, Sampler
 from ddpm_jax.experiment import Experiment, labels, network_fn, unpack
-from ddpm_jax.runs import workdir
+from ddpm_jax.runs import models, workdir
 from ddpm_jax.sampling import sampler_fn
 from ddpm_jax.training.keys import EVALUATE, keys
 
@@ -57,15 +57,17 @@ class Subject(NamedTuple):
     """The classes of the samples, int32 [NUM_SAMPLES]."""
 
 
-def subject_of(source: str) -> Subject:
-    """The subject of a tour of `source`: the folder of a run, or a name in `DATA`.
+def subject_of(source: str, optimal: bool = False) -> Subject:
+    """The subject of a tour of `source`: the folder of a run, the name of a shipped model, or a name in `DATA`.
 
-    Raises ValueError if `source` is neither, or the folder of a run whose data are not images.
+    With `optimal` it must be a name in `DATA`. Raises ValueError if `source` is none of these, or a run whose data are
+    not images.
     """
-    if Path(source).is_dir():
+    if models.found(Path(source)).is_dir() and not optimal:
         return _of_run(Path(source))
     if source not in DATA:
-        raise ValueError(f"{source} is neither the folder of a run nor one of {', '.join(DATA)}")
+        problem = f"--optimal: {source} is not" if optimal else f"{source} is neither the folder of a run nor"
+        raise ValueError(f"{problem} one of {', '.join(DATA)}")
     return _of_data(DATA[source]())
 
 
