@@ -17,7 +17,7 @@ from ddpm_jax.runs import sample
 from ddpm_jax.runs.checks import data_identity
 from ddpm_jax.runs.chunks import Work, kept
 from ddpm_jax.runs.evaluate_requests import EvaluateRequest
-from ddpm_jax.runs.features import check_images, features_of, of_data, of_samples, weights_of
+from ddpm_jax.runs.features import check_images, features_of, identity, of_data, of_samples, weights_of
 from ddpm_jax.runs.records import differences, read_records
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.steps import model
@@ -62,8 +62,9 @@ def check(run: Run, request: EvaluateRequest) -> None:
     check_images(names[0], data.image_shape)
     if data.levels is None:
         raise ValueError(f"--metrics {names[0]} is for images of bytes, not of floats: choose another metric")
-    if "is" in names and request.features == "pixels":
-        raise ValueError("--metrics is needs the classes of the Inception network: leave out --features pixels")
+    if "is" in names and (request.features == "pixels" or Path(request.features).suffix == ".py"):
+        what = f"needs the classes of the Inception network: leave out --features {request.features}"
+        raise ValueError(f"--metrics is {what}, or give the workdir of a classifier")
     _check_numbers(names, request, _num_reference(run, request))
     sample.check(request.drawing())
     sample.check_run(run, request.drawing())
@@ -88,6 +89,8 @@ def _sets(name: str, run: Run, request: EvaluateRequest, keep: Path, reporter: R
     data, asked = run.experiment.data, request.drawing()
     features, chosen = features_of(request, data.image_shape), model(run, asked, reporter)
     draws = sample.draws(run, asked, labels(run.experiment, asked.num), chosen=chosen)
+    mark = identity(features)
+    keep = keep if mark is None else keep / mark
     samples = _all(of_samples(features, draws), chosen.folder(keep / "features_of_samples"), reporter)
     protocol, reference = {"samples": asked.num, **features.protocol, "data": data.name}, None
     if name != "is":
@@ -196,8 +199,14 @@ def _heading(name: str, sets: Sets) -> str:
     parts += [] if sets.reference is None else [f"{len(sets.reference):,} {sets.split} images"]
     usual = {"spacing": "even", "weights": "ema", "seed": 0, "clip": True}
     parts += [f"{each} {value}" for each, value in sets.drawn.items() if value is not None and usual.get(each) != value]
-    title = "Frechet distance" if name == "fid" and sets.protocol["features"] == "pixels" else METRICS[name][0]
-    return f"{title} ({', '.join(parts)})"
+    return f"{_title(name, sets.protocol['features'])} ({', '.join(parts)})"
+
+
+def _title(name: str, features: str) -> str:
+    """The title of a metric: FID and Inception Score are those of the Inception network alone."""
+    if features.startswith("inception"):
+        return METRICS[name][0]
+    return {"fid": "Frechet distance", "is": "Score of the classes"}.get(name, METRICS[name][0])
 
 
 def _earlier(name: str, step: int, record: dict[str, Any], records: list[dict[str, Any]]) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ddpm_jax import figures
 from ddpm_jax.data.dataset import check_examples
-from ddpm_jax.runs import fidelity, ode
+from ddpm_jax.runs import classifiers, fidelity, ode
 from ddpm_jax.runs.checks import data_identity
 from ddpm_jax.runs.chunks import affordable, chunk_size, kept
 from ddpm_jax.runs.evaluate_requests import EvaluateRequest
@@ -96,6 +96,7 @@ def _ready(request: EvaluateRequest, reporter: Reporter) -> tuple[Run, EvaluateR
     metrics: Any = request.metrics or run.experiment.metrics
     request = dataclasses.replace(request, metrics=metrics)
     with distributed.all_or_none(refusal):
+        classifiers.check_metrics(run, request)
         check_steps(request)
         if "nll" in metrics:
             ode.check(run, request.tolerance, request.dequantization)
@@ -237,12 +238,20 @@ def _memorisation(run: Run, request: EvaluateRequest, keep: Path, reporter: Repo
     return measured
 
 
+def _accuracy(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
+    work = classifiers.accuracy_work(run, *_examples(run, request), request.seed)
+    record = classifiers.summarize(run, list(kept(work, keep / "accuracy", reporter)))
+    reporter.line(classifiers.table(run, record, request.split))
+    return record
+
+
 ESTIMATES: Mapping[str, Callable[[Run, EvaluateRequest, Path, Reporter], dict[str, Any]]] = {
     "nll": _nll,
     "importance": _importance,
     "entropy": _entropy,
     "parzen": _parzen,
     "memorisation": _memorisation,
+    "accuracy": _accuracy,
     **fidelity.ESTIMATES,
 }
 """The metrics that are not computed from the terms of the bound: each reports its result and returns its record."""
