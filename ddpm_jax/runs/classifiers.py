@@ -118,41 +118,44 @@ def load(folder: Path, option: str) -> Run:
     return run
 
 
-def check_features(folder: Path, image_shape: Sequence[int]) -> Run:
-    """The classifier in this workdir. Raises ValueError as `load` does, and if it cannot have such images."""
-    run = load(folder, "--features")
-    experiment = run.experiment
-    if tuple(experiment.data.image_shape) != tuple(image_shape):
-        theirs, ours = tuple(experiment.data.image_shape), tuple(image_shape)
-        raise ValueError(f"--features {folder}: the classifier there is for images of shape {theirs}, not {ours}")
-    if experiment.encoding.unit != 127.5:
-        raise ValueError(f"--features {folder}: the classifier there does not have its levels evenly spaced in [-1, 1]")
-    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)
-    try:
-        jax.eval_shape(partial(_activations, experiment), run.params, x)
-    except KeyError:
-        what = f"the network there sows no {FEATURES!r}, as NoisyClassifier does"
-        raise ValueError(f"--features {folder}: {what}") from None
-    return run
-
-
 def features(folder: Path, image_shape: Sequence[int]) -> Loaded:
-    """The classifier in this workdir as a feature function. Raises ValueError as `check_features` does."""
-    run = check_features(folder, image_shape)
-    return _loaded(folder.resolve(), digest(run.params), image_shape=tuple(image_shape))
+    """The classifier in this workdir as a feature function.
+
+    Raises ValueError as `load` does, and if the classifier cannot have such images, or has no features.
+    """
+    workdir.check_workdir(folder)
+    saved = (folder / "checkpoints").stat().st_mtime_ns if (folder / "checkpoints").is_dir() else 0
+    return _features(folder, saved, tuple(image_shape))
 
 
 @lru_cache(maxsize=1)  # several metrics of a command need it
-def _loaded(folder: Path, parameters: str, image_shape: tuple[int, ...]) -> Loaded:
-    run, record = workdir.load(folder), workdir.read_record(folder)
+def _features(folder: Path, saved: int, image_shape: tuple[int, ...]) -> Loaded:
+    """As `features`; `saved` is when the run last saved its parameters."""
+    run, record = load(folder, "--features"), workdir.read_record(folder)
+    _check(folder, run, image_shape)
     protocol = {
         "features": "classifier",
         "classifier": Path(record["experiment"]).stem,
         "classifier_data": run.experiment.data.name,
         "classifier_step": run.step,
-        "classifier_digest": parameters,
+        "classifier_digest": digest(run.params),
     }
     return Loaded(Partial(partial(_activations, run.experiment), run.params), protocol)
+
+
+def _check(folder: Path, run: Run, image_shape: tuple[int, ...]) -> None:
+    """Raises ValueError if the classifier cannot have such images, or has no features."""
+    theirs = tuple(run.experiment.data.image_shape)
+    if theirs != image_shape:
+        raise ValueError(f"--features {folder}: the classifier there is for images of {theirs}, not {image_shape}")
+    if run.experiment.encoding.unit != 127.5:
+        raise ValueError(f"--features {folder}: the classifier there does not have its levels evenly spaced in [-1, 1]")
+    try:
+        images = jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)
+        jax.eval_shape(partial(_activations, run.experiment), run.params, images)
+    except KeyError:
+        what = f"the network there sows no {FEATURES!r}, as NoisyClassifier does"
+        raise ValueError(f"--features {folder}: {what}") from None
 
 
 def _activations(experiment: Experiment, params: Params, images: UInt8[Array, "batch *shape"]) -> Activations:

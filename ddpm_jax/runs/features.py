@@ -100,10 +100,12 @@ def _extractor(file: Path, resizing: Resizing) -> Partial:
     return inception.extractor(inception.params_from_torch(torch_files.read(file)), resizing)
 
 
-def identity(features: Features) -> str | None:
-    """What identifies features from a path, for the name of a folder; None for the others, whose name suffices."""
-    digest = features.protocol.get("classifier_digest", features.protocol.get("features_sha256"))
-    return digest and digest[:16]
+def protocol_of(request: EvaluateRequest, image_shape: Sequence[int]) -> dict[str, Any]:
+    """The protocol of the request, with what identifies its features where a path alone does not."""
+    protocol = request.protocol()
+    if not isinstance(request.features, Path) or "features" not in protocol:
+        return protocol
+    return protocol | of_path(request.features, image_shape).protocol
 
 
 def of_data(features: Features, data: Data, split: str, num: int, size: int) -> Work:

@@ -17,7 +17,7 @@ from ddpm_jax.runs import sample
 from ddpm_jax.runs.checks import data_identity
 from ddpm_jax.runs.chunks import Work, kept
 from ddpm_jax.runs.evaluate_requests import EvaluateRequest
-from ddpm_jax.runs.features import check_images, features_of, identity, of_data, of_samples, weights_of
+from ddpm_jax.runs.features import check_images, features_of, of_data, of_samples, weights_of
 from ddpm_jax.runs.records import differences, read_records
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.steps import model
@@ -89,8 +89,6 @@ def _sets(name: str, run: Run, request: EvaluateRequest, keep: Path, reporter: R
     data, asked = run.experiment.data, request.drawing()
     features, chosen = features_of(request, data.image_shape), model(run, asked, reporter)
     draws = sample.draws(run, asked, labels(run.experiment, asked.num), chosen=chosen)
-    mark = identity(features)
-    keep = keep if mark is None else keep / mark
     samples = _all(of_samples(features, draws), chosen.folder(keep / "features_of_samples"), reporter)
     protocol, reference = {"samples": asked.num, **features.protocol, "data": data.name}, None
     if name != "is":

@@ -18,6 +18,7 @@ from ddpm_jax.runs import classifiers, fidelity, ode
 from ddpm_jax.runs.checks import data_identity
 from ddpm_jax.runs.chunks import affordable, chunk_size, kept
 from ddpm_jax.runs.evaluate_requests import EvaluateRequest
+from ddpm_jax.runs.features import protocol_of
 from ddpm_jax.runs.likelihood import (
     BitsPerDim,
     Estimate,
@@ -78,7 +79,7 @@ def _measured(
     for name in request.metrics or ():
         if name in ESTIMATES:
             record[name] = ESTIMATES[name](run, request, keep, reporter)
-    return record | {"protocol": request.protocol(), "versions": versions()}
+    return record | {"protocol": protocol_of(request, run.experiment.data.image_shape), "versions": versions()}
 
 
 def _ready(request: EvaluateRequest, reporter: Reporter) -> tuple[Run, EvaluateRequest]:
@@ -136,7 +137,8 @@ def _unfinished(request: EvaluateRequest, run: Run) -> Path:
     Raises ValueError if the processes have different data, or do not share the workdir.
     """
     data = data_identity(run.experiment.data, request.split)["digest"]
-    identity = json.dumps([digest(run.params), data, request.protocol()], sort_keys=True)
+    protocol = protocol_of(request, run.experiment.data.image_shape)
+    identity = json.dumps([digest(run.params), data, protocol], sort_keys=True)
     if not distributed.is_same(identity):
         raise ValueError(f"the processes have different data, or other parameters in {request.workdir}")
     folder = request.workdir / f"evaluation_{run.step}_{zlib.crc32(identity.encode()):08x}"
