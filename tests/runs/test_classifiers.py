@@ -99,7 +99,7 @@ def test_training_ends_with_the_accuracy_on_all_test_images(classifier):
     assert not (classifier / "samples").exists() and "bpd" not in record
     run, data = ddpm_jax.load(classifier), digits()
     test = [data.open("test")[row] for row in range(len(data.open("test")))]
-    x_0 = np.stack([each["image"] for each in test]) / np.float32(8) - 1
+    x_0 = jnp.asarray(np.stack([each["image"] for each in test]) / np.float32(8) - 1)
     logits = run.experiment.network.apply({"params": run.params}, x_0, jnp.zeros(len(x_0)))
     right = np.asarray(logits).argmax(axis=1) == [each["label"] for each in test]
     assert record["accuracy"]["accuracy"][0] == pytest.approx(right.mean()) and len(right) == 360
