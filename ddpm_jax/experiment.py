@@ -19,6 +19,7 @@ from ddpm_jax.data.encodings import Encoding, evenly
 from ddpm_jax.diffusion import Network, Parameterization, Process, Sampler, Schedule, losses, samplers
 from ddpm_jax.diffusion.distributions import fold
 from ddpm_jax.diffusion.losses import Bound, Terms
+from ddpm_jax.diffusion.parameterizations.classes import CLASSES
 from ddpm_jax.training.averages import Decay, Power, gamma_of, power_name
 from ddpm_jax.training.keys import check_seed
 from ddpm_jax.training.state import EMA, TrainState, create
@@ -139,6 +140,11 @@ class Experiment:
     def num_classes(self) -> int | None:
         """The number of classes that the network is conditioned on; None for an unconditional network."""
         return getattr(self.network, "num_classes", None)
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the network classifies noisy images, for `parameterizations.classes`, and has no samples."""
+        return self.parameterization.name == CLASSES
 
 
 def labels(experiment: Experiment, num: int) -> np.ndarray | None:

@@ -13,16 +13,14 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
-from ddpm_jax.diffusion import Network, Parameterization, Sampler, Schedule, samplers
+from ddpm_jax.diffusion import Parameterization, Sampler, samplers
 from ddpm_jax.diffusion.distributions import fold
-from ddpm_jax.diffusion.guidance import Scale, autoguidance, classifier_free, limited
 from ddpm_jax.diffusion.parameterizations import thresholded, with_variance
+from ddpm_jax.diffusion.parameterizations.classes import NO_MODEL
 from ddpm_jax.diffusion.types import Variance
 from ddpm_jax.experiment import Experiment, Params, network_fn, unpack, with_parameterization
+from ddpm_jax.guides import Guide, Interval, check_guide, check_interval, classes, guided, no_guidance
 from ddpm_jax.training import sharding
-
-Interval = tuple[float, float]
-"""(low, high): levels sigma_t / alpha_t of the noise, between which there is guidance."""
 
 
 def sampler_fn(
@@ -36,40 +34,26 @@ def sampler_fn(
 ) -> Callable[[Params, Array | None], Sampler]:
     """Returns ``make(params, condition)`` -> Sampler `kind`, by default the experiment's, with numbers such as eta.
 
-    `guidance` is the scale of guidance; None is none. It is classifier-free guidance, or with a `guide`
-    `guidance.autoguidance` by that run. `interval` is the argument `low` and `high` of `guidance.limited`, `threshold`
-    the quantile of dynamic thresholding (`parameterizations.thresholded`).
+    `guidance` is the scale of guidance; None is none. The guidance is that of `guides.guided`, by labels or by the run
+    `guide`. `interval` is the argument `low` and `high` of `guidance.limited`, `threshold` the quantile of dynamic
+    thresholding (`parameterizations.thresholded`).
     """
     kind = kind or experiment.sampler
 
     def make(params: Params, condition: Array | None) -> Sampler:
         made, weights = unpack(experiment, params)
-        network = network_fn(made, weights)
-        if guidance is not None:
-            scale = guidance if interval is None else limited(guidance, made.process, *interval)
-            network = _guided(made, network, scale, guide)
-        parameterization = made.parameterization
+        parameterization, chosen = made.parameterization, kind
         if threshold is not None:
             parameterization = thresholded(made.process, parameterization, threshold)
-        return kind(made.process, parameterization, network, condition, **numbers)
+        if guidance is not None:
+            chosen = guided(kind, made, guidance, interval, _guide(guide))
+        return chosen(made.process, parameterization, network_fn(made, weights), condition, **numbers)
 
     return make
 
 
-def _guided(experiment: Experiment, network: Network, scale: Scale, guide: "Run | None") -> Network:
-    channels = experiment.data.image_shape[-1]
-    if guide is not None:
-        return autoguidance(network, network_fn(guide.experiment, guide.params), scale, channels)
-    return classifier_free(network, scale, _classes(experiment, scale), channels)
-
-
-def _classes(experiment: Experiment, guidance: Any) -> int:
-    """The number of classes. Raises ValueError if the network cannot be guided by them."""
-    if experiment.num_classes is None:
-        raise ValueError(f"--guidance {guidance}: leave it out, this run is not class-conditional")
-    if experiment.label_dropout == 0:
-        raise ValueError(f"--guidance {guidance}: this run has never been without a label: train with label dropout")
-    return experiment.num_classes
+def _guide(run: "Run | None") -> Guide | None:
+    return None if run is None else Guide(run.experiment, run.params)
 
 
 def sample_fn(
@@ -89,12 +73,13 @@ def sample_fn(
 
     The sampler is the experiment's, or DDIM where `eta` is given. `steps` is the number of steps, by default T.
     `guidance` is the scale of `guidance.classifier_free`, or with a `guide`, another run, of `guidance.autoguidance`; 1
-    or None is none. With an `interval` there is guidance only where low < sigma_t / alpha_t <= high. `variance` is that
-    of ancestral sampling, by default the experiment's; `threshold` the quantile of `parameterizations.thresholded`, in
-    (0, 1], None for none. `schedule` is the one over which to space the steps, by default that of the experiment; for
-    an experiment that trains its schedule, `Run.schedule`. The result is jitted, with the tables of the schedule and of
-    the variance, the times, eta, guidance, interval, threshold and the parameters of the guide as arguments of the
-    compiled program: samplers that differ only in these share one compilation.
+    or None is none. If the guide is a classifier, the condition is the class, and 0 or None is none. With an `interval`
+    there is guidance only where low < sigma_t / alpha_t <= high. `variance` is that of ancestral sampling, by default
+    the experiment's; `threshold` the quantile of `parameterizations.thresholded`, in (0, 1], None for none. `schedule`
+    is the one over which to space the steps, by default that of the experiment; for an experiment that trains its
+    schedule, `Run.schedule`. The result is jitted, with the tables of the schedule and of the variance, the times, eta,
+    guidance, interval, threshold and the parameters of the guide as arguments of the compiled program: samplers that
+    differ only in these share one compilation.
     Raises ValueError if steps is not in 1..T, eta is not in [0, 1], or the sampler has no eta or no variance, or needs
     all T steps, or the network cannot be guided, or not by this guide, or the spacing depends on a schedule that is
     trained and not given.
@@ -122,20 +107,16 @@ def _numbers(
     guide: "Run | None",
     threshold: float | None,
 ) -> dict[str, Any]:
-    """What is given, without a guidance of 1, which is none. Raises ValueError for half of a guidance."""
-    for name, value in (("guidance-interval", interval), ("guide", guide)):
+    """What is given, without a scale that is no guidance. Raises ValueError for half of a guidance."""
+    second = _guide(guide)
+    for name, value in (("guidance-interval", interval), (second.option if second else "guide", guide)):
         if value is not None and guidance is None:
             raise ValueError(f"--{name} needs the scale of guidance: add --guidance 2, or leave it out")
-    _check_interval(interval)
-    guiding = {} if guidance in (None, 1) else {"guidance": guidance, "interval": interval, "guide": guide}
+    check_interval(interval)
+    none = guidance in (None, no_guidance(second))
+    guiding = {} if none else {"guidance": guidance, "interval": interval, "guide": guide}
     given = {"eta": eta, "threshold": threshold} | guiding
     return {name: value for name, value in given.items() if value is not None}
-
-
-def _check_interval(interval: Interval | None) -> None:
-    if interval is not None and not (all(map(math.isfinite, interval)) and interval[0] < interval[1]):
-        low, high = interval
-        raise ValueError(f"--guidance-interval {low} {high}: give two finite levels, the lower one first")
 
 
 def _sampling(
@@ -146,6 +127,8 @@ def _sampling(
     numbers: dict[str, Any],
 ) -> tuple[Callable[..., Array], Parameterization, Array, dict[str, Any]]:
     """The jitted function and its first arguments: parameterization, times, and what depends on the kind of sampler."""
+    if experiment.is_classifier:
+        raise ValueError(NO_MODEL)
     kind = sampler or (samplers.ddim if "eta" in numbers else experiment.sampler)
     _check_numbers(experiment, kind, numbers)
     parameterization = experiment.parameterization
@@ -171,9 +154,9 @@ def _check_numbers(experiment: Experiment, kind: Callable[..., Sampler], numbers
         raise ValueError(f"--eta {eta}: this sampler has no eta; choose --sampler ddim")
     if guidance is not None:
         if guide is None:
-            _classes(experiment, guidance)
+            classes(experiment, guidance)
         else:
-            _check_guide(experiment, guide.experiment)
+            check_guide(experiment, Guide(guide.experiment, guide.params), kind)
         if not math.isfinite(guidance):
             raise ValueError(f"--guidance must be finite, got {guidance}")
     if threshold is not None:
@@ -185,37 +168,6 @@ def _check_threshold(experiment: Experiment, threshold: float) -> None:
         raise ValueError(f"--threshold must lie in (0, 1], got {threshold}")
     if experiment.process.family.name != "gaussian" or experiment.data.levels is None:
         raise ValueError(f"--threshold {threshold}: leave it out, it is for images, and this run has other data")
-
-
-def _check_guide(experiment: Experiment, guide: Experiment) -> None:
-    """Raises ValueError, with the first difference, unless the output of the guide means the same at every x_t."""
-    if experiment.trainable or guide.trainable:
-        raise ValueError("--guide: a run that trains its schedule has another one than its guide")
-    theirs, ours = _meaning(guide), _meaning(experiment)
-    for what in ours:
-        if ours[what] != theirs[what]:
-            raise ValueError(f"--guide: the {what} of the guide is {theirs[what]}, not {ours[what]} as in this run")
-    if not _same_levels(experiment.process.schedule, guide.process.schedule):
-        raise ValueError("--guide: the guide has another schedule than this run")
-    if guide.num_classes not in (None, experiment.num_classes):
-        classes = experiment.num_classes or "no"
-        raise ValueError(f"--guide: the guide has {guide.num_classes} classes, this run has {classes} classes")
-
-
-def _meaning(experiment: Experiment) -> dict[str, Any]:
-    """What a run and its guide have in common, by name."""
-    return {
-        "shape of the images": experiment.data.image_shape,
-        "number of levels of a pixel": experiment.data.levels,
-        "process": experiment.process.family.name,
-        "number of steps T": experiment.process.schedule.num_steps,
-        "parameterization": experiment.parameterization.name,
-    }
-
-
-def _same_levels(one: Schedule, other: Schedule) -> bool:
-    pairs = (one.alpha_bar, other.alpha_bar), (one.one_minus_alpha_bar, other.one_minus_alpha_bar)
-    return all(np.allclose(*pair, rtol=1e-5, atol=0) for pair in pairs)
 
 
 @lru_cache(maxsize=16)  # one compilation for all calls with the same experiment and sampler

@@ -5,8 +5,8 @@ The timestep index is t - 1, in [0, T - 1], as in published weights; it is real 
 
 from ddpm_jax.networks.mlp import MLP
 from ddpm_jax.networks.multiscale import MultiScale
-from ddpm_jax.networks.noisy_classifier import NoisyClassifier
+from ddpm_jax.networks.noisy_classifier import FEATURES, NoisyClassifier
 from ddpm_jax.networks.per_step import RadialBasis, SigmoidMLP
 from ddpm_jax.networks.unet import UNet
 
-__all__ = ["MLP", "MultiScale", "NoisyClassifier", "RadialBasis", "SigmoidMLP", "UNet"]
+__all__ = ["FEATURES", "MLP", "MultiScale", "NoisyClassifier", "RadialBasis", "SigmoidMLP", "UNet"]

@@ -10,13 +10,17 @@ from jaxtyping import Array, Float, Num
 from ddpm_jax.networks.layers import GroupNorm, ResBlock, TimeEmbedding, conv3x3, dense
 from ddpm_jax.networks.resampling import downsample
 
+FEATURES = "features"
+"""The name under which a classifier sows the vectors that metrics of samples compare."""
+
 
 class NoisyClassifier(nn.Module):
     """Logits of the classes of an image with noise, for classifier guidance (after Dhariwal & Nichol 2021, Section 4).
 
     Residual blocks with the time embedding at falling resolutions, then normalization, swish, the mean over the pixels
     and a dense layer. Images may have any size of at least ``2 ** (len(multipliers) - 1)`` pixels. The channels of each
-    level must be a multiple of `groups`.
+    level must be a multiple of `groups`. The input of the last layer, [batch, channels of the last level], is sown as
+    `FEATURES` in the collection "intermediates".
     """
 
     classes: int
@@ -45,4 +49,6 @@ class NoisyClassifier(nn.Module):
             if level < len(self.multipliers) - 1:
                 h = downsample(h.shape[-1], self.dtype, f"down_{level}")(h)
         h = nn.swish(GroupNorm(self.groups, jnp.float32, name="norm_out")(h))
-        return dense(self.classes, jnp.float32, "logits")(h.mean(axis=(1, 2)))
+        h = h.mean(axis=(1, 2))
+        self.sow("intermediates", FEATURES, h)
+        return dense(self.classes, jnp.float32, "logits")(h)

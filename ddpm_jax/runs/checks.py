@@ -12,6 +12,8 @@ from ddpm_jax.experiment import Experiment, network_fn, shapes, unpack
 
 def check_network(experiment: Experiment) -> None:
     """Raises ValueError if network, parameterization and data do not fit together. Evaluates shapes only."""
+    if experiment.is_classifier:
+        return _check_classifier(experiment)
     classes, data = experiment.num_classes, experiment.data
     if classes is not None and data.num_classes != classes:
         raise ValueError(f"the network has {classes} classes, the data {data.name} {data.num_classes or 'no labels'}")
@@ -36,6 +38,19 @@ def check_network(experiment: Experiment) -> None:
             f"the network's output has shape {output.shape[1:]}, which does not fit the data, of shape "
             f"{data.image_shape}: choose the network's out_channels to fit"
         )
+
+
+def _check_classifier(experiment: Experiment) -> None:
+    """Raises ValueError unless the network has one logit for each class of the data. Evaluates shapes only."""
+    data = experiment.data
+    if data.num_classes is None:
+        raise ValueError(f"a classifier needs labels, and the data {data.name} have none")
+    x, t = jax.ShapeDtypeStruct((2, *data.image_shape), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
+    params = shapes(experiment)
+    output = jax.eval_shape(lambda params, x, t: network_fn(experiment, params)(x, t, None), params, x, t)
+    if output.shape != (2, data.num_classes):
+        wanted = f"the data {data.name} have {data.num_classes} classes"
+        raise ValueError(f"the classifier's output has shape {output.shape[1:]}, and {wanted}")
 
 
 def data_identity(data: Data, split: str) -> dict[str, str]:

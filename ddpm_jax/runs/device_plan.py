@@ -58,7 +58,7 @@ class ProgramCost(NamedTuple):
 
 
 def device_plan(experiment: Experiment, placement: Placement, accelerator: Accelerator) -> Iterator[ProgramCost]:
-    """Yields the costs of train step, sampler and bound, each as soon as it is compiled.
+    """Yields the costs of train step, sampler and bound, each as soon as it is compiled; a classifier has the first.
 
     The train step is that of the mesh; sampler and bound are the programs of one device at its default batch (256
     images and 120 examples up to 64x64), with all steps and with 50 terms. Raises ValueError if the compiler is not
@@ -74,6 +74,8 @@ def device_plan(experiment: Experiment, placement: Placement, accelerator: Accel
     )
     counted = host_flops(experiment)
     yield _cost("train step", experiment, accelerator, mesh.size, experiment.batch_size, counted, lowered)
+    if experiment.is_classifier:
+        return
     here, cpu, T = found[0], jax.local_devices(backend="cpu")[0], experiment.process.schedule.num_steps
     # XLA counts the body of a loop once; the bound evaluates the network in its loop and, for the decoder, once outside
     shape = experiment.data.image_shape

@@ -15,7 +15,9 @@ from ddpm_jax.runs.requests import (
     WeightsName,
 )
 
-MetricName = Literal["bpd", "K", "nll", "importance", "entropy", "parzen", "memorisation", "fid", "kid", "pr", "is"]
+MetricName = Literal[
+    "bpd", "K", "nll", "importance", "entropy", "parzen", "memorisation", "fid", "kid", "pr", "is", "accuracy"
+]
 """The keys of ``runs.report.BOUND_TABLES`` and ``runs.report.ESTIMATES``."""
 Dequantization = Literal["decoder", "uniform"]
 Split = Literal["test", "train"]
@@ -37,7 +39,8 @@ class EvaluateRequest(Processes):
     log-likelihood by importance sampling (2015, Eq. 9). entropy: bounds on the entropy of a reverse step (2015, Eq.
     24). parzen: Parzen-window estimate of the log-likelihood from samples. memorisation: distance of samples, and of
     test images, to the nearest training image. fid, kid, pr: Frechet distance, kernel distance, precision and recall of
-    features of samples and of the split, with errors. is: Inception Score of samples. Default: the experiment's choice.
+    features of samples and of the split, with errors. is: Inception Score of samples. accuracy: share of right answers
+    of a run that is a classifier. Default: the experiment's choice.
     """
     split: Split = "test"
     """Split of the data to measure, or to compare samples with. Published FIDs are of the training split."""
@@ -60,10 +63,11 @@ class EvaluateRequest(Processes):
     samples: int = 10_000
     """Number of samples for parzen, fid, kid, pr and is, and for memorisation (at most 1000). Published FIDs and
     Inception Scores are of 50,000."""
-    features: FeatureName = "inception"
+    features: FeatureName | Path = "inception"
     """Features for fid, kid and pr. inception: the Inception network with the resizing of Heusel et al. 2017;
     inception-pytorch-fid and inception-clean: with that of pytorch-fid and of clean-fid; pixels: the pixels themselves,
-    without a network, for small images."""
+    without a network, for small images. The workdir of a classifier: its activations, and for is its classes. A Python
+    file: its function features(images), from uint8 [num, height, width, channels] to float32 [num, dims]."""
     inception_weights: Path | None = None
     """File of the weights of the Inception network, pt_inception-2015-12-05-6726825d.pth. Default: the one in PyTorch's
     cache of downloads."""
@@ -99,8 +103,9 @@ class EvaluateRequest(Processes):
         weights = {} if self.weights == "ema" else {"weights": self.weights}  # not in records of earlier versions
         chains = {"chains": self.chains} if "importance" in (self.metrics or ()) else {}
         more = ("tolerance", "dequantization") if "nll" in (self.metrics or ()) else ()
-        more += ("features",) if {"fid", "kid", "pr", "is"} & set(self.metrics or ()) else ()
-        return protocol | weights | chains | {name: getattr(self, name) for name in more} | self.sampling()
+        by_features = {"fid", "kid", "pr", "is"} & set(self.metrics or ())
+        features = {"features": str(self.features)} if by_features else {}
+        return protocol | weights | chains | {name: getattr(self, name) for name in more} | features | self.sampling()
 
     def sampling(self) -> dict:
         """The options of the steps and of the samples that are not the default."""

@@ -16,6 +16,8 @@ from ddpm_jax.experiment import Experiment
 
 ExperimentFunction = Callable[..., Experiment]
 """The function `experiment` of an experiment file; its keyword arguments are its knobs."""
+SIGNATURES = {"experiment": "experiment(*, ...) -> Experiment", "features": "features(images) -> float32 [num, dims]"}
+"""The functions that files of a user define."""
 
 
 def shipped() -> dict[str, Path]:
@@ -42,8 +44,8 @@ def find(name: str) -> Path:
     raise FileNotFoundError(f"there is no experiment {name!r}: give a file, or one of {', '.join(known)}")
 
 
-def read(path: Path) -> ExperimentFunction:
-    """Imports the file and returns its function `experiment`. The file may import modules that lie beside it.
+def read(path: Path, name: str = "experiment") -> Callable[..., Any]:
+    """Imports the file and returns its function of this name. The file may import modules that lie beside it.
 
     Raises ValueError, with the file and the line, for a file that cannot be imported or lacks this function.
     """
@@ -59,9 +61,9 @@ def read(path: Path) -> ExperimentFunction:
             importlib.import_module(each.stem)
             _beside.add(each.stem)
         spec.loader.exec_module(module)
-    if not callable(getattr(module, "experiment", None)):
-        raise ValueError(f"{path} defines no function experiment(*, ...) -> Experiment")
-    return module.experiment
+    if not callable(getattr(module, name, None)):
+        raise ValueError(f"{path} defines no function {SIGNATURES.get(name, name)}")
+    return getattr(module, name)
 
 
 def build(function: ExperimentFunction, knobs: dict[str, Any]) -> Experiment:

@@ -16,6 +16,7 @@ from ddpm_jax.data.encodings import as_picture
 from ddpm_jax.interop import torch_files
 from ddpm_jax.metrics import extract, inception, pixels
 from ddpm_jax.metrics.resize import Resizing
+from ddpm_jax.runs import classifiers, experiment_files
 from ddpm_jax.runs.chunks import Result, Work, on_devices
 from ddpm_jax.runs.evaluate_requests import EvaluateRequest
 from ddpm_jax.training import sharding
@@ -32,17 +33,21 @@ class Features(NamedTuple):
     """A feature function, and what identifies it."""
 
     extractor: Partial
-    """``uint8 images [batch, height, width, channels] -> float32 [batch, dims]``, or ``inception.Activations``. A tree:
-    its weights are arguments of compiled programs."""
+    """``uint8 images [batch, height, width, channels] -> float32 [batch, dims]``, or ``inception.Activations``, or
+    ``classifiers.Activations``. A tree: its weights are arguments of compiled programs."""
     protocol: Mapping[str, Any]
-    """The name of the features, and for those of the Inception network its resizing and the SHA-256 of its weights."""
+    """The name of the features, and for those of a network what identifies it: for the Inception network its resizing
+    and the SHA-256 of its weights."""
 
 
 def weights_of(request: EvaluateRequest, image_shape: Sequence[int]) -> Path | None:
-    """The file of weights that the features of the request need, after a check of its digest; None for pixels.
+    """The file of weights that the features of the request need, after a check of its digest; None if they need none.
 
     Raises ValueError, with the ways out, if there is no such file, or if the network cannot have such images.
     """
+    if isinstance(request.features, Path):
+        of_path(request.features, image_shape)
+        return None
     if request.features == "pixels":
         return None
     if image_shape[-1] not in (1, 3):
@@ -55,6 +60,8 @@ def weights_of(request: EvaluateRequest, image_shape: Sequence[int]) -> Path | N
 
 def features_of(request: EvaluateRequest, image_shape: Sequence[int]) -> Features:
     """The features that the request names. Raises ValueError as `weights_of` does."""
+    if isinstance(request.features, Path):
+        return of_path(request.features, image_shape)
     file = weights_of(request, image_shape)
     if file is None:
         return Features(Partial(pixels), {"features": request.features})
@@ -63,9 +70,42 @@ def features_of(request: EvaluateRequest, image_shape: Sequence[int]) -> Feature
     return Features(_extractor(file, resizing), protocol)
 
 
+def of_path(path: Path, image_shape: Sequence[int]) -> Features:
+    """The features of the classifier in a workdir, or those of the function `features` of a Python file.
+
+    Raises ValueError if they cannot be computed of images of this shape, FileNotFoundError if there is neither.
+    """
+    if path.suffix != ".py":
+        return Features(*classifiers.features(path, image_shape))
+    if not path.is_file():
+        raise FileNotFoundError(f"--features {path}: there is no such file")
+    return _of_file(path.resolve(), experiment_files.digest(path), tuple(image_shape))
+
+
+@lru_cache(maxsize=1)  # several metrics of a command need it
+def _of_file(path: Path, digest: str, image_shape: tuple[int, ...]) -> Features:
+    extractor = experiment_files.read(path, "features")
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.uint8)
+    try:
+        found = jax.eval_shape(extractor, images)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"--features {path}: features(images) fails for images of {image_shape}: {error}") from None
+    if getattr(found, "ndim", 0) != 2 or len(found) != 2 or found.dtype != jnp.float32:
+        raise ValueError(f"--features {path}: features(images) returns {found}, not float32 [num, dims]")
+    return Features(Partial(extractor), {"features": path.name, "features_sha256": digest})
+
+
 @lru_cache(maxsize=1)  # several metrics of a command need it
 def _extractor(file: Path, resizing: Resizing) -> Partial:
     return inception.extractor(inception.params_from_torch(torch_files.read(file)), resizing)
+
+
+def protocol_of(request: EvaluateRequest, image_shape: Sequence[int]) -> dict[str, Any]:
+    """The protocol of the request, with what identifies its features where a path alone does not."""
+    protocol = request.protocol()
+    if not isinstance(request.features, Path) or "features" not in protocol:
+        return protocol
+    return protocol | of_path(request.features, image_shape).protocol
 
 
 def of_data(features: Features, data: Data, split: str, num: int, size: int) -> Work:
@@ -103,7 +143,7 @@ def _first(count: int, arrays: Mapping[str, np.ndarray]) -> Result:
 def _named(extractor: Partial, images: Array) -> dict[str, Array]:
     """The feature vectors, and the logits if there are any."""
     found = extractor(images)
-    if isinstance(found, inception.Activations):
+    if isinstance(found, inception.Activations | classifiers.Activations):
         return {"vectors": found.pool, "logits": found.logits}
     return {"vectors": found}
 

@@ -62,8 +62,9 @@ def check(run: Run, request: EvaluateRequest) -> None:
     check_images(names[0], data.image_shape)
     if data.levels is None:
         raise ValueError(f"--metrics {names[0]} is for images of bytes, not of floats: choose another metric")
-    if "is" in names and request.features == "pixels":
-        raise ValueError("--metrics is needs the classes of the Inception network: leave out --features pixels")
+    if "is" in names and (request.features == "pixels" or Path(request.features).suffix == ".py"):
+        what = f"needs the classes of the Inception network: leave out --features {request.features}"
+        raise ValueError(f"--metrics is {what}, or give the workdir of a classifier")
     _check_numbers(names, request, _num_reference(run, request))
     sample.check(request.drawing())
     sample.check_run(run, request.drawing())
@@ -196,8 +197,14 @@ def _heading(name: str, sets: Sets) -> str:
     parts += [] if sets.reference is None else [f"{len(sets.reference):,} {sets.split} images"]
     usual = {"spacing": "even", "weights": "ema", "seed": 0, "clip": True}
     parts += [f"{each} {value}" for each, value in sets.drawn.items() if value is not None and usual.get(each) != value]
-    title = "Frechet distance" if name == "fid" and sets.protocol["features"] == "pixels" else METRICS[name][0]
-    return f"{title} ({', '.join(parts)})"
+    return f"{_title(name, sets.protocol['features'])} ({', '.join(parts)})"
+
+
+def _title(name: str, features: str) -> str:
+    """The title of a metric: FID and Inception Score are those of the Inception network alone."""
+    if features.startswith("inception"):
+        return METRICS[name][0]
+    return {"fid": "Frechet distance", "is": "Score of the classes"}.get(name, METRICS[name][0])
 
 
 def _earlier(name: str, step: int, record: dict[str, Any], records: list[dict[str, Any]]) -> list[str]:

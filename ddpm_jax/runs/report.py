@@ -14,10 +14,11 @@ import numpy as np
 
 from ddpm_jax import figures
 from ddpm_jax.data.dataset import check_examples
-from ddpm_jax.runs import fidelity, models, ode
+from ddpm_jax.runs import classifiers, fidelity, models, ode
 from ddpm_jax.runs.checks import data_identity
 from ddpm_jax.runs.chunks import affordable, chunk_size, kept
 from ddpm_jax.runs.evaluate_requests import EvaluateRequest
+from ddpm_jax.runs.features import protocol_of
 from ddpm_jax.runs.likelihood import (
     BitsPerDim,
     Estimate,
@@ -80,7 +81,7 @@ def _measured(
     for name in request.metrics or ():
         if name in ESTIMATES:
             record[name] = ESTIMATES[name](run, request, keep, reporter)
-    return record | {"protocol": request.protocol(), "versions": versions()}
+    return record | {"protocol": protocol_of(request, run.experiment.data.image_shape), "versions": versions()}
 
 
 def _ready(request: EvaluateRequest, reporter: Reporter) -> tuple[Run, EvaluateRequest]:
@@ -98,6 +99,7 @@ def _ready(request: EvaluateRequest, reporter: Reporter) -> tuple[Run, EvaluateR
     metrics: Any = request.metrics or run.experiment.metrics
     request = dataclasses.replace(request, metrics=metrics)
     with distributed.all_or_none(refusal):
+        classifiers.check_metrics(run, request)
         check_steps(request)
         if "nll" in metrics:
             ode.check(run, request.tolerance, request.dequantization)
@@ -137,7 +139,8 @@ def _unfinished(request: EvaluateRequest, run: Run) -> Path:
     Raises ValueError if the processes have different data, or do not share the workdir.
     """
     data = data_identity(run.experiment.data, request.split)["digest"]
-    identity = json.dumps([digest(run.params), data, request.protocol()], sort_keys=True)
+    protocol = protocol_of(request, run.experiment.data.image_shape)
+    identity = json.dumps([digest(run.params), data, protocol], sort_keys=True)
     if not distributed.is_same(identity):
         raise ValueError(f"the processes have different data, or other parameters in {request.workdir}")
     home = models.home(request.workdir)
@@ -240,12 +243,20 @@ def _memorisation(run: Run, request: EvaluateRequest, keep: Path, reporter: Repo
     return measured
 
 
+def _accuracy(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
+    work = classifiers.accuracy_work(run, *_examples(run, request), request.seed)
+    record = classifiers.summarize(run, list(kept(work, keep / "accuracy", reporter)))
+    reporter.line(classifiers.table(run, record, request.split))
+    return record
+
+
 ESTIMATES: Mapping[str, Callable[[Run, EvaluateRequest, Path, Reporter], dict[str, Any]]] = {
     "nll": _nll,
     "importance": _importance,
     "entropy": _entropy,
     "parzen": _parzen,
     "memorisation": _memorisation,
+    "accuracy": _accuracy,
     **fidelity.ESTIMATES,
 }
 """The metrics that are not computed from the terms of the bound: each reports its result and returns its record."""

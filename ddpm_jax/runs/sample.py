@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ddpm_jax.diffusion.samplers import SAMPLERS
-from ddpm_jax.experiment import labels
-from ddpm_jax.runs import models, outputs, workdir
+from ddpm_jax.runs import classifiers, models, outputs, workdir
 from ddpm_jax.runs.chunks import Work, chunk_size, on_devices
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import SampleRequest
@@ -52,7 +51,7 @@ def sample_to_file(request: SampleRequest, reporter: Reporter | None = None) -> 
         if distributed.is_leader():
             outputs.discard_part(output)
         return f"{out} holds these images already"
-    condition = labels_of(run, request)
+    condition = labels_of(run, request, guide)
     outputs.write(output, draws(run, request, condition, guide, chosen), condition, reporter)
     return f"{request.num} images in {out}"
 
@@ -115,15 +114,24 @@ def _guiding(request: SampleRequest, guide: Run | None) -> dict[str, Any]:
         "guidance": request.guidance,
         "guidance_interval": interval and list(interval),
         "guide": guide and request.guide and workdir.provenance(request.guide, guide),
+        "classifier": guide and request.classifier and workdir.provenance(request.classifier, guide),
     }
 
 
 def guide_of(request: SampleRequest) -> Run | None:
-    """The run that guides, with the same kind of weights, of its newest checkpoint.
+    """The run that guides: a model, with the same kind of weights, or a classifier with its averaged parameters.
 
-    Raises FileNotFoundError for a folder without a run.
+    They are those of its newest checkpoint. Raises FileNotFoundError for a folder without a run, ValueError for a run
+    of the other kind, or two that guide.
     """
-    return None if request.guide is None else workdir.load(request.guide, request.weights)
+    if request.classifier is not None:
+        if request.guide is not None:
+            raise ValueError("--classifier and --guide exclude each other: leave one out")
+        return classifiers.load(request.classifier, "--classifier")
+    run = None if request.guide is None else workdir.load(request.guide, request.weights)
+    if run is not None and run.experiment.is_classifier:
+        raise ValueError(f"--guide {request.guide}: the run there is a classifier: give it as --classifier")
+    return run
 
 
 def draws(
@@ -153,9 +161,14 @@ def draws(
     return on_devices(request.num, size, one, shared, chunk, lambda images: {"images": images}, "image")
 
 
-def labels_of(run: Run, request: SampleRequest) -> np.ndarray | None:
-    """The label of each image, int32 [num]; None for an unconditional run. Raises ValueError for a wrong label."""
+def labels_of(run: Run, request: SampleRequest, guide: Run | None = None) -> np.ndarray | None:
+    """The label of each image, int32 [num]; None for an unconditional run that no classifier guides.
+
+    Raises ValueError for a wrong label.
+    """
     classes = run.experiment.num_classes
+    if guide is not None and guide.experiment.is_classifier:
+        classes = guide.experiment.data.num_classes
     if classes is None:
         if request.label is not None:
             raise ValueError(f"--label {request.label}: leave it out, this run is not class-conditional")
@@ -163,7 +176,7 @@ def labels_of(run: Run, request: SampleRequest) -> np.ndarray | None:
     if request.label is not None and not 0 <= request.label < classes:
         raise ValueError(f"--label {request.label}: the classes are 0 to {classes - 1}")
     if request.label is None:
-        return labels(run.experiment, request.num)
+        return np.arange(request.num, dtype=np.int32) % classes
     return np.full(request.num, request.label, np.int32)
 
 
@@ -176,8 +189,8 @@ def _name(request: SampleRequest, run: Run) -> str:
     guidance = "" if request.guidance is None else f"_guidance{request.guidance:g}"
     if request.guidance_interval is not None:
         guidance += "_from{:g}to{:g}".format(*request.guidance_interval)
-    if request.guide is not None:
-        guidance += f"_by_{request.guide.resolve().name}"
+    if (by := request.guide or request.classifier) is not None:
+        guidance += f"_by_{by.resolve().name}"
     variance = "" if request.variance is None else f"_{request.variance}"
     threshold = "" if request.threshold is None else f"_threshold{request.threshold:g}"
     sampler = sampler_name(request, run)

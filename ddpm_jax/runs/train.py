@@ -72,7 +72,7 @@ def train(
             actions = [
                 snapshot,
                 Action(experiment.every.log, report(experiment, log, reporter, program.speed)),
-                Action(experiment.every.sample, preview(experiment, mesh, log, folder / "samples")),
+                *previews(experiment, mesh, log, folder / "samples"),
                 evaluation,
                 Action(experiment.every.save, lambda step, state, _: checkpoints.save(saved, state)),
                 Action(cpu.RETURN_EVERY if jax.default_backend() == "cpu" else 0, lambda *_: cpu.return_memory()),
@@ -175,6 +175,11 @@ def report(experiment: Experiment, log: Log, reporter: Reporter, speed: Callable
         reporter.trained(step, metrics)
 
     return do
+
+
+def previews(experiment: Experiment, mesh: Mesh, log: Log, folder: Path) -> list[Action]:
+    """The action that draws samples; none for a classifier, which has none."""
+    return [] if experiment.is_classifier else [Action(experiment.every.sample, preview(experiment, mesh, log, folder))]
 
 
 def preview(experiment: Experiment, mesh: Mesh, log: Log, folder: Path):

@@ -1,7 +1,7 @@
 """Losses for training, and the variational bound for measurement. They work for any process and parameterization."""
 
 from ddpm_jax.diffusion.losses.bound import Bound, bound, hybrid, variational
-from ddpm_jax.diffusion.losses.classification import classification
+from ddpm_jax.diffusion.losses.classification import classification, cross_entropy, often_clean
 from ddpm_jax.diffusion.losses.importance import History, Importance, Seen
 from ddpm_jax.diffusion.losses.paper_2015 import (
     entropy_bounds,
@@ -25,12 +25,14 @@ __all__ = [
     "antithetic",
     "bound",
     "classification",
+    "cross_entropy",
     "entropy_bounds",
     "fixed_decoder",
     "hybrid",
     "log_likelihood",
     "min_snr",
     "negative_K",
+    "often_clean",
     "p2",
     "shared",
     "simple",

@@ -6,6 +6,7 @@ compiled once for all parameterizations of one kind, whatever the values of thei
 """
 
 from ddpm_jax.diffusion.parameterizations.bits import logits
+from ddpm_jax.diffusion.parameterizations.classes import classes
 from ddpm_jax.diffusion.parameterizations.gaussian import clipped, eps, mean, thresholded, v, x0
 from ddpm_jax.diffusion.parameterizations.kernels import at_data
 from ddpm_jax.diffusion.parameterizations.paper_2015 import fixed_last, shifted, shrinking
@@ -21,6 +22,7 @@ from ddpm_jax.diffusion.parameterizations.variances import (
 __all__ = [
     "analytic",
     "at_data",
+    "classes",
     "clipped",
     "eps",
     "fixed_large",
