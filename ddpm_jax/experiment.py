@@ -21,33 +21,13 @@ from ddpm_jax.diffusion.distributions import fold
 from ddpm_jax.diffusion.losses import Bound, Terms
 from ddpm_jax.diffusion.parameterizations.classes import CLASSES
 from ddpm_jax.training.averages import Decay, Power, gamma_of, power_name
+from ddpm_jax.training.every import Every
 from ddpm_jax.training.keys import check_seed
 from ddpm_jax.training.state import EMA, TrainState, create
 from ddpm_jax.training.step import Gradient, LossFn
 
 Params = Any
 Batch = dict[str, Array]
-
-
-@dataclass(frozen=True)
-class Every:
-    """Steps between two log rows, sample grids, checkpoints and evaluations. Each in use also follows the last step.
-
-    0 is never; for evaluations None is. Raises ValueError for a negative number, and for evaluations every 0 steps.
-    """
-
-    log: int = 50
-    sample: int = 1000
-    save: int = 1000
-    evaluate: int | None = None
-    """An evaluation estimates bits/dim and the Frechet distance of samples: see ``runs.periodic``."""
-
-    def __post_init__(self) -> None:
-        for name in ("log", "sample", "save"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}_every must be at least 0, which is never, got {getattr(self, name)}")
-        if self.evaluate is not None and self.evaluate < 1:
-            raise ValueError(f"evaluate_every must be at least 1, or None for never, got {self.evaluate}")
 
 
 class Claim(NamedTuple):

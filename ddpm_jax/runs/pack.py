@@ -20,6 +20,7 @@ from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import PackRequest
 from ddpm_jax.sampling import Run
 from ddpm_jax.system.files import whole_folder, write_json
+from ddpm_jax.system.versions import versions
 from ddpm_jax.training.digests import digest
 
 PROBE = 2
@@ -93,7 +94,7 @@ def _measured(run: Run, stored: Run, request: PackRequest, reporter: Reporter) -
     before, after = (_bits(each, num, request.times, reporter) for each in (run, stored))
     named = {"stored": after, "float32": before, "difference": after - before}
     protocol = {"split": "test", "num_examples": num, "times": request.times, "seed": 0}
-    return {key: mean_and_error(bits) for key, bits in named.items()} | protocol | {"versions": workdir.versions()}
+    return {key: mean_and_error(bits) for key, bits in named.items()} | protocol | {"versions": versions()}
 
 
 def _bits(run: Run, num: int, times: int, reporter: Reporter) -> np.ndarray:

@@ -6,11 +6,9 @@ It contains ``experiment.py`` (a copy, with copies of the modules beside it that
 ``rate_distortion.png``, ``statistics.npz`` (errors at every t), and ``damaged/`` for unreadable checkpoints.
 """
 
-import importlib.metadata
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,16 +17,15 @@ from typing import Any
 import jax
 from jax.sharding import SingleDeviceSharding
 
-import ddpm_jax
 from ddpm_jax.experiment import Experiment, Params, first_state, shapes
 from ddpm_jax.runs import experiment_files, models
 from ddpm_jax.sampling import Run
 from ddpm_jax.system.files import read_json, whole_file, write_json
 from ddpm_jax.system.locks import locked
+from ddpm_jax.system.versions import commit, versions
 from ddpm_jax.training import TrainState, checkpoints, gamma_of, snapshots
 from ddpm_jax.training.digests import digest
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 UNFINISHED = re.compile(r"\.lock|__pycache__|(.*\.py|experiment\.json)\.[0-9a-f]{8}\.part")
 """The names in a workdir whose creation was interrupted, apart from the experiment file and its modules."""
 NAMES = {"checkpoints", "best", "averages", "events", "samples", "studies", "profile", "damaged"}
@@ -57,7 +54,7 @@ def prepare(folder: Path, source: Path, knobs: dict[str, Any], **more: Any) -> b
         copy.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(copy) as part:
             shutil.copyfile(original, part)
-    record = {"experiment": source.name, "knobs": knobs, "versions": versions(), "commit": _commit()}
+    record = {"experiment": source.name, "knobs": knobs, "versions": versions(), "commit": commit()}
     write_json(folder / "experiment.json", record | more)  # last: a folder without it is no workdir yet
     return True
 
@@ -284,27 +281,3 @@ def provenance(folder: Path, run: Run, **request: Any) -> dict[str, Any]:
         "parameters": digest(run.params),
         **request,
     }
-
-
-def versions() -> dict[str, str | None]:
-    """The versions of this library and of the packages that results depend on; None where one is not installed."""
-    return {"ddpm_jax": ddpm_jax.__version__} | {name: _version(name) for name in PACKAGES}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The commit of the library's own source tree; None if it is installed elsewhere."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

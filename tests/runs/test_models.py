@@ -21,6 +21,7 @@ from ddpm_jax.experiment import first_state, init_fn, shapes
 from ddpm_jax.runs import experiment_files, models, pack, resume, workdir
 from ddpm_jax.runs.requests import PackRequest, TrainRequest
 from ddpm_jax.sampling import Run
+from ddpm_jax.system.versions import versions
 from ddpm_jax.training import checkpoints
 from ddpm_jax.training.digests import digest
 
@@ -161,7 +162,7 @@ def test_a_model_without_its_data_at_hand_is_loaded(tmp_path, monkeypatch):
     params = jax.tree.map(lambda x: np.full(x.shape, 0.5, np.float32), shapes(function(**knobs)))
     bits = dict.fromkeys(("stored", "float32", "difference"), (1.0, None))
     bits |= {"split": "test", "num_examples": 1, "times": 1, "seed": 0}
-    made = {"experiment": "fashion_mnist.py", "knobs": knobs, "versions": workdir.versions(), "commit": None}
+    made = {"experiment": "fashion_mnist.py", "knobs": knobs, "versions": versions(), "commit": None}
     made |= {"description": "", "command": "", "step": 5, "weights": "ema", "dtype": "float16"}
     record = made | {"parameters": 0, "digest": "", "bits_per_dim": bits, "results": []}
     pack.write(tmp_path / "coats", record, models.tensors_of(params, "float16"))
