@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
-from ddpm_jax.diffusion import Parameterization, Sampler, samplers
+from ddpm_jax.diffusion import Parameterization, Sampler, Schedule, samplers
 from ddpm_jax.diffusion.distributions import fold
 from ddpm_jax.diffusion.parameterizations import thresholded, with_variance
 from ddpm_jax.diffusion.parameterizations.classes import NO_MODEL

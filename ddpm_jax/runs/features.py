@@ -105,7 +105,7 @@ def protocol_of(request: EvaluateRequest, image_shape: Sequence[int]) -> dict[st
     protocol = request.protocol()
     if not isinstance(request.features, Path) or "features" not in protocol:
         return protocol
-    return protocol | of_path(request.features, image_shape).protocol
+    return {**protocol, **of_path(request.features, image_shape).protocol}
 
 
 def of_data(features: Features, data: Data, split: str, num: int, size: int) -> Work:
