@@ -113,7 +113,7 @@ def activations(folder: Path, images: np.ndarray) -> tuple[np.ndarray, np.ndarra
     _, kept = run.experiment.network.apply({"params": run.params}, x_0, jnp.zeros(len(x_0)), mutable=["intermediates"])
     (features,) = kept["intermediates"]["features"]
     last = run.params["logits"]
-    return np.asarray(features), np.asarray(features @ last["kernel"] + last["bias"])
+    return np.asarray(features), np.asarray(features @ last["kernel"] + last["bias"][None])
 
 
 def asked(workdir: Path, *names: str, **options) -> EvaluateRequest:
@@ -153,7 +153,7 @@ def test_your_own_features_are_a_function_in_a_file(run, tmp_path):
     own.write_text("def features(images):\n    return images.reshape(len(images), -1).astype('float32') / 255\n")
     found, pixels = (evaluate(asked(run, "kid", features=each), Reporter())["kid"]["kid"] for each in (own, "pixels"))
     assert found == pytest.approx(pixels, rel=1e-5)
-    assert read_records(run / "evaluation.json")[0]["kid"]["protocol"]["features"] == "own.py"
+    assert read_records(run / "evaluation.json")[-2]["kid"]["protocol"]["features"] == "own.py"
 
 
 FEATURES = {
@@ -204,4 +204,6 @@ def test_a_classifier_needs_labels_and_a_logit_for_each_class():
     with pytest.raises(ValueError, match=r"output has shape \(2,\), and the data bits have 3 classes"):
         check_network(of_bits(Sign(), 1, classes=3)[0].experiment)
     with pytest.raises(ValueError, match="a classifier is trained with labels"):
-        losses.cross_entropy(jax.random.key(0), *[None] * 3, jnp.zeros((2, 1)))  # type: ignore[arg-type]
+        made = of_bits(Sign(), 1)[0].experiment
+        x_0 = jnp.zeros((2, 1, 1, 1))
+        losses.cross_entropy(jax.random.key(0), made.process, made.parameterization, lambda x, t, _: x, x_0)
