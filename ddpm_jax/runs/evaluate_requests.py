@@ -16,7 +16,7 @@ from ddpm_jax.runs.requests import (
 )
 
 MetricName = Literal[
-    "bpd", "K", "nll", "importance", "entropy", "parzen", "memorisation", "fid", "kid", "pr", "is", "accuracy"
+    "bpd", "K", "nll", "importance", "entropy", "parzen", "memorisation", "accuracy", "fid", "kid", "pr", "is"
 ]
 """The keys of ``runs.report.BOUND_TABLES`` and ``runs.report.ESTIMATES``."""
 Dequantization = Literal["decoder", "uniform"]

@@ -18,9 +18,9 @@ from ddpm_jax.runs.records import read_records
 from ddpm_jax.runs.report import fitting_batch
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import PackRequest
+from ddpm_jax.runs.versions import versions
 from ddpm_jax.sampling import Run
 from ddpm_jax.system.files import whole_folder, write_json
-from ddpm_jax.system.versions import versions
 from ddpm_jax.training.digests import digest
 
 PROBE = 2

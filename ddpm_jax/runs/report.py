@@ -33,11 +33,11 @@ from ddpm_jax.runs.quality import memorisation, parzen_window
 from ddpm_jax.runs.records import add_record, read_records
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.steps import check_steps, marked, stepped
+from ddpm_jax.runs.versions import versions
 from ddpm_jax.runs.workdir import find, weights_in
 from ddpm_jax.runs.workdir import load as load_run
 from ddpm_jax.sampling import Run
 from ddpm_jax.system.files import check_writable, write_json
-from ddpm_jax.system.versions import versions
 from ddpm_jax.training import distributed
 from ddpm_jax.training.digests import digest
 from ddpm_jax.training.keys import check_seed

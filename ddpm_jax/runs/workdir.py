@@ -19,10 +19,10 @@ from jax.sharding import SingleDeviceSharding
 
 from ddpm_jax.experiment import Experiment, Params, first_state, shapes
 from ddpm_jax.runs import experiment_files, models
+from ddpm_jax.runs.versions import commit, versions
 from ddpm_jax.sampling import Run
 from ddpm_jax.system.files import read_json, whole_file, write_json
 from ddpm_jax.system.locks import locked
-from ddpm_jax.system.versions import commit, versions
 from ddpm_jax.training import TrainState, checkpoints, gamma_of, snapshots
 from ddpm_jax.training.digests import digest
 

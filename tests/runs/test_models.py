@@ -20,8 +20,8 @@ from ddpm_jax.commands import main
 from ddpm_jax.experiment import first_state, init_fn, shapes
 from ddpm_jax.runs import experiment_files, models, pack, resume, workdir
 from ddpm_jax.runs.requests import PackRequest, TrainRequest
+from ddpm_jax.runs.versions import versions
 from ddpm_jax.sampling import Run
-from ddpm_jax.system.versions import versions
 from ddpm_jax.training import checkpoints
 from ddpm_jax.training.digests import digest
 

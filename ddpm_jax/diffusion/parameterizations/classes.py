@@ -14,8 +14,9 @@ NO_MODEL = (
 
 
 def classes(process: Process) -> Parameterization:
-    """The network outputs the logits of the classes of x_t, [batch, classes]: see `losses.cross_entropy`.
+    """The network outputs the logits of the classes of x_t, [batch, classes] (Dhariwal & Nichol 2021, Section 4).
 
+    See `losses.cross_entropy`.
     The network is no model of the images: `error`, `x_0` and `kernel`, and so samplers and bounds, raise ValueError.
     """
     return Parameterization(process, Rules(_refuse, _refuse, _refuse), CLASSES)
