@@ -57,7 +57,8 @@ def model(run: Run, request: SampleRequest | EvaluateRequest, reporter: Reporter
 
 def check_guidance(request: SampleRequest | EvaluateRequest) -> None:
     """Raises ValueError for guidance with what is computed from statistics, which are those of the unguided network."""
-    if request.guidance in (None, 1):
+    by_classifier = isinstance(request, SampleRequest) and request.classifier is not None
+    if request.guidance in (None, 0 if by_classifier else 1):
         return
     given = f"--guidance {request.guidance:g}"
     of_network = f"is computed from statistics of the network without guidance: leave out {given}"
