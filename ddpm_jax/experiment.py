@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -137,17 +137,27 @@ def init_fn(experiment: Experiment) -> Callable[[Array], Params]:
     """Returns ``init(key)`` -> the initial parameters, float32."""
 
     def init(key: Key[Array, ""]) -> Params:
-        x = jnp.zeros((1, *experiment.data.image_shape))
-        network = experiment.network.init(key, x, jnp.zeros((1,), jnp.int32), None).get("params", {})
+        network = _init(experiment.network, experiment.data.image_shape, key)
         return network if experiment.trainable is None else {"network": network, "process": experiment.trainable.init()}
 
     return init
 
 
-@lru_cache(maxsize=4)  # several parts of a command need them
+def _init(network: nn.Module, image_shape: tuple[int, ...], key: Key[Array, ""]) -> Params:
+    return network.init(key, jnp.zeros((1, *image_shape)), jnp.zeros((1,), jnp.int32), None).get("params", {})
+
+
 def shapes(experiment: Experiment) -> Params:
     """The shapes and types of the parameters. Raises ValueError if the network cannot be built."""
-    return jax.eval_shape(init_fn(experiment), jax.random.key(0))
+    network = _shapes(experiment.network, experiment.data.image_shape)
+    if experiment.trainable is None:
+        return network
+    return {"network": network, "process": jax.eval_shape(experiment.trainable.init)}
+
+
+@lru_cache(maxsize=16)  # several parts of a command need them, and many experiments share a network
+def _shapes(network: nn.Module, image_shape: tuple[int, ...]) -> Params:
+    return jax.eval_shape(partial(_init, network, image_shape), jax.random.key(0))
 
 
 def decays(experiment: Experiment) -> dict[str, Decay]:

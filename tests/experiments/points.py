@@ -12,7 +12,7 @@ from ddpm_jax.networks import MLP
 
 def experiment(
     *,
-    num_steps: int = 16,
+    num_steps: int = 10,
     save_every: int = 2,
     power_ema: bool = True,
     importance: bool = True,

@@ -14,6 +14,7 @@ def experiment(
     width: int = 8,
     num_steps: int = 12,
     save_every: int = 4,
+    sample_every: int = 12,
     evaluate_every: int | None = None,
     batch_size: int = 8,
     dropout: float = 0.1,
@@ -37,5 +38,5 @@ def experiment(
         num_steps=num_steps,
         ema_decay=0.9,
         seed=seed,
-        every=Every(log=2, sample=12, save=save_every, evaluate=evaluate_every),
+        every=Every(log=2, sample=sample_every, save=save_every, evaluate=evaluate_every),
     )

@@ -24,7 +24,7 @@ from ddpm_jax.training.averages import reconstruction
 
 SOURCE = Path(__file__).parents[1] / "experiments" / "points.py"
 POINTS = experiment_files.read(SOURCE)
-STEPS = range(2, 17, 2)
+STEPS = range(2, 11, 2)
 """The steps of the snapshots."""
 
 
@@ -50,7 +50,7 @@ def trained(folder, stops=(None,), **knobs):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The workdir of a finished run of 16 steps with a snapshot every two steps, and its last state."""
+    """The workdir of a finished run of ten steps with a snapshot every two steps, and its last state."""
     folder = tmp_path_factory.mktemp("runs") / "points"
     return folder, trained(folder)
 
@@ -72,9 +72,9 @@ def _digests(folder):
 def test_a_run_killed_between_a_checkpoint_and_its_snapshot_writes_it(run, tmp_path):
     """And forgets what came after the checkpoint from which it goes on."""
     folder = shutil.copytree(run[0], tmp_path / "points")
-    for name in ("checkpoints/16", "checkpoints/14", "averages/12"):
+    for name in ("checkpoints/10", "checkpoints/8", "averages/6"):
         shutil.rmtree(folder / name)
-    (folder / "averages" / "14").rename(folder / "averages" / "15")  # of steps that the run has not taken yet
+    (folder / "averages" / "8").rename(folder / "averages" / "9")  # of steps that the run has not taken yet
     state = train(workdir.read(folder), folder, StopRequest())
     jax.tree.map(np.testing.assert_array_equal, state, run[1])
     assert _digests(folder / "averages") == _digests(run[0] / "averages")
@@ -106,7 +106,7 @@ def _stepped(mesh):
 def test_an_average_that_is_stored_is_read_as_it_is(run):
     for length in (0.05, 0.1):
         loaded = ddpm_jax.load(run[0], length)
-        assert loaded.step == 16
+        assert loaded.step == 10
         jax.tree.map(np.testing.assert_array_equal, loaded.params, run[1].averages[f"power_{length:g}"])
 
 
@@ -116,11 +116,11 @@ def test_another_length_is_the_weighted_sum_of_the_snapshots(run):
     mesh = sharding.make_mesh()
     program = step_program.make_program(experiment, mesh, experiment.data.open("train"))
     state, stored = initial_state(experiment, mesh), []
-    for step in range(16):
+    for step in range(10):
         state, _ = program.advance(state, step)
         if step % 2:
             stored += [jax.device_get(state.averages[name]) for name in ("power_0.05", "power_0.1")]
-    weights, _ = reconstruction([(step, each) for step in STEPS for each in (0.05, 0.1)], 16, 0.075)
+    weights, _ = reconstruction([(step, each) for step in STEPS for each in (0.05, 0.1)], 10, 0.075)
     expected = jax.tree.map(lambda *each: sum(w * x for w, x in zip(weights, each, strict=True)), *stored)
     found = ddpm_jax.load(run[0], 0.075).params
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, expected)
@@ -129,10 +129,10 @@ def test_another_length_is_the_weighted_sum_of_the_snapshots(run):
 def test_a_damaged_snapshot_is_left_out(run, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(checkpoints, "PAUSES", ())
     folder, whole = shutil.copytree(run[0], tmp_path / "points"), ddpm_jax.load(run[0], 0.075).params
-    (folder / "averages" / "6" / "digests" / "metadata").write_text("{}")
+    (folder / "averages" / "4" / "digests" / "metadata").write_text("{}")
     with caplog.at_level(logging.WARNING):
         params = ddpm_jax.load(folder, 0.075).params
-    assert "the averages of step 6" in caplog.text and "are left out" in caplog.text
+    assert "the averages of step 4" in caplog.text and "are left out" in caplog.text
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0.05, atol=0.01), params, whole)
 
 

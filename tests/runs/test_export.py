@@ -1,10 +1,12 @@
 """The exported program draws the images of the run, in a process that has JAX alone."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
@@ -13,7 +15,8 @@ from mistakes import fails
 import ddpm_jax
 from ddpm_jax.commands import main
 from ddpm_jax.diffusion import samplers
-from ddpm_jax.experiment import init_fn
+from ddpm_jax.experiment import shapes
+from ddpm_jax.networks import UNet
 from ddpm_jax.runs import experiment_files
 from ddpm_jax.runs.export import even_times, exported
 from ddpm_jax.sampling import Run
@@ -67,9 +70,10 @@ def test_the_times_are_those_of_even_spacing_for_every_number_of_steps(T):
 
 
 def test_labels_and_guidance_are_inputs():
-    made = experiment_files.read(experiment_files.find("digits"))(timesteps=30, width=8, conditional=True)
-    params = jax.jit(init_fn(made))(jax.random.key(0))
-    params = jax.tree.map(lambda x: x + 0.05 * jax.random.normal(jax.random.key(x.size), x.shape), params)
+    made = experiment_files.read(experiment_files.find("digits"))(timesteps=30, conditional=True)
+    network = UNet(width=8, multipliers=(1,), num_blocks=1, attention=(), groups=4, num_classes=10)
+    made, random = dataclasses.replace(made, network=network), np.random.default_rng(0)
+    params = jax.tree.map(lambda x: jnp.asarray(random.normal(0, 0.2, x.shape), x.dtype), shapes(made))
     run, labels = Run(made, params, 0), np.array([7, 1], np.int32)
     program, names = exported(run, 2, platforms=("cpu",))
     assert names == ("seed", "first", "steps", "labels", "guidance")

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import ddpm_jax
@@ -147,25 +149,30 @@ def truncated(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
-@pytest.mark.parametrize("harm", [garbled, truncated, Path.unlink])
-@pytest.mark.parametrize("which", range(4))
-def test_whichever_file_of_the_newest_checkpoint_is_harmed_a_good_one_is_read(tmp_path, monkeypatch, harm, which):
-    """The newest itself where the file does not matter, else the one before; never an error, never wrong numbers."""
-    import optax
+def state_of(step):
+    return create({"w": jnp.full(30_000, float(step))}, optax.sgd(0.1))._replace(step=jnp.int32(step))
 
-    def state(step):
-        values = jnp.full(30_000, float(step))
-        return create({"w": values}, optax.sgd(0.1))._replace(step=jnp.int32(step))
 
-    monkeypatch.setattr(checkpoints, "PAUSES", ())
-    folder = tmp_path / "checkpoints"
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A folder with the checkpoints of steps 1 and 2. Not to be written to."""
+    folder = tmp_path_factory.mktemp("two") / "checkpoints"
     with checkpoints.manager(folder) as manager:
         for step in (1, 2):
-            checkpoints.save(manager, state(step))
+            checkpoints.save(manager, state_of(step))
+    return folder
+
+
+@pytest.mark.parametrize("harm", [garbled, truncated, Path.unlink])
+@pytest.mark.parametrize("which", range(4))
+def test_whichever_file_of_the_newest_checkpoint_is_harmed_a_good_one_is_read(two, tmp_path, monkeypatch, harm, which):
+    """The newest itself where the file does not matter, else the one before; never an error, never wrong numbers."""
+    monkeypatch.setattr(checkpoints, "PAUSES", ())
+    folder = shutil.copytree(two, tmp_path / "checkpoints")
     files = sorted(path for path in (folder / "2").rglob("*") if path.is_file())
     harm(files[which * len(files) // 4])
     with checkpoints.manager(folder) as manager:
-        found = checkpoints.restore(manager, state(0))
+        found = checkpoints.restore(manager, state_of(0))
     step = int(found.step)
     assert step in (1, 2)
     np.testing.assert_array_equal(found.params["w"], float(step))
@@ -173,8 +180,6 @@ def test_whichever_file_of_the_newest_checkpoint_is_harmed_a_good_one_is_read(tm
 
 
 def test_a_checkpoint_of_another_shape_is_told_and_left(tmp_path):
-    import optax
-
     folder = tmp_path / "checkpoints"
     with checkpoints.manager(folder) as manager:
         checkpoints.save(manager, create({"w": jnp.ones((3, 4))}, optax.sgd(0.1))._replace(step=jnp.int32(5)))

@@ -1,7 +1,6 @@
 """Runs of several processes, as on a pod: JAX's own runtime between them, on CPUs with two fake devices each."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from children import environment
 
 import ddpm_jax
 
@@ -39,17 +39,15 @@ def launch(
 
     The last process has the arguments `last` besides; process n runs in ``folders[n]``.
     """
-    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
     command = [sys.executable, "-m", "ddpm_jax", *arguments]
     cluster = ["--coordinator", f"localhost:{free_port()}", "--num-processes", str(count)]
-    started = []
+    started, there = [], environment(devices=2) | {"PYTHONUNBUFFERED": "1"}
     for process in range(count):
         with output_of(workdir, process).open("w") as out:
             more = last if process == count - 1 else ()
             every = [*command, *cluster, "--process-id", str(process), *more]
-            environment = os.environ | {"XLA_FLAGS": flags, "PYTHONUNBUFFERED": "1"}
             started.append(
-                subprocess.Popen(every, env=environment, stdout=out, stderr=subprocess.STDOUT, cwd=folders[process])
+                subprocess.Popen(every, env=there, stdout=out, stderr=subprocess.STDOUT, cwd=folders[process])
             )
     return started
 
@@ -194,7 +192,7 @@ def test_an_output_that_exists_is_refused_by_all_processes(finished, tmp_path):
 @pytest.mark.parametrize("which", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_preemption_notice_to_one_stops_all_at_the_same_step(tmp_path, which):
     run = tmp_path / "run"
-    started = start(run, 2, "--num-steps", "100000", "--save-every", "100000")
+    started = start(run, 2, "--num-steps", "100000", "--save-every", "100000", "--sample-every", "0")
     until_step(run, 10, started)
     started[which].send_signal(signal.SIGTERM)
     assert ended(started, 60) == [143, 143], printed(run, 2)

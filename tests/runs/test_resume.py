@@ -142,6 +142,7 @@ def test_fine_tuning_starts_from_the_parameters_of_another_run(finished, tmp_pat
     monkeypatch.setattr(quick, "quick", lambda *_: None)  # the estimate at the end takes up to 30 seconds
     new = tmp_path / "new"
     options = ["--from", str(finished), "--weights", "raw", "--batch-size", "16", "--num-steps", "1"]
+    options += ["--sample-every", "0"]  # nor are images drawn
     command = ["train", str(TINY), "--workdir", str(new), *options]
     assert main(command) == 0
     begun, tuned = ddpm_jax.load(finished, "raw").params, ddpm_jax.load(new, "raw").params

@@ -49,12 +49,20 @@ def restore(folder, like=None):
         return checkpoints.restore(manager, like or state())
 
 
-def three(tmp_path):
-    return saved(tmp_path, *map(state, (1, 2, 3)))
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A folder with the checkpoints of steps 1, 2 and 3. Not to be written to."""
+    return saved(tmp_path_factory.mktemp("three"), *map(state, (1, 2, 3)))
 
 
-def test_the_newest_state_comes_back(tmp_path):
-    found = restore(three(tmp_path))
+@pytest.fixture
+def three(written, tmp_path):
+    """A copy of it, beside which damaged ones may be moved."""
+    return shutil.copytree(written, tmp_path / "checkpoints")
+
+
+def test_the_newest_state_comes_back(three):
+    found = restore(three)
     jax.tree.map(np.testing.assert_array_equal, found, state(3))
 
 
@@ -76,30 +84,27 @@ def test_a_checkpoint_of_version_0_1_loads(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restore(folder), old)
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_kept(tmp_path, caplog):
-    folder = three(tmp_path)
-    garble(folder, 3)
-    assert int(restore(folder).step) == 2
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_kept(three, tmp_path, caplog):
+    garble(three, 3)
+    assert int(restore(three).step) == 2
     assert "checkpoint 3 cannot be read" in caplog.text
     assert [path.name.split("-")[0] for path in (tmp_path / "damaged").iterdir()] == ["3"]
-    with checkpoints.manager(folder) as manager:  # the way is free for a new 3
+    with checkpoints.manager(three) as manager:  # the way is free for a new 3
         checkpoints.save(manager, state(3))
-    assert int(restore(folder).step) == 3
+    assert int(restore(three).step) == 3
 
 
-def test_if_all_are_damaged_nothing_is_moved(tmp_path):
-    folder = three(tmp_path)
+def test_if_all_are_damaged_nothing_is_moved(three):
     for step in (1, 2, 3):
-        garble(folder, step)
+        garble(three, step)
     with pytest.raises(ValueError, match=r"none of the checkpoints in .* can be read"):
-        restore(folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "3"]
+        restore(three)
+    assert sorted(path.name for path in three.iterdir()) == ["1", "2", "3"]
 
 
-def test_samplers_restore_the_average_and_change_nothing(tmp_path):
-    folder = three(tmp_path)
-    garble(folder, 3)
-    with checkpoints.reader(folder) as manager:
+def test_samplers_restore_the_average_and_change_nothing(three, tmp_path):
+    garble(three, 3)
+    with checkpoints.reader(three) as manager:
         ema, step = checkpoints.restore_parameters(manager, state(), "ema")
         raw, _ = checkpoints.restore_parameters(manager, state(), "raw")
     assert step == 2 and (ema["w"] == 2).all()
@@ -126,25 +131,22 @@ def failing(monkeypatch, error, times):
 
 
 @pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EIO, errno.ENOENT])
-def test_an_error_that_passes_is_no_damage(tmp_path, monkeypatch, number):
-    folder = three(tmp_path)
+def test_an_error_that_passes_is_no_damage(three, tmp_path, monkeypatch, number):
     failing(monkeypatch, OSError(number, os.strerror(number)), times=1)
-    assert int(restore(folder).step) == 3
+    assert int(restore(three).step) == 3
     assert not (tmp_path / "damaged").exists()
 
 
-def test_an_error_that_stays_is_damage(tmp_path, monkeypatch):
-    folder = three(tmp_path)
+def test_an_error_that_stays_is_damage(three, monkeypatch):
     failing(monkeypatch, OSError(errno.EIO, os.strerror(errno.EIO)), times=1 + len(checkpoints.PAUSES))
-    assert int(restore(folder).step) == 2
+    assert int(restore(three).step) == 2
 
 
-def test_lack_of_memory_is_no_damage(tmp_path, monkeypatch):
-    folder = three(tmp_path)
+def test_lack_of_memory_is_no_damage(three, monkeypatch):
     failing(monkeypatch, jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), times=100)
     with pytest.raises(jax.errors.JaxRuntimeError):
-        restore(folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "3"]
+        restore(three)
+    assert sorted(path.name for path in three.iterdir()) == ["1", "2", "3"]
 
 
 def lose_the_folder(digests):
@@ -162,17 +164,15 @@ def empty(digests):
 
 
 @pytest.mark.parametrize("harm", [lose_the_folder, lose_a_name, empty])
-def test_a_checkpoint_whose_digests_are_lost_is_damaged(tmp_path, harm):
-    folder = three(tmp_path)
-    harm(folder / "3" / checkpoints.DIGESTS)
-    assert int(restore(folder).step) == 2
+def test_a_checkpoint_whose_digests_are_lost_is_damaged(three, harm):
+    harm(three / "3" / checkpoints.DIGESTS)
+    assert int(restore(three).step) == 2
 
 
-def test_a_checkpoint_under_the_number_of_another_step_is_damaged(tmp_path):
-    folder = three(tmp_path)
-    shutil.rmtree(folder / "3")
-    shutil.copytree(folder / "1", folder / "3")
-    with checkpoints.reader(folder) as manager:
+def test_a_checkpoint_under_the_number_of_another_step_is_damaged(three):
+    shutil.rmtree(three / "3")
+    shutil.copytree(three / "1", three / "3")
+    with checkpoints.reader(three) as manager:
         assert checkpoints.restore_parameters(manager, state(), "ema")[1] == 2
 
 
