@@ -19,6 +19,8 @@ _ARRAY = re.compile(r"\b(pred|[a-z]+\d+)\[([\d,]*)\](\{[^}]*\})?")
 _CALLED = re.compile(
     r"(?:body|to_apply|calls|branch_computations|true_computation|false_computation)=(\{[^}]*\}|%?[\w.-]+)"
 )
+_CHAIN = re.compile(r'chain_id="(\d+)"')
+"""The number of an asynchronous message of a TPU."""
 _ROUNDS = re.compile(r'known_trip_count"?:\{"?n"?:"?(\d+)')
 
 
@@ -95,11 +97,15 @@ def executed(program: str, entered: Sequence[str] = CONTROL) -> list[tuple[Instr
 
 
 def collectives(program: str) -> dict[str, tuple[int, int]]:
-    """The collectives of a compiled program, given as text: kind -> (number, bytes of their results on a device)."""
+    """The collectives of a compiled program, given as text: kind -> (number, bytes of their results on a device).
+
+    An asynchronous message of a TPU appears in each fusion that starts, advances or finishes it, and counts once.
+    """
     found: dict[str, tuple[int, int]] = {}
+    first: dict[str, str] = {}
     for each, times in executed(program, (*CONTROL, "fusion", "async-start")):
-        kind = each.kind.removesuffix("-start")
-        if kind in COLLECTIVES:
+        kind, chain = each.kind.removesuffix("-start"), _CHAIN.search(each.rest)
+        if kind in COLLECTIVES and (chain is None or first.setdefault(chain[1], each.name) == each.name):
             count, size = found.get(kind, (0, 0))
             found[kind] = (count + times, size + times * _bytes(_destination(each), everywhere=True))
     return found

@@ -158,6 +158,37 @@ def test_traffic_is_what_kernels_read_and_write_in_each_round():
     assert collectives(PROGRAM) == {"all-reduce": (11, 11 * 32), "reduce-scatter": (1, 352)}
 
 
+ASYNCHRONOUS = """
+%begun (p: f32[2]) -> (f32[2], f32[8]) {
+  %sent = f32[8]{0} all-gather(%p), channel_id=7, frontend_attributes={chain_id="0"}
+}
+
+%advanced (p: f32[2]) -> (f32[2], f32[8]) {
+  %on = f32[8]{0} all-gather(%p), channel_id=7, frontend_attributes={chain_id="0"}
+}
+
+%finished (p: f32[2]) -> f32[8] {
+  %end = f32[8]{0} all-gather(%p), channel_id=7, frontend_attributes={chain_id="0"}
+}
+
+%body (state: f32[8]) -> f32[8] {
+  %a = f32[8]{0} fusion(%p), kind=kCustom, calls=%begun
+  %b = f32[8]{0} fusion(%a), kind=kOutput, calls=%advanced
+  %c = f32[8]{0} fusion(%b), kind=kOutput, calls=%advanced
+  ROOT %d = f32[8]{0} fusion(%c), kind=kCustom, calls=%finished
+}
+
+ENTRY %main (p: f32[2]) -> f32[8] {
+  %loop = f32[8]{0} while(%p), body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  ROOT %other = f32[16]{0} all-gather(%q), channel_id=8
+}
+"""
+
+
+def test_a_message_that_goes_on_beside_computation_counts_once_in_each_round():
+    assert collectives(ASYNCHRONOUS) == {"all-gather": (3 + 1, 3 * 32 + 64)}
+
+
 def test_traffic_of_a_program_of_jax_is_that_of_its_arrays():
     x = jnp.ones((1000, 1000))
     once = jax.jit(lambda x: jnp.tanh(x) * 2).lower(x).compile()

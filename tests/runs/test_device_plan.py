@@ -59,6 +59,18 @@ def test_what_the_compiler_says_of_the_tiny_experiment_is_what_its_arrays_are(na
 
 
 @pytest.mark.slow
+def test_each_split_parameter_is_gathered_once_a_step():
+    """For forward and backward pass together; the compiler may join messages, and may send bfloat16."""
+    available("v5e")
+    experiment, mesh = experiment_files.read(TINY)(width=64, batch_size=16), sharding.make_mesh({"fsdp": 4})
+    step = next(iter(device_plan(experiment, Placement(mesh="data=2,fsdp=4"), named("v5e"))))
+    split = [x for x in jax.tree.leaves(abstract_state(experiment, mesh).params) if not x.sharding.is_fully_replicated]
+    count, size = step.compiled.collectives["all-gather"]
+    assert 0 < count <= len(split)
+    assert sum(2 * x.size for x in split) <= size <= sum(4 * x.size for x in split)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["H100", "v5e"])
 @pytest.mark.parametrize("shipped", SHIPPED, ids=[each.command() for each in SHIPPED])
 def test_every_shipped_experiment_compiles_at_full_size(shipped, name):
