@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -137,27 +137,17 @@ def init_fn(experiment: Experiment) -> Callable[[Array], Params]:
     """Returns ``init(key)`` -> the initial parameters, float32."""
 
     def init(key: Key[Array, ""]) -> Params:
-        network = _init(experiment.network, experiment.data.image_shape, key)
+        x = jnp.zeros((1, *experiment.data.image_shape))
+        network = experiment.network.init(key, x, jnp.zeros((1,), jnp.int32), None).get("params", {})
         return network if experiment.trainable is None else {"network": network, "process": experiment.trainable.init()}
 
     return init
 
 
-def _init(network: nn.Module, image_shape: tuple[int, ...], key: Key[Array, ""]) -> Params:
-    return network.init(key, jnp.zeros((1, *image_shape)), jnp.zeros((1,), jnp.int32), None).get("params", {})
-
-
+@lru_cache(maxsize=4)  # several parts of a command need them
 def shapes(experiment: Experiment) -> Params:
     """The shapes and types of the parameters. Raises ValueError if the network cannot be built."""
-    network = _shapes(experiment.network, experiment.data.image_shape)
-    if experiment.trainable is None:
-        return network
-    return {"network": network, "process": jax.eval_shape(experiment.trainable.init)}
-
-
-@lru_cache(maxsize=16)  # several parts of a command need them, and many experiments share a network
-def _shapes(network: nn.Module, image_shape: tuple[int, ...]) -> Params:
-    return jax.eval_shape(partial(_init, network, image_shape), jax.random.key(0))
+    return jax.eval_shape(init_fn(experiment), jax.random.key(0))
 
 
 def decays(experiment: Experiment) -> dict[str, Decay]:
@@ -282,13 +272,7 @@ def terms_fn(experiment: Experiment) -> Callable[..., Terms]:
     The last two are those of `losses.terms`, by default None.
     """
 
-    def terms(
-        params: Params,
-        keys: Array,
-        batch: Batch,
-        errors: Float[ArrayLike, " times"] | None = None,
-        targets: Int[ArrayLike, "..."] | None = None,
-    ) -> Terms:
+    def terms(params: Params, keys: Array, batch: Batch, errors: Any = None, targets: Any = None) -> Terms:
         made, network, x_0 = _measured(experiment, params, keys, batch)
         given = batch.get("label"), errors, targets
         return losses.terms(keys, made.process, made.parameterization, network, x_0, *given)
