@@ -16,6 +16,7 @@ COMMANDS = (
     "train",
     "sample",
     "evaluate",
+    "reference",
     "study",
     "edit",
     "tour",

@@ -1,4 +1,4 @@
-"""Measures a trained run: evaluate DIR [--metrics bpd nll importance parzen fid kid pr is ... --json FILE ...]"""
+"""Measures a trained run, or images: evaluate DIR|FILE.npz [--metrics bpd nll fid kid ... --reference R --json FILE]"""
 
 
 def run(args: list[str], own_process: bool) -> int:

@@ -73,6 +73,15 @@ def decode(
     return pixels.reshape(image_shape)
 
 
+def decode_as_it_is(encoded: bytes, channels: int) -> np.ndarray:
+    """The image in the bytes of an image file, neither cropped nor resized: uint8 [height, width, channels].
+
+    Transparent parts are white unless there are 2 or 4 channels. Raises ValueError as `decode` does.
+    """
+    pixels = np.array(_image(encoded, MODES[channels], WHITE, None))
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
 def _image(encoded: bytes, mode: str, background: Colour, change: Callable[[Any], Any] | None) -> Any:
     """The image in this mode, upright and changed if `change` is given. Raises Unreadable, whatever is wrong."""
     from PIL import Image, UnidentifiedImageError

@@ -55,6 +55,23 @@ def tfds_images(
     return Data(name=name, image_shape=image_shape, open=open_split, num_classes=num_classes, listing=listing)
 
 
+def images_of(name: str, data_dir: str | None = None) -> Data:
+    """The TFDS data set `name` with images of the shape that it states, without labels.
+
+    Its test split is "validation" where it has that and no "test". Raises ValueError if TFDS has no such data set, or
+    if it states no shape because its images differ in size.
+    """
+    info = find(name, data_dir).info
+    image = dict(info.features.items()).get("image")
+    shape: Any = getattr(image, "shape", None)
+    if shape is None or len(shape) != 3 or None in shape:
+        raise ValueError(
+            f"the data set {name} has no images of one size: give a run or an experiment that resizes them"
+        )
+    test = "validation" if "validation" in info.splits and "test" not in info.splits else "test"
+    return tfds_images(name, shape, test=test, data_dir=data_dir)
+
+
 def find(name: str, data_dir: str | Path | None) -> Builder:
     """The TFDS builder of the data set `name`, prepared or not. Raises ValueError if TFDS has no such data set."""
     import tensorflow_datasets as tfds

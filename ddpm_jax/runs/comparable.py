@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ddpm_jax.runs.fidelity import ENOUGH
 from ddpm_jax.runs.records import read_records
+from ddpm_jax.runs.scores import ENOUGH
 
 Record = Mapping[str, Any]
 BIASED = 50_000

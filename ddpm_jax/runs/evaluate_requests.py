@@ -16,22 +16,43 @@ from ddpm_jax.runs.requests import (
 )
 
 MetricName = Literal[
-    "bpd", "K", "nll", "importance", "entropy", "parzen", "memorisation", "accuracy", "fid", "kid", "pr", "is"
+    "bpd",
+    "K",
+    "nll",
+    "importance",
+    "entropy",
+    "parzen",
+    "memorisation",
+    "accuracy",
+    "fid",
+    "sfid",
+    "kid",
+    "pr",
+    "prdc",
+    "is",
+    "authenticity",
 ]
 """The keys of ``runs.report.BOUND_TABLES`` and ``runs.report.ESTIMATES``."""
 Dequantization = Literal["decoder", "uniform"]
 Split = Literal["test", "train"]
-OF_SAMPLES = ("parzen", "fid", "kid", "pr", "is")
+OF_FEATURES = ("fid", "sfid", "kid", "pr", "prdc", "is", "authenticity")
+"""The metrics of features of samples."""
+OF_SAMPLES = ("parzen", *OF_FEATURES)
 """The metrics of samples that are drawn as the request describes."""
+SAMPLES = 10_000
+"""The default number of samples that are drawn."""
 
 
 @dataclass(frozen=True)
 class EvaluateRequest(Processes):
-    """Measures a trained run. The results are printed and added to evaluation.json in the workdir; of a model that
-    comes with the library, in outputs/NAME."""
+    """Measures a trained run, or images. The results are printed and added to evaluation.json in the workdir; of a
+    model that comes with the library, in outputs/NAME."""
 
     workdir: Path
-    """Folder of the run, or the name of a model that comes with the library, such as digits."""
+    """Folder of the run, or the name of a model that comes with the library, such as digits. Or images to measure,
+    which other programs may have made: a .npz (arr_0 uint8 [N, H, W, C]) or a folder or zip of pictures; --reference is
+    what they are compared with. Then the record is added to evaluation.json of the workdir that --reference names, if
+    it names one."""
     metrics: tuple[MetricName, ...] | None = None
     """What to measure. bpd: bound on the negative log-likelihood in bits per dimension, with its parts and the
     progressive-coding curve. K: lower bound on the log-likelihood (Sohl-Dickstein et al. 2015, Eq. 14). nll:
@@ -39,11 +60,16 @@ class EvaluateRequest(Processes):
     log-likelihood by importance sampling (2015, Eq. 9). entropy: bounds on the entropy of a reverse step (2015, Eq.
     24). parzen: Parzen-window estimate of the log-likelihood from samples. memorisation: distance of samples, and of
     test images, to the nearest training image. fid, kid, pr: Frechet distance, kernel distance, precision and recall of
-    features of samples and of the split, with errors. is: Inception Score of samples. accuracy: share of right answers
-    of a run that is a classifier. Default: the experiment's choice.
-    """
+    features of samples and of the split, with errors. sfid: the Frechet distance of spatial features of the Inception
+    network. prdc: precision, recall, density and coverage with k = 5. is: Inception Score of samples. authenticity:
+    percentage of samples that are no near copies of training images, by features (AuthPct). accuracy: share of right
+    answers of a run that is a classifier. Default: the experiment's choice; fid for images."""
     split: Split = "test"
     """Split of the data to measure, or to compare samples with. Published FIDs are of the training split."""
+    reference: str | None = None
+    """What to compare samples with, in place of the run's own data: a file of statistics made by ddpm-jax reference, by
+    pytorch-fid or of Dhariwal & Nichol 2021 (.npz with mu and sigma, for fid and sfid), a .npz of images (arr_0), a
+    folder or zip of pictures of one size, another workdir, an experiment, or a TFDS data set that is prepared."""
     num: int | None = None
     """Number of examples, from the first on. Default: all."""
     times: int | None = None
@@ -60,19 +86,21 @@ class EvaluateRequest(Processes):
     length relative to the run, such as 0.1, if the run keeps averages for it (--power-ema)."""
     checkpoint: CheckpointName = "newest"
     """Checkpoint to measure: the newest, or the best of a run that keeps it (train --keep-best)."""
-    samples: int = 10_000
-    """Number of samples for parzen, fid, kid, pr and is, and for memorisation (at most 1000). Published FIDs and
-    Inception Scores are of 50,000."""
+    samples: int | None = None
+    """Number of samples for parzen and the metrics of features, and for memorisation (at most 1000). Default: 10,000;
+    of images on disk all. Published FIDs and Inception Scores are of 50,000."""
     features: FeatureName | Path = "inception"
-    """Features for fid, kid and pr. inception: the Inception network with the resizing of Heusel et al. 2017;
-    inception-pytorch-fid and inception-clean: with that of pytorch-fid and of clean-fid; pixels: the pixels themselves,
-    without a network, for small images. The workdir of a classifier: its activations, and for is its classes. A Python
-    file: its function features(images), from uint8 [num, height, width, channels] to float32 [num, dims]."""
+    """Features for fid, kid, pr, prdc and authenticity. inception: the Inception network with the resizing of Heusel et
+    al. 2017; inception-pytorch-fid and inception-clean: with that of pytorch-fid and of clean-fid; pixels: the pixels
+    themselves, without a network, for small images. The workdir of a classifier: its activations, and for is its
+    classes. A Python file: its function features(images), from uint8 [num, height, width, channels] to float32 [num,
+    dims]."""
     inception_weights: Path | None = None
     """File of the weights of the Inception network, pt_inception-2015-12-05-6726825d.pth. Default: the one in PyTorch's
     cache of downloads."""
     sampler: SamplerName | None = None
-    """Sampler of the samples for parzen, fid, kid, pr and is. Default: the experiment's own; ddim if --eta is given."""
+    """Sampler of the samples for parzen and the metrics of features. Default: the experiment's own; ddim if --eta is
+    given."""
     eta: float | None = None
     """Noise of ddim and dpm++ for these samples, from 0 (deterministic) to 1. Default: 0; with dpm++2m-sde 1."""
     guidance: float | None = None
@@ -96,15 +124,20 @@ class EvaluateRequest(Processes):
     json: Path | None = None
     """JSON file for the results."""
 
+    @property
+    def num_samples(self) -> int:
+        """The number of samples that are drawn."""
+        return SAMPLES if self.samples is None else self.samples
+
     def protocol(self) -> dict:
         """The options that the results of a run depend on, as they are recorded."""
-        names = ("metrics", "split", "num", "times", "seed", "clip", "samples")
-        protocol = {name: getattr(self, name) for name in names}
+        names = ("metrics", "split", "num", "times", "seed", "clip")
+        protocol = {name: getattr(self, name) for name in names} | {"samples": self.num_samples}
         weights = {} if self.weights == "ema" else {"weights": self.weights}  # not in records of earlier versions
         chains = {"chains": self.chains} if "importance" in (self.metrics or ()) else {}
         more = ("tolerance", "dequantization") if "nll" in (self.metrics or ()) else ()
-        by_features = {"fid", "kid", "pr", "is"} & set(self.metrics or ())
-        features = {"features": str(self.features)} if by_features else {}
+        more += () if self.reference is None else ("reference",)  # not in records of earlier versions
+        features = {"features": str(self.features)} if set(OF_FEATURES) & set(self.metrics or ()) else {}
         return protocol | weights | chains | {name: getattr(self, name) for name in more} | features | self.sampling()
 
     def sampling(self) -> dict:
@@ -114,4 +147,31 @@ class EvaluateRequest(Processes):
 
     def drawing(self) -> SampleRequest:
         """The request of the samples that the metrics in `OF_SAMPLES` measure."""
-        return SampleRequest(self.workdir, num=self.samples, seed=self.seed, weights=self.weights, **self.sampling())
+        return SampleRequest(
+            self.workdir, num=self.num_samples, seed=self.seed, weights=self.weights, **self.sampling()
+        )
+
+
+@dataclass(frozen=True)
+class ReferenceRequest(Processes):
+    """Computes the statistics of reference images, which evaluate --reference FILE compares samples with."""
+
+    source: str
+    """The images: a workdir or an experiment (its data), a TFDS data set that is prepared, a folder or zip of pictures
+    of one size, or a .npz of images (arr_0 uint8 [N, H, W, C])."""
+    out: Path
+    """File to write, ending in .npz: mu and sigma of the features, mu_s and sigma_s of those for sFID if the features
+    are of the Inception network, and what they were made from."""
+    split: Split = "train"
+    """Split of the data. Published FIDs are distances from the training split."""
+    num: int | None = None
+    """Number of images, from the first on. Default: all."""
+    features: FeatureName | Path = "inception"
+    """Features, as for evaluate, which refuses a file of other ones."""
+    inception_weights: Path | None = None
+    """File of the weights of the Inception network, pt_inception-2015-12-05-6726825d.pth. Default: the one in PyTorch's
+    cache of downloads."""
+    batch_size: int | None = None
+    """Number of images whose features each device computes together. Default: 64."""
+    overwrite: bool = False
+    """Replace an existing file."""

@@ -1,6 +1,6 @@
 """Features of samples and of data sets, as work for all devices of all processes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +38,8 @@ class Features(NamedTuple):
     protocol: Mapping[str, Any]
     """The name of the features, and for those of a network what identifies it: for the Inception network its resizing
     and the SHA-256 of its weights."""
+    spatial: bool = False
+    """Whether the features for sFID are computed too."""
 
 
 def weights_of(request: EvaluateRequest, image_shape: Sequence[int]) -> Path | None:
@@ -67,7 +69,7 @@ def features_of(request: EvaluateRequest, image_shape: Sequence[int]) -> Feature
         return Features(Partial(pixels), {"features": request.features})
     resizing = RESIZINGS[request.features]
     protocol = {"features": request.features, "resizing": resizing, "weights_sha256": inception.SHA_256}
-    return Features(_extractor(file, resizing), protocol)
+    return Features(_extractor(file, resizing), protocol, spatial="sfid" in (request.metrics or ()))
 
 
 def of_path(path: Path, image_shape: Sequence[int]) -> Features:
@@ -116,12 +118,12 @@ def of_data(features: Features, data: Data, split: str, num: int, size: int) -> 
         rows = np.arange(first, first + size) % num
         return pictures(source, rows.tolist(), data.levels)
 
-    return on_devices(num, size, _named, features.extractor, chunk, dict, "image")
+    return on_devices(num, size, _function(features), features.extractor, chunk, dict, "image")
 
 
 def of_samples(features: Features, draws: Work) -> Work:
     """The features of samples, chunk by chunk as these are drawn: the samples themselves are not kept."""
-    computed = sharding.on_each_device(_named, features.extractor, draws.together)
+    computed = sharding.on_each_device(_function(features), features.extractor, draws.together)
 
     def compute(firsts: Sequence[int]) -> list[Result]:
         drawn = [result["images"] for result in draws.compute(firsts)]
@@ -138,6 +140,16 @@ def vectors(features: Features, images: np.ndarray) -> np.ndarray:
 
 def _first(count: int, arrays: Mapping[str, np.ndarray]) -> Result:
     return {name: array[:count] for name, array in arrays.items()}
+
+
+def _function(features: Features) -> Callable[[Partial, Array], dict[str, Array]]:
+    return _with_spatial if features.spatial else _named
+
+
+def _with_spatial(extractor: Partial, images: Array) -> dict[str, Array]:
+    """The result of `_named` with the features for sFID."""
+    found: inception.Activations = extractor(images)
+    return {"vectors": found.pool, "logits": found.logits, "spatial": found.spatial}
 
 
 def _named(extractor: Partial, images: Array) -> dict[str, Array]:

@@ -5,8 +5,9 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, UInt8
 
+from ddpm_jax.data import Data
 from ddpm_jax.data.dataset import WORKERS, in_blocks
 from ddpm_jax.experiment import labels
 from ddpm_jax.metrics import nearest
@@ -31,30 +32,44 @@ MOST_IMAGES, FEW_STEPS = 1000, 50
 
 
 def memorisation(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
-    """Compares samples with test images by their distance to the nearest training image.
+    """Compares samples with test images by their distance to the nearest training image: see `distances`.
 
-    A distance is the root mean squared difference of pixels, on the scale 0..255. A mean distance of samples well below
-    that of test images means that samples repeat training images. The samples, at most 1000, are drawn by DDIM in 50
-    steps where the run previews so, and kept in the folder `keep`. Raises ValueError for data that are not images, and
-    for the training split.
+    The samples, at most 1000, are drawn by DDIM in 50 steps where the run previews so, and kept in the folder `keep`.
+    Raises ValueError for data that are not images, and for the training split.
     """
-    data, levels = run.experiment.data, run.experiment.data.levels
-    check_images("memorisation", data.image_shape)
+    check_images("memorisation", run.experiment.data.image_shape)
     if request.split == "train":
         raise ValueError("--metrics memorisation compares samples with test images: leave out --split train")
-    train, test = data.open("train"), data.open(request.split)
-    samples = _fast_samples(run, request, keep / "few", reporter)
-    compared = np.concatenate([samples, pictures(test, range(min(MOST_IMAGES, len(test))), levels)])
-    blocks = in_blocks(lambda rows: _flat(pictures(train, rows, levels)), len(train), WORKERS, reporter.track)
+    return distances(_fast_samples(run, request, keep / "few", reporter), run.experiment.data, reporter)
+
+
+def distances(samples: UInt8[np.ndarray, "num *shape"], data: Data, reporter: Reporter) -> dict[str, Any]:
+    """The distances of samples, and of at most 1000 test images, to their nearest training image.
+
+    A distance is the root mean squared difference of pixels, on the scale 0..255. A mean distance of samples well below
+    that of test images means that samples repeat training images.
+    """
+    train, test = data.open("train"), data.open("test")
+    compared = np.concatenate([samples, pictures(test, range(min(MOST_IMAGES, len(test))), data.levels)])
+    blocks = in_blocks(lambda rows: _flat(pictures(train, rows, data.levels)), len(train), WORKERS, reporter.track)
     of_samples, of_test = np.split(nearest(_flat(compared), blocks), [len(samples)])
     figures = {"samples": of_samples.mean(), "closest": of_samples.min(), "test": of_test.mean()}
     return {name: float(value) for name, value in figures.items()} | {"num_samples": len(samples)}
 
 
+def distances_text(measured: dict[str, Any]) -> str:
+    """The result of `distances` as a line."""
+    return (
+        f"distance to the nearest training image (RMS of pixels, 0-255): {measured['num_samples']} samples "
+        f"{measured['samples']:.1f}, the closest {measured['closest']:.1f}; test images {measured['test']:.1f}. "
+        "Samples well below test images repeat training images"
+    )
+
+
 def _fast_samples(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> np.ndarray:
     """Samples as `train` draws them for its previews."""
     num, eta, T = (
-        min(request.samples, MOST_IMAGES),
+        min(request.num_samples, MOST_IMAGES),
         run.experiment.preview_eta,
         run.experiment.process.schedule.num_steps,
     )
@@ -97,7 +112,7 @@ def parzen_window(run: Run, request: EvaluateRequest, keep: Path, reporter: Repo
             "nats": mean_and_error(np.asarray(nats, np.float64)),
             "width": width,
             "held_out": len(held_out),
-            "samples": request.samples,
+            "samples": request.num_samples,
             "num_examples": count,
         }
         | request.sampling()

@@ -1,10 +1,7 @@
 """Evaluation of a run: computes the requested metrics, reports tables, and adds records to ``evaluation.json``."""
 
 import dataclasses
-import json
 import math
-import shutil
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +16,7 @@ from ddpm_jax.runs.checks import data_identity
 from ddpm_jax.runs.chunks import affordable, chunk_size, kept
 from ddpm_jax.runs.evaluate_requests import EvaluateRequest
 from ddpm_jax.runs.features import protocol_of
+from ddpm_jax.runs.image_report import are_images, evaluate_images
 from ddpm_jax.runs.likelihood import (
     BitsPerDim,
     Estimate,
@@ -29,15 +27,15 @@ from ddpm_jax.runs.likelihood import (
     summarize,
     units,
 )
-from ddpm_jax.runs.quality import memorisation, parzen_window
-from ddpm_jax.runs.records import add_record, read_records
+from ddpm_jax.runs.quality import distances_text, memorisation, parzen_window
+from ddpm_jax.runs.records import finish, read_records, unfinished
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.steps import check_steps, marked, stepped
 from ddpm_jax.runs.versions import versions
 from ddpm_jax.runs.workdir import find, weights_in
 from ddpm_jax.runs.workdir import load as load_run
 from ddpm_jax.sampling import Run
-from ddpm_jax.system.files import check_writable, write_json
+from ddpm_jax.system.files import check_writable
 from ddpm_jax.training import distributed
 from ddpm_jax.training.digests import digest
 from ddpm_jax.training.keys import check_seed
@@ -46,11 +44,16 @@ from ddpm_jax.training.keys import check_seed
 def evaluate(request: EvaluateRequest, reporter: Reporter, seconds: float | None = None) -> dict[str, Any]:
     """Measures the run: reports tables, adds the record to ``evaluation.json`` in its `models.home`, and returns it.
 
+    If ``request.workdir`` has images instead, these are measured: see `evaluate_images`.
     All devices of all processes share the work; every process must call this function. With `seconds` the bound is
     evaluated on as many examples as take about so long, at most ``request.num``. The same request resumes an
     interrupted measurement. Raises ValueError for options that are out of range or do not fit the run,
     FileNotFoundError for a folder without a run or data that are missing.
     """
+    if are_images(request):
+        with distributed.all_or_none(f"another process cannot evaluate {request.workdir}"):
+            _check(request)
+        return evaluate_images(request, reporter)
     run, request = _ready(request, reporter)
     keep = _unfinished(request, run)
     try:
@@ -59,14 +62,7 @@ def evaluate(request: EvaluateRequest, reporter: Reporter, seconds: float | None
         with suppress(OSError):
             for folder in (keep, *keep.parents[:2]):  # only if empty: a request that was refused leaves nothing
                 folder.rmdir()
-    distributed.wait_for_all("evaluation")  # until then other processes read what is kept
-    with distributed.all_or_none(f"process 0 cannot write into {keep.parent}"):
-        if distributed.is_leader():
-            keep.parent.mkdir(parents=True, exist_ok=True)
-            add_record(keep.parent / "evaluation.json", record)
-            shutil.rmtree(keep, ignore_errors=True)
-            if request.json is not None:
-                write_json(request.json, record)
+    finish(record, keep, keep.parent, request.json)
     return record
 
 
@@ -135,23 +131,12 @@ def fitting_batch(image_shape: tuple[int, ...]) -> int:
 
 
 def _unfinished(request: EvaluateRequest, run: Run) -> Path:
-    """The folder that keeps an unfinished measurement; its name depends on parameters, data and protocol.
-
-    Raises ValueError if the processes have different data, or do not share the workdir.
-    """
+    """The folder that keeps an unfinished measurement; its name depends on parameters, data and protocol."""
     data = data_identity(run.experiment.data, request.split)["digest"]
-    protocol = protocol_of(request, run.experiment.data.image_shape)
-    identity = json.dumps([digest(run.params), data, protocol], sort_keys=True)
-    if not distributed.is_same(identity):
-        raise ValueError(f"the processes have different data, or other parameters in {request.workdir}")
-    home = models.home(request.workdir)
-    folder = home / f"evaluation_{run.step}_{zlib.crc32(identity.encode()):08x}"
-    with distributed.all_or_none(f"process 0 cannot write into {home}"):
-        if distributed.is_leader():
-            folder.mkdir(exist_ok=True, parents=True)
-    if not distributed.agree(folder.is_dir()):
-        raise ValueError(f"{home} is not the same folder for all processes: give them one that they share")
-    return folder
+    identity = [digest(run.params), data, protocol_of(request, run.experiment.data.image_shape)]
+    if request.reference is not None:
+        identity.append(fidelity.reference_of(run, request).identity(request.split))
+    return unfinished(models.home(request.workdir), f"evaluation_{run.step}", identity)
 
 
 def _bound(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter, seconds: float | None) -> dict[str, Any]:
@@ -236,11 +221,7 @@ def _parzen(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) 
 
 def _memorisation(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter) -> dict[str, Any]:
     measured = memorisation(run, request, keep, reporter)
-    reporter.line(
-        f"distance to the nearest training image (RMS of pixels, 0-255): {measured['num_samples']} samples "
-        f"{measured['samples']:.1f}, the closest {measured['closest']:.1f}; test images {measured['test']:.1f}. "
-        "Samples well below test images repeat training images"
-    )
+    reporter.line(distances_text(measured))
     return measured
 
 

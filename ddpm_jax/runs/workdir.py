@@ -179,9 +179,14 @@ def check_knobs(knobs: dict[str, Any]) -> None:
             )
 
 
+def is_workdir(folder: Path) -> bool:
+    """Whether this is the folder of a run."""
+    return (folder / "experiment.json").is_file()
+
+
 def check_workdir(folder: Path) -> None:
     """Raises FileNotFoundError if `folder` is no workdir."""
-    if not (folder / "experiment.json").is_file():
+    if not is_workdir(folder):
         raise FileNotFoundError(models.no_run(folder))
 
 

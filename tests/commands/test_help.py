@@ -42,7 +42,20 @@ def test_every_shipped_experiment_is_listed(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["sample", "evaluate", "study", "edit", "tour", "convert", "export", "pack", "prepare", "experiments"]
+    "command",
+    [
+        "sample",
+        "evaluate",
+        "reference",
+        "study",
+        "edit",
+        "tour",
+        "convert",
+        "export",
+        "pack",
+        "prepare",
+        "experiments",
+    ],
 )
 def test_the_help_of_a_command_describes_every_option(command, capsys):
     with pytest.raises(SystemExit) as stop:

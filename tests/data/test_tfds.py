@@ -16,7 +16,7 @@ from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
 from ddpm_jax.data import Cut, load, tfds_images
-from ddpm_jax.data.tfds import is_prepared
+from ddpm_jax.data.tfds import images_of, is_prepared
 
 SHAPES = [(5, 4, 1), (5, 4, 3)]
 
@@ -199,3 +199,15 @@ assert tensorflow.__path__ == [{str(tmp_path / "path" / "tensorflow")!r}]
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "path"), str(root)])}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
+
+
+def test_the_name_alone_gives_the_images_of_the_shape_that_is_stated(tmp_path):
+    images = random_images((5, 4, 3))
+    write(tmp_path / "a", images)
+    data = images_of("tiny", str(tmp_path / "a"))
+    np.testing.assert_array_equal(load(data.open("train"))["image"], images)
+    write(tmp_path / "b", images[:7], split="validation")
+    np.testing.assert_array_equal(load(images_of("tiny", str(tmp_path / "b")).open("test"))["image"], images[:7])
+    write(tmp_path / "c", images, declared=(None, None, 3))
+    with pytest.raises(ValueError, match="the data set tiny has no images of one size"):
+        images_of("tiny", str(tmp_path / "c"))

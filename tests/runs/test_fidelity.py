@@ -151,7 +151,7 @@ MISTAKES = {
     "kid --features pixels --num 39": "--metrics kid needs at least 40 images to compare with, got --num 39",
     "pr --features pixels --guidance 2": "this run is not class-conditional",
     "pr --features pixels --steps 51": "between 1 and 50, got 51",
-    "bpd --eta 0": "--eta applies to --metrics parzen, fid, kid, pr, is, not to bpd",
+    "bpd --eta 0": "--eta applies to --metrics parzen, fid, sfid, kid, pr, prdc, is, authenticity, not to bpd",
 }
 
 

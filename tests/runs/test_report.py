@@ -174,7 +174,7 @@ def test_the_samples_of_a_parzen_window_can_have_another_sampler(finished, tmp_p
     train, test = (load(digits().open(split))["image"].reshape(-1, 64) / 16 for split in ("train", "test"))
     expected = parzen(*(jnp.asarray(each, jnp.float32) for each in (drawn, train[:1000], test[:20])))
     np.testing.assert_allclose(measured["parzen"]["nats"], expected[:2], rtol=0.02)
-    assert "--sampler applies to --metrics parzen, fid, kid, pr, is, not to bpd" in fails(
+    assert "--sampler applies to --metrics parzen, fid, sfid, kid, pr, prdc, is, authenticity, not to bpd" in fails(
         capsys, "evaluate", str(run), "--metrics", "bpd", "--sampler", "ddim"
     )
 
