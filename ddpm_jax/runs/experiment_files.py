@@ -54,8 +54,8 @@ def read(path: Path, name: str = "experiment") -> Callable[..., Any]:
         raise ValueError(f"{path} is not a Python file: give one that ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look up the types of their fields there
-    for name in [name for name in sys.modules if name.partition(".")[0] in _beside]:
-        del sys.modules[name]  # a module of this name beside another file is another module
+    for known in [known for known in sys.modules if known.partition(".")[0] in _beside]:
+        del sys.modules[known]  # a module of this name beside another file is another module
     with _located_errors(path, ()), _importing_beside(path):
         for each in modules(path):  # all of them here, also those that functions import when they are called
             importlib.import_module(each.stem)

@@ -219,6 +219,6 @@ def test_questions_that_only_the_user_can_answer(finished, tmp_path, capsys):
 def test_a_network_that_diffusers_does_not_have_is_refused(finished, tmp_path, capsys, monkeypatch, network, message):
     run = ddpm_jax.load(finished)
     other = run._replace(experiment=dataclasses.replace(run.experiment, network=network))
-    monkeypatch.setattr(workdir, "load", lambda folder, weights: other)
+    monkeypatch.setattr(workdir, "load", lambda folder, weights, checkpoint: other)
     assert main(["convert", str(finished), str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
