@@ -55,6 +55,7 @@ def run(tmp_path_factory):
     return folder, trained(folder)
 
 
+@pytest.mark.slow  # the next test resumes such a run, too
 def test_a_run_that_was_stopped_is_the_run_that_was_not(run, tmp_path):
     """To the bit: parameters, all averages, the history, and every snapshot. The stop lies between two periods."""
     folder, state = run
