@@ -88,7 +88,7 @@ def _check_reference(
     if needs == "nothing":
         return
     if reference is None:
-        raise ValueError(f"--metrics {name} compares with other images: give --reference, a workdir or a file, say")
+        raise ValueError(f"--metrics {name} compares with other images: give --reference, such as a workdir or a file")
     if reference.image_shape not in (None, tuple(image_shape)):
         found = f"{tuple(image_shape)}, those of --reference {reference.name} {reference.image_shape}"
         raise ValueError(f"--metrics {name} compares images of one shape: the samples have {found}")

@@ -115,7 +115,7 @@ def test_an_interrupted_measurement_goes_on_where_it_stood(here):
 
 
 MISTAKES = {
-    "train.npz": "--metrics fid compares with other images: give --reference, a workdir or a file, say",
+    "train.npz": "--metrics fid compares with other images: give --reference, such as a workdir or a file",
     "train": "train is not a workdir; to measure the pictures in it, give --reference",
     "none.npz --reference digits": "there is no file none.npz",
     "train.npz --reference digts": "there is no file, folder or experiment 'digts', and TFDS has no data set 'digts'",
