@@ -7,7 +7,7 @@ from ddpm_jax.system import cpu
 
 
 def environment(devices: int = 1) -> dict[str, str]:
-    """That of a user with so many devices, but for the time that compilation takes.
+    """The environment of a user with this number of devices, but for the time that compilation takes.
 
     Programs with oneDNN cannot be kept, and each process would compile the same ones again: it is left out.
     """

@@ -64,7 +64,7 @@ def check_sets(
     image_shape: tuple[int, ...],
     reference: Reference | None,
 ) -> None:
-    """Raises ValueError if so many samples cannot be compared with the reference by these metrics and features."""
+    """Raises ValueError if these metrics and features cannot compare `num_samples` samples with the reference."""
     if "is" in names and (request.features == "pixels" or Path(request.features).suffix == ".py"):
         what = f"needs the classes of the Inception network: leave out --features {request.features}"
         raise ValueError(f"--metrics is {what}, or give the workdir of a classifier")

@@ -12,6 +12,7 @@ import optax
 import pytest
 from flax import linen as nn
 from mistakes import fails
+from recorder import Recorder
 
 import ddpm_jax
 from ddpm_jax import metrics
@@ -29,16 +30,6 @@ from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.sampling import Run
 
 FILE = Path(__file__).parents[1] / "experiments" / "tiny_classifier.py"
-
-
-class Lines(Reporter):
-    """Keeps the lines."""
-
-    def __init__(self):
-        self.lines = []
-
-    def line(self, text):
-        self.lines.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +113,7 @@ def asked(workdir: Path, *names: str, **options) -> EvaluateRequest:
 
 
 def test_the_metrics_are_those_of_the_activations_of_clean_images(run, classifier, tmp_path):
-    found = evaluate(asked(run, "fid", "kid", "is", features=classifier), seen := Lines())
+    found = evaluate(asked(run, "fid", "kid", "is", features=classifier), seen := Recorder())
     assert main(["sample", str(run), "--num", "100", "--steps", "4", "--out", str(tmp_path / "x.npz")]) == 0
     (drawn, logits), (reference, _) = (
         activations(classifier, images)
@@ -138,10 +129,10 @@ def test_the_metrics_are_those_of_the_activations_of_clean_images(run, classifie
 
 
 def test_the_protocol_is_that_of_the_classifier_and_not_of_its_folder(run, classifier, tmp_path):
-    evaluate(asked(run, "kid", features=classifier), first := Lines())
-    evaluate(asked(run, "kid", features=shutil.copytree(classifier, tmp_path / "moved"), steps=5), moved := Lines())
+    evaluate(asked(run, "kid", features=classifier), first := Recorder())
+    evaluate(asked(run, "kid", features=shutil.copytree(classifier, tmp_path / "moved"), steps=5), moved := Recorder())
     assert main(["train", str(FILE), "--workdir", str(tmp_path / "other"), "--seed", "1"]) == 0
-    evaluate(asked(run, "kid", features=tmp_path / "other"), other := Lines())
+    evaluate(asked(run, "kid", features=tmp_path / "other"), other := Recorder())
     assert len(first.lines) == 1 and "by the same protocol; drawn with steps" in moved.lines[1]
     assert "not comparable, its protocol differs: classifier_digest" in other.lines[1]
     protocol = read_records(run / "evaluation.json")[-1]["kid"]["protocol"]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 from mistakes import fails
+from recorder import Recorder
 
 from ddpm_jax import metrics
 from ddpm_jax.commands import main
@@ -21,23 +22,6 @@ from ddpm_jax.runs.features import pictures
 from ddpm_jax.runs.records import read_records
 from ddpm_jax.runs.report import evaluate
 from ddpm_jax.runs.reporter import Reporter
-
-
-class Seen(Reporter):
-    """Keeps lines and rounds; Ctrl-C before the round number `last`."""
-
-    def __init__(self, last: int | None = None):
-        self.lines, self.rounds, self.last = [], [], last
-
-    def line(self, text):
-        self.lines.append(text)
-
-    def track(self, items, unit, size=1):
-        for item in items:
-            if len(self.rounds) == self.last:
-                raise KeyboardInterrupt
-            self.rounds.append(item)
-            yield item
 
 
 def asked(workdir: Path, *names: str, **options) -> EvaluateRequest:
@@ -67,18 +51,18 @@ def test_the_numbers_are_those_of_the_run_s_samples_and_training_images(run, tmp
 def test_an_interrupted_measurement_goes_on_where_it_stood(run, tmp_path):
     """The record is the same, and no image is drawn or measured twice."""
     other = shutil.copytree(run, tmp_path / "other")
-    whole, rest = Seen(), Seen()
+    whole, rest = Recorder(), Recorder()
     expected = evaluate(asked(run, "fid", "kid"), whole)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(asked(other, "fid", "kid"), Seen(last=1))
+        evaluate(asked(other, "fid", "kid"), Recorder(last=1))
     assert len(list(other.glob("evaluation_*/features_of_samples/*.npz"))) == 8  # a round of eight devices
     assert evaluate(asked(other, "fid", "kid"), rest) == expected
-    assert rest.rounds == whole.rounds[1:] and rest.lines == whole.lines
+    assert rest.items == whole.items[1:] and rest.lines == whole.lines
     assert not list(other.glob("evaluation_*/"))
 
 
 def test_a_number_is_reported_with_its_protocol_and_bias(run):
-    seen = Seen()
+    seen = Recorder()
     evaluate(asked(run, "fid", samples=300, num=80), seen)
     (line,) = seen.lines
     assert line.startswith("Frechet distance (features pixels, 300 samples, 80 test images, sampler")
@@ -98,9 +82,9 @@ def test_the_limit_of_many_samples_is_below_the_biased_distance(run):
 
 
 def test_numbers_of_other_protocols_are_not_compared_in_silence(run):
-    evaluate(asked(run, "kid"), first := Seen())
-    evaluate(asked(run, "kid", steps=2), faster := Seen())
-    evaluate(asked(run, "kid", samples=100, num=90), fewer := Seen())
+    evaluate(asked(run, "kid"), first := Recorder())
+    evaluate(asked(run, "kid", steps=2), faster := Recorder())
+    evaluate(asked(run, "kid", samples=100, num=90), fewer := Recorder())
     assert len(first.lines) == 1
     assert faster.lines[1].endswith("by the same protocol; drawn with steps 4, not 2")
     assert "not comparable, its protocol differs: samples 200, not 100; reference 360, not 90" in fewer.lines[1]
@@ -117,7 +101,7 @@ def test_the_inception_score_needs_no_reference(run, tmp_path, monkeypatch):
     named = features.Features(Partial(activations), {"features": "inception"})
     monkeypatch.setattr(fidelity, "features_of", lambda *_: named)
     monkeypatch.setattr(fidelity, "weights_of", lambda *_: None)
-    evaluate(asked(run, "is", features="inception"), seen := Seen())
+    evaluate(asked(run, "is", features="inception"), seen := Recorder())
     assert seen.lines[0].startswith("Inception Score (features inception, 200 samples, sampler ancestral, steps 4): ")
     found = read_records(run / "evaluation.json")[-1]["is"]
     assert main(["sample", str(run), "--num", "200", "--steps", "4", "--out", str(tmp_path / "x.npz")]) == 0

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from mistakes import fails
+from recorder import Recorder
 
 import ddpm_jax
 from ddpm_jax import figures
@@ -24,14 +25,6 @@ from ddpm_jax.runs.steps import model
 from ddpm_jax.sampling import Run
 
 
-class Lines(Reporter):
-    def __init__(self):
-        self.lines = []
-
-    def line(self, text):
-        self.lines.append(text)
-
-
 @pytest.fixture(scope="module")
 def folder(finished, tmp_path_factory):
     """A copy of the finished run, with its statistics."""
@@ -42,7 +35,7 @@ def folder(finished, tmp_path_factory):
 
 def estimated(folder, run, **options) -> bool:
     """Whether the statistics are estimated, instead of read."""
-    reporter = Lines()
+    reporter = Recorder()
     statistics(folder, run, reporter=reporter, **options)
     return bool(reporter.lines)
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from recorder import Recorder
 
 from ddpm_jax.commands import main
 from ddpm_jax.diffusion import gaussian, samplers, schedules
-from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.studies.requests import TourRequest
 from ddpm_jax.studies.tour.forward import T, bit_matrix, states
 from ddpm_jax.studies.tour.page import LESSONS, tour
@@ -78,22 +78,10 @@ class Page(HTMLParser):
         self.text += data
 
 
-class Recorder(Reporter):
-    """Counts the items that are done."""
-
-    def __init__(self) -> None:
-        self.done = 0
-
-    def track(self, items, unit, size=1):
-        for item in items:
-            yield item
-            self.done += 1
-
-
 def test_a_tour_of_a_run_is_one_page_that_contains_its_pictures(finished, tmp_path, capsys):
     out, recorder = tmp_path / "tour", Recorder()
     assert str(out / "index.html") in tour(TourRequest(str(finished), out), recorder)
-    assert recorder.done == len(LESSONS) and capsys.readouterr().out == ""
+    assert len(recorder.items) == len(LESSONS) and capsys.readouterr().out == ""
     page = Page()
     page.feed((out / "index.html").read_text(encoding="utf-8"))
     assert not page.open and "$" not in page.text
