@@ -107,8 +107,8 @@ def check_guide(experiment: Experiment, guide: Guide, kind: Callable[..., Sample
     theirs, ours = _meaning(guide.experiment), _meaning(experiment)
     for what in ours:
         if what in theirs and ours[what] != theirs[what]:
-            verb = f"the {what} of the {guide.option} is {theirs[what]}, not {ours[what]} as in this run"
-            raise ValueError(f"--{guide.option}: {verb}")
+            difference = f"the {what} of the {guide.option} is {theirs[what]}, not {ours[what]} as in this run"
+            raise ValueError(f"--{guide.option}: {difference}")
     if not _same_levels(experiment.process.schedule, guide.experiment.process.schedule):
         raise ValueError(f"--{guide.option}: the {guide.option} has another schedule than this run")
     _check_classes(experiment, guide)

@@ -28,15 +28,15 @@ def sampler_fn(
     kind: Callable[..., Sampler] | None = None,
     guidance: ArrayLike | None = None,
     interval: Array | None = None,
-    guide: "Run | None" = None,
+    guide: Guide | None = None,
     threshold: ArrayLike | None = None,
     **numbers: Any,
 ) -> Callable[[Params, Array | None], Sampler]:
     """Returns ``make(params, condition)`` -> Sampler `kind`, by default the experiment's, with numbers such as eta.
 
-    `guidance` is the scale of guidance; None is none. The guidance is that of `guides.guided`, by labels or by the run
-    `guide`. `interval` is the argument `low` and `high` of `guidance.limited`, `threshold` the quantile of dynamic
-    thresholding (`parameterizations.thresholded`).
+    `guidance` is the scale of guidance; None is none. The guidance is that of `guides.guided`, by labels or by `guide`.
+    `interval` is the argument `low` and `high` of `guidance.limited`, `threshold` the quantile of dynamic thresholding
+    (`parameterizations.thresholded`).
     """
     kind = kind or experiment.sampler
 
@@ -46,14 +46,10 @@ def sampler_fn(
         if threshold is not None:
             parameterization = thresholded(made.process, parameterization, threshold)
         if guidance is not None:
-            chosen = guided(kind, made, guidance, interval, _guide(guide))
+            chosen = guided(kind, made, guidance, interval, guide)
         return chosen(made.process, parameterization, network_fn(made, weights), condition, **numbers)
 
     return make
-
-
-def _guide(run: "Run | None") -> Guide | None:
-    return None if run is None else Guide(run.experiment, run.params)
 
 
 def sample_fn(
@@ -108,13 +104,13 @@ def _numbers(
     threshold: float | None,
 ) -> dict[str, Any]:
     """What is given, without a scale that is no guidance. Raises ValueError for half of a guidance."""
-    second = _guide(guide)
+    second = None if guide is None else Guide(guide.experiment, guide.params)
     for name, value in (("guidance-interval", interval), (second.option if second else "guide", guide)):
         if value is not None and guidance is None:
             raise ValueError(f"--{name} needs the scale of guidance: add --guidance 2, or leave it out")
     check_interval(interval)
     none = guidance in (None, no_guidance(second))
-    guiding = {} if none else {"guidance": guidance, "interval": interval, "guide": guide}
+    guiding = {} if none else {"guidance": guidance, "interval": interval, "guide": second}
     given = {"eta": eta, "threshold": threshold} | guiding
     return {name: value for name, value in given.items() if value is not None}
 
@@ -156,7 +152,7 @@ def _check_numbers(experiment: Experiment, kind: Callable[..., Sampler], numbers
         if guide is None:
             classes(experiment, guidance)
         else:
-            check_guide(experiment, Guide(guide.experiment, guide.params), kind)
+            check_guide(experiment, guide, kind)
         if not math.isfinite(guidance):
             raise ValueError(f"--guidance must be finite, got {guidance}")
     if threshold is not None:
@@ -176,7 +172,7 @@ def _sample_program(
 ) -> Callable[..., Array]:
     @jax.jit
     def sample(parameterization, times, numbers, params: Params, keys: Array, condition: Array | None = None) -> Array:
-        guiding = {} if guide is None else {"guide": Run(guide, numbers["guide"], 0)}
+        guiding = {} if guide is None else {"guide": Guide(guide, numbers["guide"])}
         given = with_parameterization(experiment, parameterization)
         sampler = sampler_fn(given, kind, **(numbers | guiding))(params, condition)
         return experiment.encoding.decode(samplers.sample(keys, sampler, prior_sample(experiment, keys), times))

@@ -7,7 +7,7 @@
     ddpm-jax evaluate runs/digits --metrics fid kid pr is --features runs/classifier --split train
 
 The run is not from a paper. On one CPU core training takes about a minute on the digits, whose test split it then has
-right in 99.2 +- 0.5 %. A classifier without noise in training has 99.4 %.
+right in 99.2 +- 0.5 %. One that is trained at t = 1 only (--clean 1) has 99.4 %.
 """
 
 from functools import partial
@@ -15,7 +15,6 @@ from typing import Literal
 
 import optax
 
-from ddpm_jax import training
 from ddpm_jax.data import digits, tfds_images
 from ddpm_jax.diffusion import gaussian, losses, parameterizations, schedules
 from ddpm_jax.experiment import Every, Experiment
@@ -63,19 +62,19 @@ def experiment(
     if not 0 <= clean <= 1:
         raise ValueError(f"--clean must lie in [0, 1], got {clean}")
     fashion = data == "fashion_mnist"
-    images = tfds_images("fashion_mnist", (28, 28, 1), num_classes=10) if fashion else digits()
+    images = (
+        tfds_images("fashion_mnist", (28, 28, 1), num_classes=10, cost="31 MB to download") if fashion else digits()
+    )
     noise = schedules.linear_scaled(timesteps) if schedule == "linear" else schedules.cosine(timesteps)
     process = gaussian.process(noise, gaussian.discretized(256 if fashion else 17))
-    rise = min(100, num_steps // 10)
-    fall = optax.cosine_decay_schedule(learning_rate, max(1, num_steps - rise))
-    rate = optax.join_schedules([training.warmup(learning_rate, rise), fall], [rise])
+    rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(100, num_steps // 10), max(1, num_steps))
     return Experiment(
         data=images,
         process=process,
         parameterization=parameterizations.classes(process),
         network=NoisyClassifier(
             classes=10,
-            width=width or (16 if fashion else 32),
+            width=width if width is not None else 16 if fashion else 32,
             multipliers=(1, 2, 4) if fashion else (1, 2),
             groups=8,
             dropout=dropout,

@@ -3,7 +3,7 @@
     ddpm-jax prepare fashion_mnist
     ddpm-jax train fashion_mnist --workdir runs/fashion_mnist
 
-The run is not from a paper: it is one that two CPU cores train in about two hours.
+The run is not from a paper. Two CPU cores should train it in about two hours; it has not been trained to the end here.
 """
 
 from typing import Literal

@@ -39,6 +39,8 @@ def _of_few(a: Features, b: Features) -> float:
 
 def _centred(vectors: Features) -> tuple[np.ndarray, np.ndarray]:
     """(mean, X) with X^T X = the covariance of the vectors."""
+    if not len(vectors):
+        raise ValueError("the distance needs one feature vector or more, got none")
     x = np.asarray(vectors, np.float64)
     mean = x.mean(axis=0)
     return mean, (x - mean) / np.sqrt(max(len(x) - 1, 1))

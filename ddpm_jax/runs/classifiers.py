@@ -94,7 +94,7 @@ def check_metrics(run: Run, request: EvaluateRequest) -> None:
         if name == "accuracy" and not run.experiment.is_classifier:
             raise ValueError("--metrics accuracy: this run is no classifier: choose another metric")
         if name != "accuracy" and run.experiment.is_classifier:
-            raise ValueError(f"--metrics {name}: {NO_MODEL}. Of a classifier choose --metrics accuracy")
+            raise ValueError(f"--metrics {name}: {NO_MODEL}; for a classifier choose --metrics accuracy")
 
 
 class Loaded(NamedTuple):

@@ -28,14 +28,14 @@ def convert(request: ConvertRequest) -> str:
         raise FileNotFoundError(f"there is no file or folder {source}: download it first")
     if target.exists():
         raise ValueError(f"{target} exists: choose another name")
-    is_workdir = (source / "experiment.json").is_file()
-    if request.checkpoint != "newest" and not is_workdir:
+    has_run = workdir.is_workdir(source)
+    if request.checkpoint != "newest" and not has_run:
         raise ValueError(f"--checkpoint {request.checkpoint}: only for a workdir; leave it out, {source} is none")
     if source.is_file():
         return from_openai(request)
     if given := request.openai_options():
         raise ValueError(f"{_options(given)}: only for a file; leave it out, since {source} is a folder")
-    if not is_workdir:
+    if not has_run:
         return from_diffusers(request)
     if given := request.data_knobs():
         raise ValueError(f"{_options(given)}: only for other checkpoints; leave it out, since {source} is a workdir")

@@ -71,7 +71,7 @@ class EvaluateRequest(Processes):
     pytorch-fid or of Dhariwal & Nichol 2021 (.npz with mu and sigma, for fid and sfid), a .npz of images (arr_0), a
     folder or zip of pictures of one size, another workdir, an experiment, or a TFDS data set that is prepared."""
     num: int | None = None
-    """Number of examples, from the first on. Default: all."""
+    """Number of examples, from the first on. Default: all. A file of statistics is of all its images in any case."""
     times: int | None = None
     """Number of random t per example at which bpd and K are estimated: unbiased and faster, but without the
     progressive-coding curve. Default: all t."""
@@ -166,6 +166,8 @@ class ReferenceRequest(Processes):
     """Split of the data. Published FIDs are distances from the training split."""
     num: int | None = None
     """Number of images, from the first on. Default: all."""
+    channels: Literal[1, 3] = 3
+    """Channels of the pictures of a folder or zip: 1 for gray images, 3 for colors."""
     features: FeatureName | Path = "inception"
     """Features, as for evaluate, which refuses a file of other ones."""
     inception_weights: Path | None = None

@@ -62,7 +62,7 @@ def read(path: Path, name: str = "experiment") -> Callable[..., Any]:
             _beside.add(each.stem)
         spec.loader.exec_module(module)
     if not callable(getattr(module, name, None)):
-        raise ValueError(f"{path} defines no function {SIGNATURES.get(name, name)}")
+        raise ValueError(f"{path} defines no function {SIGNATURES[name]}")
     return getattr(module, name)
 
 

@@ -156,8 +156,7 @@ def sets(
     protocol = {"samples": samples.num, **features.protocol}
     statistics = reference.statistics if reference is not None and needs == "moments" else None
     if reference is None or needs == "nothing":
-        data = {} if reference is None or reference.data is None else {"data": reference.name}
-        return Sets(found, None, None, None, "", protocol | data, dict(samples.drawn))
+        return Sets(found, None, None, None, "", protocol, dict(samples.drawn))
     if statistics is not None:
         protocol |= references.stated(reference)
         return Sets(found, None, None, statistics, references.described(reference), protocol, dict(samples.drawn))

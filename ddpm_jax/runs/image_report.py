@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,13 +61,9 @@ def evaluate_images(request: EvaluateRequest, reporter: Reporter) -> dict[str, A
         ready = _ready(request)
     workdir = None if ready.reference is None else ready.reference.workdir
     folder = None if workdir is None else models.home(workdir)
-    keep = unfinished(_place(folder, request), "evaluation_of_images", _protocol(ready))
-    try:
+    with unfinished(_place(folder, request), "evaluation_of_images", _protocol(ready)) as keep:
         record = _measured(ready, folder, keep, reporter)
-    finally:
-        with suppress(OSError):
-            keep.rmdir()  # only if it is empty: a request that was refused leaves nothing
-    finish(record, keep, folder, request.json)
+        finish(record, keep, folder, request.json)
     return record
 
 
@@ -125,9 +120,8 @@ def _ready(request: EvaluateRequest) -> Ready:
     if "memorisation" in names:
         _check_memorisation(request, images, reference)
     if reference is not None and reference.workdir is not None:
-        read_records(
-            models.home(reference.workdir) / "evaluation.json"
-        )  # before the work: a damaged file is reported now
+        # before the work: a damaged file is reported now
+        read_records(models.home(reference.workdir) / "evaluation.json")
     return Ready(request, images, reference, _known(request, images))
 
 
@@ -153,7 +147,7 @@ def _check_options(request: EvaluateRequest) -> None:
     given = [*request.sampling(), *(name for name, value in usual.items() if getattr(request, name) != value)]
     others = [f"--{name}" for name in given]
     if others := others + ([] if request.clip else ["--no-clip"]):
-        raise ValueError(f"{others[0]} is for samples that are drawn: leave it out, {request.workdir} has images")
+        raise ValueError(f"{others[0]} is for runs: leave it out, {request.workdir} has images")
 
 
 def _check_memorisation(request: EvaluateRequest, images: Data, reference: Reference | None) -> None:

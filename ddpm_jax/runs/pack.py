@@ -36,7 +36,7 @@ def pack(request: PackRequest, reporter: Reporter | None = None) -> str:
     if request.out.exists():
         raise ValueError(f"{request.out} exists: choose another name")
     workdir.check_workdir(request.workdir)
-    run = workdir.load(request.workdir, request.weights)
+    run = workdir.load(request.workdir, request.weights, request.checkpoint)
     name, ours = _library_experiment(request, run)
     tensors = models.tensors_of(run.params, request.dtype)
     arrays = iter(tensors.values())

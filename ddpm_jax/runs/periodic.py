@@ -139,7 +139,9 @@ def _sampling(experiment: Experiment) -> tuple[Callable[..., jax.Array], str]:
     schedule = experiment.process.schedule
     if experiment.preview_eta is None:
         return sample_fn(experiment), f"in all {schedule.num_steps} steps"
-    steps, spacing = min(STEPS, schedule.num_steps), "logsnr" if schedule.alpha_bar[-1] > 0 else "even"
+    steps, spacing = min(STEPS, schedule.num_steps), "even"
+    if schedule.alpha_bar[-1] > 0 and not experiment.trainable:  # else its levels of noise are unknown or unbounded
+        spacing = "logsnr"
     return sample_fn(experiment, SAMPLERS["dpm++2m"], steps, spacing=SPACINGS[spacing]), f"in {steps} steps"
 
 

@@ -3,6 +3,8 @@
 import json
 import shutil
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +45,30 @@ def differences(mine: dict[str, Any], other: dict[str, Any]) -> str:
     return "; ".join(f"{name} {other.get(name)}, not {mine.get(name)}" for name in names)
 
 
-def unfinished(folder: Path, name: str, identity: Any) -> Path:
+@contextmanager
+def unfinished(folder: Path, name: str, identity: Any) -> Iterator[Path]:
     """A new or kept folder in `folder` for the results of an unfinished measurement; its name depends on `identity`.
 
-    Every process must call this function. Raises ValueError if the processes have different identities, which are JSON
-    values, or do not share the folder.
+    At the end it is removed if it is empty, with the folders that were made for it: a request that is refused leaves
+    nothing. Every process must call this function. Raises ValueError if the processes have different identities, which
+    are JSON values, or do not share the folder.
     """
     text = json.dumps(identity, sort_keys=True)
     if not distributed.is_same(text):
         raise ValueError(f"the processes have different data, or other parameters in {folder}")
     found = folder / f"{name}_{zlib.crc32(text.encode()):08x}"
+    new = [found, *(each for each in found.parents if not each.exists())]
     with distributed.all_or_none(f"process 0 cannot write into {folder}"):
         if distributed.is_leader():
             found.mkdir(exist_ok=True, parents=True)
     if not distributed.agree(found.is_dir()):
         raise ValueError(f"{folder} is not the same folder for all processes: give them one that they share")
-    return found
+    try:
+        yield found
+    finally:
+        with suppress(OSError):
+            for each in new:
+                each.rmdir()
 
 
 def finish(record: dict[str, Any], keep: Path, folder: Path | None, file: Path | None) -> None:
@@ -72,6 +82,6 @@ def finish(record: dict[str, Any], keep: Path, folder: Path | None, file: Path |
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
                 add_record(folder / "evaluation.json", record)
-            shutil.rmtree(keep, ignore_errors=True)
             if file is not None:
                 write_json(file, record)
+            shutil.rmtree(keep, ignore_errors=True)  # last: what failed to be written can be written again

@@ -1,8 +1,6 @@
 """Files of reference statistics, computed from images with the features that `evaluate` uses."""
 
-import json
 import shutil
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +15,7 @@ from ddpm_jax.runs.chunks import Work, kept
 from ddpm_jax.runs.evaluate_requests import EvaluateRequest, ReferenceRequest
 from ddpm_jax.runs.features import features_of, of_data
 from ddpm_jax.runs.fidelity import AT_ONCE, LEAST
+from ddpm_jax.runs.records import unfinished
 from ddpm_jax.runs.references import Reference
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.system.files import check_writable, whole_file
@@ -35,14 +34,12 @@ def reference_to_file(request: ReferenceRequest, reporter: Reporter | None = Non
     """
     with distributed.all_or_none(f"another process cannot compute {request.out}"):
         _check(request)
-        source = references.named(request.source)
+        source = references.named(request.source, request.channels)
         num = _check_source(source, request)
         features = features_of(_measuring(request), source.images.image_shape)
         made = dict(features.protocol) | references.about(source, request.split, num)
         made |= {"image_shape": list(source.images.image_shape)}
         there = distributed.is_leader() and not request.overwrite and _holds(request.out, made)
-    if not distributed.is_same(json.dumps(made)):
-        raise ValueError(f"the processes have different data in {request.source}")
     if distributed.from_leader([there]) == [True]:
         return f"{request.out} holds these statistics already"
     work = of_data(features, source.images, request.split, num, request.batch_size or AT_ONCE)
@@ -52,14 +49,14 @@ def reference_to_file(request: ReferenceRequest, reporter: Reporter | None = Non
 
 def _write(out: Path, work: Work, made: dict[str, Any], reporter: Reporter) -> None:
     """Computes the features, which are kept beside the file until it is written, and writes their statistics."""
-    part = out.with_name(f"{out.name}.{zlib.crc32(json.dumps(made).encode()):08x}.part")
-    found = _moments(work, part, reporter)
-    distributed.wait_for_all("reference")  # until then other processes read what is kept
-    with distributed.all_or_none(f"process 0 cannot write {out}"):
-        if distributed.is_leader():
-            with whole_file(out) as whole:
-                write_statistics(whole, Statistics(found["vectors"], found.get("spatial"), made))
-            shutil.rmtree(part, ignore_errors=True)
+    with unfinished(out.resolve().parent, f"{out.name}.part", made) as part:
+        found = _moments(work, part, reporter)
+        distributed.wait_for_all("reference")  # until then other processes read what is kept
+        with distributed.all_or_none(f"process 0 cannot write {out}"):
+            if distributed.is_leader():
+                with whole_file(out) as whole:
+                    write_statistics(whole, Statistics(found["vectors"], found.get("spatial"), made))
+                shutil.rmtree(part, ignore_errors=True)
 
 
 def _measuring(request: ReferenceRequest) -> EvaluateRequest:

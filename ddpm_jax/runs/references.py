@@ -1,8 +1,8 @@
 """What samples are compared with: a split of a data set, images on disk, or a file of statistics."""
 
-import hashlib
 import zipfile
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from ddpm_jax.data import Data
 from ddpm_jax.data.image_set import image_set
 from ddpm_jax.data.tfds import images_of
 from ddpm_jax.metrics.statistics import Statistics, read_statistics
-from ddpm_jax.runs import experiment_files, workdir
+from ddpm_jax.runs import experiment_files, models, workdir
 from ddpm_jax.runs.checks import data_identity
 from ddpm_jax.runs.features import Features
 from ddpm_jax.runs.records import differences
@@ -93,14 +93,21 @@ def named(source: str, channels: int = 3) -> Reference:
 def _of_npz(path: Path) -> Reference:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    try:
-        statistics = read_statistics(path)
-    except ValueError:
+    status = path.stat()
+    return _read_npz(path, (status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=1)  # several steps and metrics of a command need it, and the file may be large
+def _read_npz(path: Path, stamp: tuple[int, int]) -> Reference:
+    """The reference in the file, whose size and time of change are the stamp."""
+    names: set[str] = set()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+    if not {"mu.npy", "sigma.npy"} <= names:
         return Reference(str(path), image_set(path))
-    with path.open("rb") as file, zipfile.ZipFile(path) as archive:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        data = image_set(path) if "arr_0.npy" in archive.namelist() else None
-    return Reference(str(path), data, statistics=statistics, digest=digest)
+    data = image_set(path) if "arr_0.npy" in names else None
+    return Reference(str(path), data, statistics=read_statistics(path), digest=models.sha256(path))
 
 
 def _in_tfds(name: str) -> Data:

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +54,9 @@ def evaluate(request: EvaluateRequest, reporter: Reporter, seconds: float | None
             _check(request)
         return evaluate_images(request, reporter)
     run, request = _ready(request, reporter)
-    keep = _unfinished(request, run)
-    try:
+    with unfinished(models.home(request.workdir), f"evaluation_{run.step}", _identity(request, run)) as keep:
         record = _measured(run, request, keep, reporter, seconds)
-    finally:
-        with suppress(OSError):
-            for folder in (keep, *keep.parents[:2]):  # only if empty: a request that was refused leaves nothing
-                folder.rmdir()
-    finish(record, keep, keep.parent, request.json)
+        finish(record, keep, keep.parent, request.json)
     return record
 
 
@@ -130,13 +124,13 @@ def fitting_batch(image_shape: tuple[int, ...]) -> int:
     return chunk_size(120, image_shape)
 
 
-def _unfinished(request: EvaluateRequest, run: Run) -> Path:
-    """The folder that keeps an unfinished measurement; its name depends on parameters, data and protocol."""
+def _identity(request: EvaluateRequest, run: Run) -> list[Any]:
+    """What the results depend on: parameters, data and protocol."""
     data = data_identity(run.experiment.data, request.split)["digest"]
     identity = [digest(run.params), data, protocol_of(request, run.experiment.data.image_shape)]
     if request.reference is not None:
         identity.append(fidelity.reference_of(run, request).identity(request.split))
-    return unfinished(models.home(request.workdir), f"evaluation_{run.step}", identity)
+    return identity
 
 
 def _bound(run: Run, request: EvaluateRequest, keep: Path, reporter: Reporter, seconds: float | None) -> dict[str, Any]:

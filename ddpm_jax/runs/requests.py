@@ -256,6 +256,8 @@ class PackRequest:
     """Number of test examples on which to measure, from the first on. Default: all."""
     times: int = 50
     """Number of random t per example at which to measure, 1 to T - 1."""
+    checkpoint: CheckpointName = "newest"
+    """Checkpoint to write: the newest, or the best of a run that keeps it (train --keep-best)."""
     weights: WeightsName = "ema"
     """Parameters to write: ema (their moving average), raw (those that the optimizer updates), or an average of this
     length relative to the run, such as 0.1, if the run keeps averages for it (--power-ema)."""

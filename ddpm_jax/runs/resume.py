@@ -56,7 +56,7 @@ def _held(
 ) -> Iterator[None]:
     folder, origin = request.workdir, origin_of(request)
     with workdir.held(folder, source):
-        if (folder / "experiment.json").is_file():
+        if workdir.is_workdir(folder):
             workdir.check_program(folder, source)
             check_origin(folder, origin)
             changes = workdir.differing(folder, knobs)
@@ -108,7 +108,7 @@ def start(request: TrainRequest, experiment: Experiment) -> Params | None:
     Raises ValueError if they do not fit the experiment. Reads nothing if the workdir has a checkpoint already.
     """
     origin = origin_of(request)
-    if origin is None and (request.workdir / "experiment.json").is_file():
+    if origin is None and workdir.is_workdir(request.workdir):
         origin = workdir.read_record(request.workdir).get("from")
     if origin is None or latest_step(request.workdir) is not None:
         return None

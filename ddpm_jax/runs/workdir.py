@@ -45,7 +45,7 @@ def prepare(folder: Path, source: Path, knobs: dict[str, Any], **more: Any) -> b
     it holds something else, or if a knob cannot be stored as JSON.
     """
     check_knobs(knobs)
-    if (folder / "experiment.json").is_file():
+    if is_workdir(folder):
         check_owner(folder, source, knobs)
         return False
     check_empty(folder, source)
@@ -160,7 +160,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def knobs_of(experiment_file: Path) -> dict[str, Any]:
     """The knobs of the run whose workdir has this experiment file; empty for a file elsewhere."""
-    in_workdir = experiment_file.name == "experiment.py" and (experiment_file.parent / "experiment.json").is_file()
+    in_workdir = experiment_file.name == "experiment.py" and is_workdir(experiment_file.parent)
     return read_knobs(experiment_file.parent) if in_workdir else {}
 
 

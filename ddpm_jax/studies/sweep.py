@@ -6,16 +6,15 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax.data import load
 from ddpm_jax.data.encodings import as_picture
-from ddpm_jax.diffusion.samplers import SAMPLERS, SPACINGS
+from ddpm_jax.diffusion.samplers import SAMPLERS
 from ddpm_jax.experiment import labels
 from ddpm_jax.metrics import frechet_distance
-from ddpm_jax.sampling import Run, sample_fn
+from ddpm_jax.sampling import Run
 from ddpm_jax.training.keys import keys
 
 AT_ONCE = 64
@@ -101,8 +100,7 @@ def _drawn(
     run: Run, name: str, steps: int, spacing: str, num: int, seed: int, eta: float | None
 ) -> tuple[np.ndarray, float]:
     """The images as vectors, and the seconds that they took after the first batch, which compiles the sampler."""
-    made = sample_fn(run.experiment, SAMPLERS[name], steps, eta, SPACINGS[spacing], schedule=run.schedule)
-    sample = jax.tree_util.Partial(made, run.params)
+    sample = run.sampler(steps, eta, name, spacing)
     condition = labels(run.experiment, num + AT_ONCE)
 
     def batch(first: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from mistakes import fails
 from PIL import Image
+from recorder import Recorder
 
 from ddpm_jax import metrics
 from ddpm_jax.commands import main
@@ -95,22 +96,11 @@ def test_samples_in_a_file_have_the_numbers_of_samples_that_are_drawn(finished, 
 
 
 def test_an_interrupted_measurement_goes_on_where_it_stood(here):
-    class Interrupted(Reporter):
-        def track(self, items, unit, size=1):
-            yield items[0]
-            raise KeyboardInterrupt
-
-    class Counted(Reporter):
-        def track(self, items, unit, size=1):
-            rounds.append(len(items))
-            return iter(items)
-
-    rounds: list[int] = []
     request = EvaluateRequest(here / "test.npz", ("fid",), reference="train.npz", features="pixels", batch_size=20)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(request, Interrupted())
-    found = evaluate(request, Counted())
-    assert rounds == [2, 1]  # 18 chunks on eight devices, of which eight were there; the reference has six
+        evaluate(request, Recorder(last=1))
+    found = evaluate(request, rest := Recorder())
+    assert len(rest.items) == 3  # 18 chunks on eight devices, of which eight were there; the reference has six
     assert found["fid"]["fid"] == measured(here / "test.npz", "train.npz", "fid")["fid"]["fid"]
 
 
@@ -123,7 +113,7 @@ MISTAKES = {
     "train.npz --reference colour.npz": r"one shape: the samples have \(8, 8, 1\), .*colour.npz \(8, 8, 3\)",
     "train.npz --reference digits --samples 39": "--samples must be at least 40 for --metrics fid, got 39",
     "train.npz --reference digits --num 39": "needs at least 40 images to compare with, got --num 39",
-    "train.npz --reference digits --steps 5": "--steps is for samples that are drawn: leave it out, train.npz has",
+    "train.npz --reference digits --steps 5": "--steps is for runs: leave it out, train.npz has",
     "train.npz --reference digits --weights raw": "--weights is for samples that are drawn: leave it out",
     "train.npz --reference digits --metrics bpd": "--metrics bpd needs the workdir of a run, train.npz has images",
     "train.npz --reference digits --metrics sfid": "--metrics sfid needs the spatial features of the Inception network",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mistakes import fails
 from PIL import Image
+from recorder import Recorder
 
 import ddpm_jax
 from ddpm_jax.data import swiss_roll
@@ -18,7 +19,6 @@ from ddpm_jax.metrics import frechet_distance, moments
 from ddpm_jax.runs import experiment_files, periodic, workdir
 from ddpm_jax.runs import train as training
 from ddpm_jax.runs.likelihood import bits_per_dim
-from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.requests import Execution
 from ddpm_jax.runs.statistics import Spread
 from ddpm_jax.sampling import Run
@@ -32,14 +32,15 @@ def line(**knobs):
     return experiment_files.build(experiment_files.read(LINE), knobs)
 
 
-class Stopping(Reporter):
-    """Keeps the lines, and stops the run at one that begins so."""
+class Stopping(Recorder):
+    """Also stops the run at a line that begins with `start`."""
 
     def __init__(self, start: str = "never"):
-        self.lines, self.stop, self.start = [], StopRequest(), start
+        super().__init__()
+        self.stop, self.start = StopRequest(), start
 
     def line(self, text):
-        self.lines.append(text)
+        super().line(text)
         if text.startswith(self.start):
             self.stop.signal = signal.SIGTERM
 
@@ -92,9 +93,9 @@ def test_rows_lines_picture_and_best_checkpoint_agree(whole):
     assert all(np.isfinite([row[name] for name in ("bpd", "bpd_error", "frechet_pixels")]).all() for row in found)
     best = min(found, key=lambda row: row["frechet_pixels"])["step"]
     assert ddpm_jax.load(folder, checkpoint="best").step == best and ddpm_jax.load(folder).step == 6
-    said = [text for text in lines if "bits/dim" in text]
-    assert [text.split(":")[0] for text in said] == ["step 2", "step 4", "step 6"]
-    assert [text for text in said if text.endswith("the best so far")][-1].startswith(f"step {best}:")
+    reported = [text for text in lines if "bits/dim" in text]
+    assert [text.split(":")[0] for text in reported] == ["step 2", "step 4", "step 6"]
+    assert [text for text in reported if text.endswith("the best so far")][-1].startswith(f"step {best}:")
     with Image.open(folder / "evaluation.png") as picture:
         assert picture.size[0] > picture.size[1]
 
@@ -142,13 +143,19 @@ def test_the_mesh_does_not_matter_and_no_evaluation_compiles_after_the_first(mea
     for name in alone:
         np.testing.assert_allclose(alone[name].measure(params)[0], metrics[name].measure(params)[0], rtol=1e-3)
     changed, compiled = jax.tree.map(lambda x: x + 0.01, params), []
-    jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiled.append("compile" in name))
-    jax.jit(lambda x: x + 0.02)(1.0)
-    assert any(compiled)  # so that a compilation would be noticed
-    compiled.clear()
-    for metric in metrics.values():
-        assert metric.measure(changed)[0] != metric.measure(params)[0]
-    jax.monitoring.clear_event_listeners()
+
+    def listener(name: str, *_, **__) -> None:
+        compiled.append("compile" in name)
+
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        jax.jit(lambda x: x + 0.02)(1.0)
+        assert any(compiled)  # so that a compilation would be noticed
+        compiled.clear()
+        for metric in metrics.values():
+            assert metric.measure(changed)[0] != metric.measure(params)[0]
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listener)
     assert not any(compiled)
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 from mistakes import fails
+from PIL import Image
+from recorder import Recorder
 
 from ddpm_jax import metrics
 from ddpm_jax.commands import main
@@ -19,7 +21,6 @@ from ddpm_jax.runs.evaluate_requests import EvaluateRequest, ReferenceRequest
 from ddpm_jax.runs.features import pictures
 from ddpm_jax.runs.reference_file import reference_to_file
 from ddpm_jax.runs.report import evaluate
-from ddpm_jax.runs.reporter import Reporter
 
 IMAGES = pictures(digits().open("test"), range(120), digits().levels)
 
@@ -37,7 +38,7 @@ def make(*arguments: str) -> None:
 
 def measured(reference: str, *names: str, **options) -> dict:
     defaults: dict = {"metrics": names, "features": "pixels", "reference": reference, "split": "train"}
-    return evaluate(EvaluateRequest(Path("x.npz"), **defaults | options), Reporter())
+    return evaluate(EvaluateRequest(Path("x.npz"), **defaults | options), Recorder())
 
 
 def test_the_file_has_the_numbers_and_the_protocol_of_the_split(here):
@@ -46,6 +47,14 @@ def test_the_file_has_the_numbers_and_the_protocol_of_the_split(here):
     assert by_file["fid"] == by_images["fid"] and by_file["protocol"] == by_images["protocol"]
     make("digits", "half.npz", "--num", "700")
     assert measured("half.npz", "fid")["fid"]["fid"] == measured("digits", "fid", num=700)["fid"]["fid"]
+
+
+def test_gray_pictures_of_a_folder_are_those_of_their_array(here):
+    (here / "gray").mkdir()
+    for number, image in enumerate(IMAGES):
+        Image.fromarray(image[:, :, 0]).save(here / "gray" / f"{number:03}.png")
+    make("gray", "gray.npz", "--channels", "1")
+    assert measured("gray.npz", "fid")["fid"]["fid"] == measured("x.npz", "fid")["fid"]["fid"]
 
 
 def test_the_moments_of_groups_are_those_of_all(here, monkeypatch):
@@ -84,23 +93,12 @@ def test_a_file_is_kept_and_replaced_only_on_demand(here, capsys):
 
 
 def test_an_interrupted_command_goes_on_where_it_stood(here):
-    class Rounds(Reporter):
-        def __init__(self, last=99):
-            self.last, self.done = last, 0
-
-        def track(self, items, unit, size=1):
-            for item in items[: self.last]:
-                self.done += 1
-                yield item
-            if self.done == self.last:
-                raise KeyboardInterrupt
-
     request = ReferenceRequest("x.npz", here / "ref.npz", features="pixels", batch_size=5)
     with pytest.raises(KeyboardInterrupt):
-        reference_to_file(request, Rounds(last=2))
+        reference_to_file(request, Recorder(last=2))
     assert not (here / "ref.npz").exists()
-    reference_to_file(request, rest := Rounds())
-    assert rest.done == 1  # 24 chunks on eight devices
+    reference_to_file(request, rest := Recorder())
+    assert len(rest.items) == 1  # 24 chunks on eight devices
     assert measured("ref.npz", "fid")["fid"]["fid"][0] == pytest.approx(0, abs=1e-6)
     assert {path.name for path in here.iterdir()} == {"x.npz", "ref.npz"}
 
@@ -160,6 +158,7 @@ MISTAKES = {
     "x.npz ref.npz --features inception": "there is no file .*give it as --inception-weights FILE",
     "none.npz ref.npz": "there is no file none.npz",
     "only.npz ref.npz": "only.npz has statistics and no images",
+    "odd.npz ref.npz": r"a mean of shape \(64,\) has no covariance of shape \(3, 3\)",
     "sohl_dickstein_2015/swiss_roll ref.npz": r"has data of shape \(2,\)",
 }
 
@@ -167,10 +166,11 @@ MISTAKES = {
 def test_mistakes_are_found_before_the_work(here, capsys, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(here))
     np.savez(here / "only.npz", mu=np.zeros(64), sigma=np.eye(64))
+    np.savez(here / "odd.npz", IMAGES, mu=np.zeros(64), sigma=np.eye(3))  # has images, too
     for options, message in MISTAKES.items():
         arguments = options.split() if "--features" in options else [*options.split(), "--features", "pixels"]
         assert re.search(message, fails(capsys, "reference", *arguments)), options
-    assert {path.name for path in here.iterdir()} == {"x.npz", "only.npz"}
+    assert {path.name for path in here.iterdir()} == {"x.npz", "only.npz", "odd.npz"}
 
 
 def test_the_file_states_what_made_it(here):

@@ -19,11 +19,12 @@ def classification(
     label: Int[Array, " batch"],
     draw: Draw = uniform,
 ) -> Float[Array, " batch"]:
-    """The cross-entropy of a `guidance.Classifier` at one uniform t per example (Dhariwal & Nichol 2021, Section 4).
+    """The cross-entropy of a `guidance.Classifier` at one t per example (Dhariwal & Nichol 2021, Section 4).
 
-        x_t ~ q(x_t | x_0),    t ~ U(1..T),    loss = -log p(label | x_t)
+        x_t ~ q(x_t | x_0),    loss = -log p(label | x_t)
 
-    In nats. Least for the true p(label | x_t), whatever the weights of the t, which are those of `draw`.
+    In nats. t is that of `draw`, by default t ~ U(1..T). The loss is least for the true p(label | x_t), whatever the
+    weights of the t.
     """
     t, _, x_t = diffuse(key, process, x_0, draw)
     return -classifier(x_t, t, label)
@@ -51,6 +52,7 @@ def often_clean(share: float) -> Draw:
     """The draw of t = 1 with the probability `share`, and of a uniform t otherwise.
 
     For a classifier that is to be accurate on images without noise, too, of which a uniform t has few.
+    Other losses would be weighted by it: it is for those whose optimum does not depend on the weights of the t.
     """
 
     def draw(key: Key[Array, ""], batch: int, num_steps: int) -> Int[Array, " batch"]:

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 from ddpm_jax.diffusion.types import Process
 
 Draw = Callable[[Array, int, int], Array]
-"""``draw(key, batch, T)`` -> one t in 1..T for each example, each of them uniform."""
+"""``draw(key, batch, T)`` -> one t in 1..T for each example, each of them uniform unless stated otherwise."""
 
 
 def uniform(key: Array, batch: int, num_steps: int) -> Int[Array, " batch"]:
