@@ -83,3 +83,8 @@ def test_too_few_samples_for_a_line_are_refused():
         frechet_at_infinity(block_moments(POINTS, 5), moments(POINTS))
     with pytest.raises(ValueError, match="2 blocks"):
         frechet([moments(POINTS)], moments(POINTS))
+
+
+def test_no_vectors_are_refused():
+    with pytest.raises(ValueError, match="one feature vector or more"):
+        frechet_distance(np.zeros((0, 40)), np.zeros((7, 40)))

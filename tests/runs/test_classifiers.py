@@ -128,6 +128,7 @@ def test_the_metrics_are_those_of_the_activations_of_clean_images(run, classifie
     assert seen.lines[2].startswith("Score of the classes (features classifier, 100 samples, sampler")
 
 
+@pytest.mark.slow  # trains a second one
 def test_the_protocol_is_that_of_the_classifier_and_not_of_its_folder(run, classifier, tmp_path):
     evaluate(asked(run, "kid", features=classifier), first := Recorder())
     evaluate(asked(run, "kid", features=shutil.copytree(classifier, tmp_path / "moved"), steps=5), moved := Recorder())

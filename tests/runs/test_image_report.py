@@ -114,7 +114,7 @@ MISTAKES = {
     "train.npz --reference digits --samples 39": "--samples must be at least 40 for --metrics fid, got 39",
     "train.npz --reference digits --num 39": "needs at least 40 images to compare with, got --num 39",
     "train.npz --reference digits --steps 5": "--steps is for runs: leave it out, train.npz has",
-    "train.npz --reference digits --weights raw": "--weights is for samples that are drawn: leave it out",
+    "train.npz --reference digits --weights raw": "--weights is for runs: leave it out",
     "train.npz --reference digits --metrics bpd": "--metrics bpd needs the workdir of a run, train.npz has images",
     "train.npz --reference digits --metrics sfid": "--metrics sfid needs the spatial features of the Inception network",
     "train.npz --reference test.npz --metrics authenticity": "needs training and test images, .*test.npz has no splits",

@@ -34,7 +34,7 @@ def variational(
     """
     t, _, x_t = diffuse(key, process, x_0, draw)
     kernel = parameterization.unclipped().kernel(network(x_t, t, condition), x_t, t, t - 1)
-    return _term(process, kernel, x_0, x_t, t)
+    return step_term(process, kernel, x_0, x_t, t, t - 1) / jnp.log(2.0)
 
 
 def hybrid(
@@ -62,21 +62,21 @@ def hybrid(
         raise ValueError(f"L_hybrid needs {2 * x_0.shape[-1]} output channels, the network has {output.shape[-1]}")
     first, second = jnp.split(output, 2, axis=-1)
     held = jnp.concatenate([jax.lax.stop_gradient(first), second], axis=-1)
-    term = _term(process, parameterization.unclipped().kernel(held, x_t, t, t - 1), x_0, x_t, t)
+    term = step_term(process, parameterization.unclipped().kernel(held, x_t, t, t - 1), x_0, x_t, t, t - 1)
     simple = per_example(jnp.mean, parameterization.error(output, x_0, noise, t))
-    return simple + weight * process.schedule.num_steps * term
+    return simple + weight * process.schedule.num_steps * (term / jnp.log(2.0))
 
 
-def _term(process: Process, kernel: Any, x_0: Array, x_t: Array, t: Array) -> Float[Array, " batch"]:
-    """The term of the bound at t, with the kernel from t to t - 1, in bits per dimension."""
+def step_term(process: Process, kernel: Any, x_0: Array, x_t: Array, t: Array, s: Array) -> Float[Array, " batch"]:
+    """The term of the bound of the step from t to s < t, with this kernel p(x_s | x_t), in nats per element."""
     term = -process.log_likelihood(kernel, x_0)
     if process.schedule.num_steps > 1:
-        first, above = at_data(t - 1, x_0.ndim), jnp.maximum(t, 2)
-        posterior = process.posterior(x_t, x_0, above, above - 1)
-        # at t = 1 the KL divergence is not used, but an infinite one would make the gradient of `where` NaN
+        first = at_data(s, x_0.ndim)
+        posterior = process.posterior(x_t, x_0, jnp.maximum(t, 2), jnp.maximum(s, 1))
+        # at s = 0 the KL divergence is not used, but an infinite one would make the gradient of `where` NaN
         kernel = jax.tree.map(lambda q, p: jnp.where(first, q, p), posterior, kernel)
         term = jnp.where(first, term, posterior.kl(kernel))
-    return per_example(jnp.mean, term) / jnp.log(2.0)
+    return per_example(jnp.mean, term)
 
 
 class Bound(NamedTuple):

@@ -8,10 +8,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
 from ddpm_jax.diffusion.distributions import fold
+from ddpm_jax.diffusion.losses.bound import step_term
 from ddpm_jax.diffusion.losses.paper_2015 import prior_term
 from ddpm_jax.diffusion.losses.reductions import per_example
 from ddpm_jax.diffusion.parameterizations import analytic, fixed_large, with_variance
-from ddpm_jax.diffusion.types import Distribution, Network, Parameterization, Process
+from ddpm_jax.diffusion.types import Network, Parameterization, Process
 
 
 class Terms(NamedTuple):
@@ -59,7 +60,7 @@ def terms(
         variances = large, with_variance(parameterization, analytic(table))
         kernels = (each.kernel(output, x_t, t, at_0) for each in variances)
         decoders = (-per_example(jnp.mean, process.log_likelihood(kernel, x_0)) for kernel in kernels)
-        own = jax.vmap(lambda s: _term(process, parameterization.kernel(output, x_t, t, s), x_0, x_t, t, s))(below)
+        own = jax.vmap(lambda s: step_term(process, parameterization.kernel(output, x_t, t, s), x_0, x_t, t, s))(below)
         return None, (error, *decoders, own)
 
     below = jnp.zeros((T, 0), jnp.int32) if targets is None else jnp.asarray(targets)
@@ -67,9 +68,3 @@ def terms(
     error, decoder, analytic_decoder = (column.T for column in columns)
     prior = per_example(jnp.mean, prior_term(process, x_0))
     return Terms(prior, error, decoder, analytic_decoder, jnp.moveaxis(own, -1, 0))
-
-
-def _term(process: Process, kernel: Distribution, x_0: Array, x_t: Array, t: Array, s: Array) -> Float[Array, " batch"]:
-    """The term of the bound of the step from t to s with this kernel, nats per element."""
-    divergence = process.posterior(x_t, x_0, t, s).kl(kernel)
-    return per_example(jnp.mean, jnp.where(s == 0, -process.log_likelihood(kernel, x_0), divergence))

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from ddpm_jax.data import Data, dead_leaves, digits, load, mnist_5000, tfds_images
 from ddpm_jax.data.encodings import Encoding, evenly
 from ddpm_jax.diffusion import gaussian, parameterizations, samplers, schedules
+from ddpm_jax.diffusion.parameterizations.classes import NO_MODEL
 from ddpm_jax.diffusion.types import Network, Parameterization, Process, Sampler
 from ddpm_jax.experiment import Experiment, labels, network_fn, unpack
 from ddpm_jax.runs import models, workdir
@@ -95,6 +96,8 @@ def _of_run(folder: Path) -> Subject:
     """The images and the trained network of a run."""
     run = workdir.load(folder)
     experiment, weights = unpack(run.experiment, run.params)
+    if experiment.is_classifier:
+        raise ValueError(NO_MODEL)
     if len(experiment.data.image_shape) != 3:
         raise ValueError(
             f"{folder}: the tour needs images, and the data of this run have shape {experiment.data.image_shape}"
