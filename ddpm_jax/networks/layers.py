@@ -193,10 +193,24 @@ def conv1x1(x: Array, dtype: DTypeLike, *weights: tuple[Array, Array]) -> tuple[
     As a convolution, and not as a matrix product, it moves less on a GPU: cuDNN adds the bias.
     """
     kernel, bias = (jnp.concatenate(arrays, axis=-1).astype(dtype) for arrays in zip(*weights, strict=True))
-    dimensions = ("NHWC", "HWIO", "NHWC")
-    y = jax.lax.conv_general_dilated(x, kernel[None, None], (1, 1), "VALID", dimension_numbers=dimensions)
     ends = np.cumsum([len(bias) for _, bias in weights])[:-1]
-    return tuple(jnp.split(with_stored_gradient(y + bias[None, None, None]), ends.tolist(), axis=-1))
+    y = _pixelwise(x, kernel) + bias[None, None, None]
+    return tuple(jnp.split(with_stored_gradient(y), ends.tolist(), axis=-1))
+
+
+@jax.custom_jvp
+def _pixelwise(x: Array, kernel: Array) -> Array:
+    """x [batch, height, width, channels] times the kernel [channels, features], as a convolution."""
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel[None, None], (1, 1), "VALID", dimension_numbers=dimensions)
+
+
+@_pixelwise.defjvp
+def _pixelwise_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (x, kernel), (of_x, of_kernel) = primals, tangents
+    # the gradient of the kernel as a matrix product on a CPU, where XLA otherwise transposes both operands first
+    of_y = jax.lax.platform_dependent(x, of_kernel, cpu=jnp.matmul, default=_pixelwise)
+    return _pixelwise(x, kernel), _pixelwise(of_x, kernel) + of_y
 
 
 class ResBlock(nn.Module):
