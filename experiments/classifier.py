@@ -7,7 +7,8 @@
     ddpm-jax evaluate runs/digits --metrics fid kid pr is --features runs/classifier --split train
 
 The run is not from a paper. On one CPU core training takes about a minute on the digits, whose test split it then has
-right in 99.2 +- 0.5 %. One that is trained at t = 1 only (--clean 1) has 99.4 %.
+right in 99.2 +- 0.5 %. One that is trained at t = 1 only (--clean 1) has 99.4 %. On Fashion-MNIST it takes about seven
+minutes, for 87.9 +- 0.3 %.
 """
 
 from functools import partial
@@ -28,7 +29,7 @@ def experiment(
     schedule: Literal["linear", "cosine"] = "linear",
     clean: float = 0.2,
     width: int | None = None,
-    num_steps: int = 1000,
+    num_steps: int | None = None,
     batch_size: int = 64,
     learning_rate: float = 2e-3,
     ema_decay: float = 0.99,
@@ -49,7 +50,8 @@ def experiment(
         clean: Share of the training examples at t = 1, which have hardly any noise, for features of clean images.
             The others have a uniform t. The best classifier does not depend on it.
         width: Channels at full resolution, a multiple of 8. Default: 32 for the digits, 16 for Fashion-MNIST.
-        num_steps: Number of training steps, over which the learning rate falls to zero.
+        num_steps: Number of training steps, over which the learning rate falls to zero. Default: 1000 for the digits,
+            6000 for Fashion-MNIST.
         batch_size: Number of images per step, over all devices.
         learning_rate: Highest learning rate of Adam.
         ema_decay: Decay of the moving average of the parameters, which guides and has the features.
@@ -67,7 +69,8 @@ def experiment(
     )
     noise = schedules.linear_scaled(timesteps) if schedule == "linear" else schedules.cosine(timesteps)
     process = gaussian.process(noise, gaussian.discretized(256 if fashion else 17))
-    rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(100, num_steps // 10), max(1, num_steps))
+    steps = num_steps if num_steps is not None else 6000 if fashion else 1000
+    rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(100, steps // 10), max(1, steps))
     return Experiment(
         data=images,
         process=process,
@@ -83,7 +86,7 @@ def experiment(
         loss=partial(losses.cross_entropy, draw=losses.often_clean(clean)),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         batch_size=batch_size,
-        num_steps=num_steps,
+        num_steps=steps,
         ema_decay=ema_decay,
         seed=seed,
         metrics=("accuracy",),
