@@ -30,7 +30,7 @@ STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
 """The strides of the 16 blocks. Widths and kernel sizes are those of the weights."""
 EPSILON = 1e-3
 """What batch normalization adds to the variance."""
-Params = Mapping[str, tuple[np.ndarray, np.ndarray]]
+Params = Mapping[str, tuple[jax.Array, jax.Array]]
 """Kernel [height, width, in, out] and bias [out] of each convolution, batch normalization included."""
 
 
@@ -70,7 +70,7 @@ def block(params: Params, name: str, x: jax.Array, stride: int) -> jax.Array:
     return x + h if x.shape == h.shape else h
 
 
-def conv(x: jax.Array, weights: tuple[np.ndarray, np.ndarray], stride: int = 1) -> jax.Array:
+def conv(x: jax.Array, weights: tuple[jax.Array, jax.Array], stride: int = 1) -> jax.Array:
     """A convolution; its kernel has fewer input channels than x if it filters channel by channel."""
     kernel, bias = weights
     groups, form = x.shape[-1] // kernel.shape[2], ("NHWC", "HWIO", "NHWC")
@@ -93,14 +93,14 @@ def folded(state: Mapping[str, np.ndarray]) -> Params:
             )
             factor = gamma / np.sqrt(variance + EPSILON)
             kernel = state[f"{prefix}{name}.weight"].transpose(2, 3, 1, 0) * factor
-            params[f"{prefix}{name}"] = kernel.astype(np.float32), (beta - mean * factor).astype(np.float32)
+            params[f"{prefix}{name}"] = jnp.float32(kernel), jnp.float32(beta - mean * factor)
     return params
 
 
 def main() -> None:
-    """Prints the largest difference from the PyTorch module for random input, relative to the largest feature."""
+    """Prints the largest difference from the features of the PyTorch module, for random input."""
     import torch
-    from efficientnet_lite_pytorch import EfficientNet
+    from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-not-found]
 
     module = EfficientNet.from_name("efficientnet-lite0").eval()
     module.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights().items()})

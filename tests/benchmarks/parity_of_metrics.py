@@ -66,7 +66,7 @@ def noise(seed: int, num: int) -> np.ndarray:
         np.kron(random.integers(0, 75, (num, 64 // size, 64 // size, 3)), np.ones((1, size, size, 1)))
         for size in (1, 8, 32)
     ]
-    return (sum(parts) + 20 * seed).astype(np.uint8)
+    return (np.sum(parts, axis=0) + 20 * seed).astype(np.uint8)
 
 
 def clothes(split: str, num: int) -> np.ndarray:

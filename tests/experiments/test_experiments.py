@@ -148,10 +148,10 @@ def test_differences_from_the_released_code_are_knobs():
     assert (int(plain.encoding.decode(x_0)[0]), int(released.encoding.decode(x_0)[0])) == (255, 254)
 
 
-@pytest.mark.parametrize("knob", ["width", "num_steps"])
-def test_zero_is_not_the_default(knob):
+@pytest.mark.parametrize("name, knob", [(LSUN, "width"), (LSUN, "num_steps"), ("classifier", "num_steps")])
+def test_zero_is_not_the_default(name, knob):
     with pytest.raises(ValueError, match=f"{knob} must be at least 1"):
-        experiment = build(LSUN, **{knob: 0})
+        experiment = build(name, **{knob: 0})
         init_fn(experiment)(jax.random.key(0))
 
 
