@@ -5,6 +5,7 @@ from ddpm_jax.data.dataset import Data, Listing, indices, load, load_all, stream
 from ddpm_jax.data.decode import Cut
 from ddpm_jax.data.digits import digits, mnist_5000
 from ddpm_jax.data.folder import folder
+from ddpm_jax.data.photographs import photographs
 from ddpm_jax.data.textures import textures
 from ddpm_jax.data.tfds import tfds_images
 from ddpm_jax.data.toys import dead_leaves, heartbeat, swiss_roll
@@ -22,6 +23,7 @@ __all__ = [
     "load",
     "load_all",
     "mnist_5000",
+    "photographs",
     "stream",
     "swiss_roll",
     "textures",

@@ -18,6 +18,7 @@ from flax import linen as nn
 from PIL import Image
 
 from ddpm_jax.commands import main
+from ddpm_jax.data.dataset import BLOCK
 from ddpm_jax.diffusion import losses
 from ddpm_jax.experiment import Experiment, shapes
 from ddpm_jax.runs import experiment_files
@@ -108,10 +109,12 @@ def test_the_patches_of_the_documentation_have_the_classes_that_it_states(patche
     check(experiment)
     assert experiment.data.listing is not None
     report = experiment.data.listing().report
-    assert re.fullmatch(r"800 pictures, \d+ of them for test, 2 classes from subfolders", report)
+    assert re.fullmatch(r"808 pictures, \d+ of them for test, 3 classes from subfolders", report)
     source = experiment.data.open("train")
     classes = {source.names[n].partition("/")[0]: int(source[n]["label"]) for n in (0, len(source) - 1)}
-    assert classes == {"china": 0, "flower": 1} and experiment.num_classes == 2 and experiment.label_dropout == 0.1
+    assert (
+        classes == {"china": 0, "grace_hopper": 2} and experiment.num_classes == 3 and experiment.label_dropout == 0.1
+    )
 
 
 class Convolution(nn.Module):
@@ -155,7 +158,7 @@ def test_odd_pictures_are_trained_and_those_that_are_broken_stop_the_run_or_are_
 def test_loading_has_a_bar(patches):
     experiment, bars = pictures(path=patches, size=8, test_percent=0, batch_size=8, num_steps=1), Bars()
     make_program(experiment, make_mesh(None), experiment.data.open("train"), reporter=bars)
-    assert bars.counted == 800
+    assert 808 <= bars.counted < 808 + BLOCK
 
 
 def test_what_is_stored_is_grey_where_that_is_asked_for():
