@@ -25,6 +25,7 @@ from ddpm_jax.networks import UNet
 def experiment(
     *,
     timesteps: int = 1000,
+    schedule: Literal["linear", "cosine"] = "linear",
     width: int = 32,
     num_steps: int = 2000,
     batch_size: int = 64,
@@ -44,7 +45,9 @@ def experiment(
     """scikit-learn's 8x8 handwritten digits.
 
     Args:
-        timesteps: Number of diffusion steps T, at least 21. The betas are those for T = 1000 times 1000 / T.
+        timesteps: Number of diffusion steps T, at least 21 if the schedule is linear.
+        schedule: Schedule of the noise. linear has the betas for T = 1000 times 1000 / T, cosine is that of Nichol &
+            Dhariwal 2021.
         width: Channels of the U-Net at full resolution, a multiple of 8.
         num_steps: Number of training steps, over which the learning rate falls to zero.
         batch_size: Number of images per step, over all devices.
@@ -65,7 +68,8 @@ def experiment(
         evaluate_every: Number of steps between estimates of bits/dim and Frechet distance; None for never.
     """
     data = digits()
-    process = gaussian.process(schedules.linear_scaled(timesteps), gaussian.discretized(17))
+    noise = schedules.linear_scaled(timesteps) if schedule == "linear" else schedules.cosine(timesteps)
+    process = gaussian.process(noise, gaussian.discretized(17))
     parameterization = parameterizations.eps(process, parameterizations.fixed_large)
     if learned_range:
         parameterization = parameterizations.learned_range(process, parameterization)

@@ -109,15 +109,6 @@ def test_the_scripts_exist_and_have_the_options(call):
     assert {option for option in options if option not in known and option.replace("--no-", "--") not in known} == set()
 
 
-ROWS = re.findall(r"^\| `(ho_2020/[^`]*)` \|.*$", (ROOT / "docs" / "results.md").read_text(), re.MULTILINE)
-
-
-@pytest.mark.parametrize("run", ROWS)
-def test_the_rows_of_2020_are_what_verify_prints(run, capsys):
-    assert main(["verify", *run.split(), "--markdown"]) == 0
-    assert capsys.readouterr().out.strip() in (ROOT / "docs" / "results.md").read_text().splitlines()
-
-
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=name)
 def test_the_files_that_a_page_names_exist(page):
     text = page.read_text()

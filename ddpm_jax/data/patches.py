@@ -57,4 +57,4 @@ class Patches(Sequence):
         first = self._ends[number - 1] if number else 0
         top, left = (int(n) * self.stride for n in np.unravel_index(index - first, self._grids[number]))
         image = self.photographs[number][top : top + self.size, left : left + self.size]
-        return {"image": image, "label": np.int32(number)} if self.labels else {"image": image}
+        return {"image": image, "label": np.asarray(number, np.int32)} if self.labels else {"image": image}

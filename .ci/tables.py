@@ -1,0 +1,233 @@
+"""The tables that are made from records, as Markdown: the keys of `TABLES` are their names in pages."""
+
+import contextlib
+import io
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import relations
+
+RECORDS = Path(__file__).parents[1] / "docs" / "records"
+VERIFIED = (
+    "ho_2020/cifar10",
+    "ho_2020/cifar10 --loss bound",
+    "ho_2020/cifar10 --loss bound --variance learned",
+    "ho_2020/cifar10 --prediction mean",
+    "ho_2020/cifar10 --prediction mean --loss bound",
+    "ho_2020/cifar10 --prediction mean --loss bound --variance learned",
+    "ho_2020/celeba_hq",
+    "ho_2020/lsun",
+    "ho_2020/lsun --large",
+    "ho_2020/lsun --category church_outdoor",
+    "ho_2020/lsun --category cat",
+)
+NOT_YET = "Not measured yet."
+Record = dict[str, Any]
+
+
+def record(name: str) -> Record | None:
+    """The record of this name; None if there is none."""
+    path = RECORDS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def figure(estimate: Sequence[float | None]) -> str:
+    """Mean and standard error, to two digits of the error."""
+    mean, error = estimate
+    if mean is None:
+        return ""
+    if not error:
+        return f"{mean:.3f}"
+    if abs(mean) < 1e-3 and error < 1e-3:
+        return f"{mean:.1e} +- {error:.0e}"
+    digits = max(0, 1 - math.floor(math.log10(error)))
+    return f"{mean:.{digits}f} +- {error:.{digits}f}"
+
+
+def plain(value: float) -> str:
+    """Two digits of a small number, without an exponent."""
+    return f"{value:.{max(0, 1 - math.floor(math.log10(value)))}f}"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" if line != lines[1] else "|---" * len(head) + "|" for line in lines)
+
+
+def provenance(name: str, made: Record) -> str:
+    """Where the figures of a record come from, in a line."""
+    versions, commit = made["experiment"]["versions"], made["experiment"]["commit"] or "unknown"
+    parts = [f"`{made['command']}`"]
+    parts += [f"{made['time']} on {made['device']}" if "time" in made else f"on {made['device']}"]
+    parts += [f"trained with ddpm_jax {versions['ddpm_jax']}, JAX {versions['jax']}, commit {commit[:7]}"]
+    return f"[{name}.json](records/{name}.json): {', '.join(parts)}."
+
+
+def likelihood(name: str) -> str:
+    """The terms of the bound, of the measurement with most terms and images, and the likelihood of the ODE."""
+    if (made := record(name)) is None:
+        return NOT_YET
+    bounds = [each["bpd"] for each in made["evaluation"] if "bpd" in each and "steps" not in each["protocol"]]
+    best = max(bounds, key=lambda each: (each["times"], each["num_examples"]))
+    images = f"{best['num_examples']:,}"
+    rows = [[part, figure(best[part]), images, f"{best['times']} terms of the chain each"] for part in TERMS]
+    odes = [each for each in made["evaluation"] if "nll" in each and each["protocol"]["dequantization"] == "decoder"]
+    if odes:
+        tightest = min(odes, key=lambda each: (each["protocol"]["tolerance"], -each["nll"]["num_examples"]))
+        rows += [_ode(tightest)]
+    return table(("", "bits/dim", "test images", "protocol"), rows) + f"\n\n{provenance(name, made)}"
+
+
+TERMS = ("total", "prior", "chain", "decoder")
+
+
+def _ode(measured: Record) -> list[str]:
+    nll, tolerance = measured["nll"], measured["protocol"]["tolerance"]
+    how = f"tolerance {tolerance:g}, {nll['calls']:.0f} network calls"
+    return ["probability-flow ODE", figure(nll["bits_per_dim"]), f"{nll['num_examples']:,}", how]
+
+
+QUALITY = {
+    "Frechet distance": ("fid", "fid"),
+    "KID": ("kid", "kid"),
+    "precision": ("pr", "precision"),
+    "recall": ("pr", "recall"),
+}
+"""The columns of `quality`, by the metric and the name of its number."""
+DRAWN = ("sampler", "steps", "spacing", "variance", "eta", "guidance")
+
+
+def quality(name: str) -> str:
+    """The metrics of samples, a row for each way to draw them and each protocol."""
+    if (made := record(name)) is None:
+        return NOT_YET
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for metric, measured in (item for each in made["evaluation"] for item in each.items() if item[0] in QUALITY):
+        row = rows.setdefault(_drawn(measured), {})
+        row |= {title: figure(measured[number]) for title, number in QUALITY[metric].items()}
+    if not rows:
+        return NOT_YET
+    titles = [title for numbers in QUALITY.values() for title in numbers if any(title in row for row in rows.values())]
+    lines = [[*drawn, *(row.get(title, "") for title in titles)] for drawn, row in rows.items()]
+    return table(("samples", "compared with", "features", *titles), lines) + f"\n\n{provenance(name, made)}"
+
+
+QUALITY = {
+    "fid": {"Frechet distance": "fid"},
+    "kid": {"KID": "kid"},
+    "pr": {"precision": "precision", "recall": "recall"},
+}
+"""The columns of `quality`: by metric, the titles and names of its numbers."""
+
+
+def _drawn(measured: Record) -> tuple[str, ...]:
+    """How samples were drawn, what they are compared with, and the features."""
+    drawn, protocol = measured["drawn"], measured["protocol"]
+    usual = {"spacing": "even", "weights": "ema", "seed": 0, "clip": True}
+    others = [f"{key} {value}" for key, value in drawn.items() if usual.get(key) != value and key in NAMED]
+    how = ", ".join([f"{protocol['samples']:,} by `{drawn['sampler']}` in {drawn['steps']} steps", *others])
+    return how, f"{protocol['reference']:,} {protocol['split']} images", Path(protocol["features"]).name
+
+
+NAMED = ("spacing", "variance", "eta", "guidance", "weights", "seed", "clip")
+"""What `_drawn` states if it is not the usual."""
+
+
+def tried(*names: str) -> str:
+    """K of several runs, a row for each, by the options that not all of them have."""
+    found = [record(name) for name in names]
+    made = [each for each in found if each is not None]
+    shared = set.intersection(*(set(options(each["command"])) for each in made))
+    rows = []
+    for name, each in zip(names, made, strict=True):
+        own = " ".join(option for option in options(each["command"]) if option not in shared)
+        bound = max((e["bpd"] for e in each["evaluation"] if "bpd" in e), key=lambda bpd: bpd["times"])
+        where = f"{bound['num_examples']:,}, {bound['times']}"
+        label = f"[{'none' if not own else f'`{own}`'}](records/{name}.json)"
+        rows += [[label, each["time"], where, figure(bound["K"]), f"{bound['K_over_null'][0]:.3f}"]]
+    return table(("options", "time", "images, terms each", "K", "K - L_null"), rows)
+
+
+def options(command: str) -> list[str]:
+    """The options of a command with their values, such as "--num-steps 100"."""
+    return [f"--{part.strip()}" for part in f" {command}".split(" --")[1:] if not part.startswith("workdir")]
+
+
+def sweep(*names: str) -> str:
+    """The Frechet distances of samplers by their number of steps, from the studies of a run, and their times."""
+    made = [each for each in map(record, names) if each is not None]
+    rows: dict[tuple[str, ...], dict[Any, str]] = {}
+    points = [point for each in made for point in each["study"]]
+    is_timed = all(point.get("eta") is None for point in points)
+    for point in points:
+        eta = "" if point.get("eta") is None else f", eta {point['eta']:g}"
+        row = rows.setdefault((f"`{point['sampler']}`{eta}",), {})
+        row[point["steps"]] = f"{point['distance']:.3f}"
+        if is_timed and point["steps"] == TIMED:
+            row["time"] = f"{1000 * point['seconds']:.1f}"
+    return _by_steps(("sampler",), rows) + "".join(f"\n\n{provenance(*each)}" for each in zip(names, made, strict=True))
+
+
+TIMED = 20
+"""The number of steps whose time `sweep` shows, but for a study of eta, on which it does not depend."""
+
+
+def bounds(name: str, *variances: str) -> str:
+    """The bounds of the models of few steps, by variance and spacing."""
+    if (made := record(name)) is None:
+        return NOT_YET
+    rows: dict[tuple[str, ...], dict[int, str]] = {}
+    for point in made["study"]:
+        if not variances or point["variance"] in variances:
+            label = (f"`{point['variance']}`", f"`{point['spacing']}`")
+            rows.setdefault(label, {})[point["steps"]] = f"{point['bits'][0]:.3f}"
+    return _by_steps(("variance", "spacing"), rows) + f"\n\n{provenance(name, made)}"
+
+
+def reconstruct(name: str) -> str:
+    """The mean squared errors of images that DDIM encodes and decodes, beside those of Song et al. 2021."""
+    if (made := record(name)) is None:
+        return NOT_YET
+    song = {10: 0.014, 20: 0.0065, 50: 0.0023, 100: 0.0009, 200: 0.0004, 500: 0.0001, 1000: 0.0001}
+    rows = {
+        (f"{made['study'][0]['images']} test digits",): {p["steps"]: plain(p["error"][0]) for p in made["study"]},
+        ("CIFAR-10 (Song et al. 2021, Table 2)",): {steps: plain(error) for steps, error in song.items()},
+    }
+    return _by_steps(("",), rows) + f"\n\n{provenance(name, made)}"
+
+
+def _by_steps(names: tuple[str, ...], rows: Mapping[tuple[str, ...], Mapping[Any, str]]) -> str:
+    """A table with a column for each number of steps, and for the times if there are any."""
+    found = set(itertools.chain(*rows.values()))
+    columns: list[Any] = [*sorted(found - {"time"}), *(found & {"time"})]
+    titles = [f"ms an image, {TIMED} steps" if each == "time" else f"{each} steps" for each in columns]
+    return table((*names, *titles), [[*label, *(row.get(each, "") for each in columns)] for label, row in rows.items()])
+
+
+def verified() -> str:
+    """What `ddpm-jax verify` finds for each run of Ho et al. 2020."""
+    from ddpm_jax.commands import main
+
+    found = io.StringIO()
+    with contextlib.redirect_stdout(found):
+        for run in VERIFIED:
+            main(["verify", *run.split(), "--markdown"])
+    head = table(("run", "figures that agree", "the paper's results", "ours"), [])
+    return f"{head}\n{found.getvalue().strip()}"
+
+
+def descendants() -> str:
+    """The relations that papers report, and whether they hold here."""
+    rows = [[each.paper, each.claim, each.theirs, *each.found(record)] for each in relations.ALL]
+    return table(("paper", "relation", "theirs", "here", "holds here"), rows)
+
+
+TABLES: dict[str, Callable[..., str]] = {
+    each.__name__: each for each in (likelihood, quality, tried, sweep, bounds, reconstruct, verified, descendants)
+}

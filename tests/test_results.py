@@ -1,0 +1,73 @@
+"""The tables of docs/ are those that the records give, and a record has all that its tables need."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+CI = Path(__file__).parent.parent / ".ci"
+
+
+@pytest.fixture(scope="module")
+def results():
+    """The module `.ci/results.py` with those beside it, in a folder that is no package."""
+    sys.path.insert(0, str(CI))
+    try:
+        spec = importlib.util.spec_from_file_location("results", CI / "results.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    finally:
+        sys.path.remove(str(CI))
+
+
+def test_the_pages_agree_with_the_records(results):
+    """If this fails, run `python .ci/results.py` and look at what changed."""
+    assert {page.name for page in results.pages()} >= {"results.md", "sampling.md"}
+    for page in results.pages():
+        assert results.written(page.read_text()) == page.read_text(), page
+
+
+def test_every_record_is_in_a_page(results):
+    text = "".join(page.read_text() for page in results.pages())
+    assert [path.name for path in results.tables.RECORDS.glob("*.json") if f"records/{path.name}" not in text] == []
+
+
+def test_a_figure_has_two_digits_of_its_error(results):
+    assert results.tables.figure((2.92746, 0.02731)) == "2.927 +- 0.027"
+    assert results.tables.figure((-2.38531, 0.00112)) == "-2.3853 +- 0.0011"
+    assert results.tables.figure((12.3, 11.7)) == "12 +- 12"
+    assert results.tables.figure((2.08e-5, 7.2e-8)) == "2.1e-05 +- 7e-08"
+    assert results.tables.figure((3.0, None)) == "3.000"
+
+
+def test_a_run_becomes_a_record_without_its_curves_and_a_table(results, tmp_path, monkeypatch):
+    """With all terms if they were measured, and with the metrics of a way to draw in one row."""
+    bpd = {"total": [3.0, 0.1], "prior": [0.0, 0.0], "chain": [2.5, 0.1], "decoder": [0.5, 0.1], "num_examples": 9}
+    drawn = {"sampler": "ddim", "steps": 50, "guidance": 2.0, "spacing": "even"}
+    protocol = {"samples": 100, "features": "runs/classifier", "split": "test", "reference": 9}
+    common = {"drawn": drawn, "protocol": protocol}
+    (tmp_path / "evaluation.json").write_text(
+        json.dumps(
+            [
+                {"bpd": bpd | {"times": 50, "rate": [1.0] * 1000}, "protocol": {}},
+                {"bpd": bpd | {"times": 999, "total": [2.9, 0.1]}, "protocol": {}},
+                {"fid": common | {"fid": [1.5, 0.1]}, "kid": common | {"kid": [0.01, 0.001]}, "protocol": {}},
+                {"pr": common | {"precision": [0.8, 0.01], "recall": [0.7, 0.01]}, "protocol": {}},
+            ]
+        )
+    )
+    versions = {"ddpm_jax": "0.2.0", "jax": "0.12"}
+    (tmp_path / "experiment.json").write_text(json.dumps({"versions": versions, "commit": "0123456789"}))
+    monkeypatch.setattr(results.tables, "RECORDS", tmp_path / "records")
+    assert results.tables.likelihood("mine") == results.tables.quality("mine") == "Not measured yet."
+    results.add("mine", tmp_path, None, command="ddpm-jax train mine", device="1 CPU core", time="5 min")
+    assert "rate" not in results.tables.record("mine")["evaluation"][0]["bpd"]
+    assert "| total | 2.90 +- 0.10 | 9 | 999 terms of the chain each |" in results.tables.likelihood("mine")
+    row = "| 100 by `ddim` in 50 steps, guidance 2.0 | 9 test images | classifier | 1.50 +- 0.10 | 0.0100 +- 0.0010 |"
+    assert f"{row} 0.800 +- 0.010 | 0.700 +- 0.010 |" in results.tables.quality("mine")
+    source = "`ddpm-jax train mine`, 5 min on 1 CPU core, trained with ddpm_jax 0.2.0, JAX 0.12, commit 0123456."
+    assert results.tables.quality("mine").endswith(source)
