@@ -97,15 +97,23 @@ def learned_all(read: Read) -> Found:
 
 
 def cosine(read: Read) -> Found:
+    """By the measurement with most terms and images that both runs have."""
     runs = [read(name) for name in ("digits_cosine", "digits")]
-    totals = [max((e["bpd"] for e in run["evaluation"] if "bpd" in e), key=_terms)["total"] for run in runs if run]
-    if len(totals) < 2:
+    totals = [
+        {_protocol(each): each["bpd"]["total"] for each in (run or NONE)["evaluation"] if "bpd" in each} for run in runs
+    ]
+    if not (shared := totals[0].keys() & totals[1].keys()):
         return "not measured", ""
-    return " and ".join(f"{a:.3f} +- {b:.3f}" for a, b in totals), "yes" if totals[0][0] < totals[1][0] else "**no**"
+    ours = [each[max(shared)] for each in totals]
+    here = " and ".join(f"{mean:.3f} +- {error:.3f}" for mean, error in ours)
+    return here, "yes" if ours[0][0] < ours[1][0] else "**no**"
 
 
-def _terms(bpd: dict[str, Any]) -> tuple[int, int]:
-    return bpd["times"], bpd["num_examples"]
+NONE: dict[str, Any] = {"evaluation": []}
+
+
+def _protocol(measured: dict[str, Any]) -> tuple[int, int]:
+    return measured["bpd"]["times"], measured["bpd"]["num_examples"]
 
 
 def optimal(read: Read) -> Found:
