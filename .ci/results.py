@@ -25,19 +25,22 @@ CURVES = ("rate", "distortion")
 def add(name: str, workdir: Path, study: Path | None, **stated: str | None) -> None:
     """Writes a record from the files of a workdir and, with `study`, from the JSON file of a study of it."""
     made = {key: value for key, value in stated.items() if value is not None}
-    made |= {"experiment": json.loads((workdir / "experiment.json").read_text())}
+    made |= {"experiment": _shared(json.loads((workdir / "experiment.json").read_text()))}
     if study is not None:
         made |= {"study": json.loads(study.read_text())}
     else:
-        made |= {"evaluation": _without_curves(json.loads((workdir / "evaluation.json").read_text()))}
+        made |= {"evaluation": _shared(json.loads((workdir / "evaluation.json").read_text()))}
     tables.RECORDS.mkdir(exist_ok=True)
     (tables.RECORDS / f"{name}.json").write_text(json.dumps(made, indent=1) + "\n")
 
 
-def _without_curves(value: Any) -> Any:
+def _shared(value: Any) -> Any:
+    """A value without curves, and with the names of files in place of the places where this machine has them."""
     if isinstance(value, dict):
-        return {key: _without_curves(each) for key, each in value.items() if key not in CURVES}
-    return [_without_curves(each) for each in value] if isinstance(value, list) else value
+        return {key: _shared(each) for key, each in value.items() if key not in CURVES}
+    if isinstance(value, list):
+        return [_shared(each) for each in value]
+    return Path(value).name if isinstance(value, str) and value.startswith("/") else value
 
 
 MARKED = re.compile(r"(<!-- begin: ([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -48,7 +48,7 @@ def test_a_run_becomes_a_record_without_its_curves_and_a_table(results, tmp_path
     """With all terms if they were measured, and with the metrics of a way to draw in one row."""
     bpd = {"total": [3.0, 0.1], "prior": [0.0, 0.0], "chain": [2.5, 0.1], "decoder": [0.5, 0.1], "num_examples": 9}
     drawn = {"sampler": "ddim", "steps": 50, "guidance": 2.0, "spacing": "even"}
-    protocol = {"samples": 100, "features": "runs/classifier", "split": "test", "reference": 9}
+    protocol = {"samples": 100, "features": "/somewhere/classifier", "split": "test", "reference": 9}
     common = {"drawn": drawn, "protocol": protocol}
     (tmp_path / "evaluation.json").write_text(
         json.dumps(
@@ -65,6 +65,7 @@ def test_a_run_becomes_a_record_without_its_curves_and_a_table(results, tmp_path
     monkeypatch.setattr(results.tables, "RECORDS", tmp_path / "records")
     assert results.tables.likelihood("mine") == results.tables.quality("mine") == "Not measured yet."
     results.add("mine", tmp_path, None, command="ddpm-jax train mine", device="1 CPU core", time="5 min")
+    assert "somewhere" not in (tmp_path / "records" / "mine.json").read_text()
     assert "rate" not in results.tables.record("mine")["evaluation"][0]["bpd"]
     assert "| total | 2.90 +- 0.10 | 9 | 999 terms of the chain each |" in results.tables.likelihood("mine")
     row = "| 100 by `ddim` in 50 steps, guidance 2.0 | 9 test images | classifier | 1.50 +- 0.10 | 0.0100 +- 0.0010 |"
