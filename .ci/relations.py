@@ -144,7 +144,7 @@ def worse_samples(read: Read) -> Found:
 def _samples(read: Read) -> dict[tuple[str, str], float]:
     """The Frechet distances of ancestral samples in 10 steps, by variance and spacing."""
     drawn = [each["fid"] for each in (read("digits_variances") or {"evaluation": []})["evaluation"] if "fid" in each]
-    clipped = [each for each in drawn if each["drawn"]["clip"] and each["drawn"]["sampler"] == "ancestral"]
+    clipped = [each for each in drawn if each["drawn"]["clip"] and each["protocol"]["features"] == "pixels"]
     return {(each["drawn"]["variance"], each["drawn"]["spacing"]): each["fid"][0] for each in clipped}
 
 
