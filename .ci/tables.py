@@ -93,16 +93,6 @@ def _ode(measured: Record) -> list[str]:
     return ["probability-flow ODE", figure(nll["bits_per_dim"]), f"{nll['num_examples']:,}", how]
 
 
-QUALITY = {
-    "Frechet distance": ("fid", "fid"),
-    "KID": ("kid", "kid"),
-    "precision": ("pr", "precision"),
-    "recall": ("pr", "recall"),
-}
-"""The columns of `quality`, by the metric and the name of its number."""
-DRAWN = ("sampler", "steps", "spacing", "variance", "eta", "guidance")
-
-
 def quality(name: str) -> str:
     """The metrics of samples, a row for each way to draw them and each protocol."""
     if (made := record(name)) is None:
