@@ -27,7 +27,7 @@ def add(name: str, workdir: Path, study: Path | None, **stated: str | None) -> N
     made = {key: value for key, value in stated.items() if value is not None}
     made |= {"experiment": _shared(json.loads((workdir / "experiment.json").read_text()))}
     if study is not None:
-        made |= {"study": json.loads(study.read_text())}
+        made |= {"study": _shared(json.loads(study.read_text()))}
     else:
         made |= {"evaluation": _shared(json.loads((workdir / "evaluation.json").read_text()))}
     tables.RECORDS.mkdir(exist_ok=True)
@@ -35,7 +35,7 @@ def add(name: str, workdir: Path, study: Path | None, **stated: str | None) -> N
 
 
 def _shared(value: Any) -> Any:
-    """A value without curves, and with the names of files in place of the places where this machine has them."""
+    """A value without curves, and with names in place of absolute paths."""
     if isinstance(value, dict):
         return {key: _shared(each) for key, each in value.items() if key not in CURVES}
     if isinstance(value, list):

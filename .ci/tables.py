@@ -25,14 +25,12 @@ VERIFIED = (
     "ho_2020/lsun --category church_outdoor",
     "ho_2020/lsun --category cat",
 )
-NOT_YET = "Not measured yet."
 Record = dict[str, Any]
 
 
-def record(name: str) -> Record | None:
-    """The record of this name; None if there is none."""
-    path = RECORDS / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+def record(name: str) -> Record:
+    """The record of this name. Raises FileNotFoundError if there is none."""
+    return json.loads((RECORDS / f"{name}.json").read_text())
 
 
 def figure(estimate: Sequence[float | None]) -> str:
@@ -53,11 +51,10 @@ def plain(value: float) -> str:
     return f"{value:.{max(0, 1 - math.floor(math.log10(value)))}f}"
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     """A Markdown table."""
-    head = list(head)
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" if line != lines[1] else "|---" * len(head) + "|" for line in lines)
+    first, *others = [f"| {' | '.join(line)} |" for line in (head, *rows)]
+    return "\n".join([first, "|---" * len(head) + "|", *others])
 
 
 def provenance(name: str, made: Record) -> str:
@@ -71,8 +68,7 @@ def provenance(name: str, made: Record) -> str:
 
 def likelihood(name: str) -> str:
     """The terms of the bound, of the measurement with most terms and images, and the likelihood of the ODE."""
-    if (made := record(name)) is None:
-        return NOT_YET
+    made = record(name)
     bounds = [each["bpd"] for each in made["evaluation"] if "bpd" in each and "steps" not in each["protocol"]]
     best = max(bounds, key=lambda each: (each["times"], each["num_examples"]))
     images = f"{best['num_examples']:,}"
@@ -95,14 +91,11 @@ def _ode(measured: Record) -> list[str]:
 
 def quality(name: str) -> str:
     """The metrics of samples, a row for each way to draw them and each protocol."""
-    if (made := record(name)) is None:
-        return NOT_YET
+    made = record(name)
     rows: dict[tuple[str, ...], dict[str, str]] = {}
     for metric, measured in (item for each in made["evaluation"] for item in each.items() if item[0] in QUALITY):
         row = rows.setdefault(_drawn(measured), {})
         row |= {title: figure(measured[number]) for title, number in QUALITY[metric].items()}
-    if not rows:
-        return NOT_YET
     titles = [title for numbers in QUALITY.values() for title in numbers if any(title in row for row in rows.values())]
     lines = [[*drawn, *(row.get(title, "") for title in titles)] for drawn, row in rows.items()]
     return table(("samples", "compared with", "features", *titles), lines) + f"\n\n{provenance(name, made)}"
@@ -131,8 +124,7 @@ NAMED = ("spacing", "variance", "eta", "guidance", "weights", "seed", "clip")
 
 def tried(*names: str) -> str:
     """K of several runs, a row for each, by the options that not all of them have."""
-    found = [record(name) for name in names]
-    made = [each for each in found if each is not None]
+    made = [record(name) for name in names]
     shared = set.intersection(*(set(options(each["command"])) for each in made))
     rows = []
     for name, each in zip(names, made, strict=True):
@@ -151,7 +143,7 @@ def options(command: str) -> list[str]:
 
 def sweep(*names: str) -> str:
     """The Frechet distances of samplers by their number of steps, from the studies of a run, and their times."""
-    made = [each for each in map(record, names) if each is not None]
+    made = [record(name) for name in names]
     rows: dict[tuple[str, ...], dict[Any, str]] = {}
     points = [point for each in made for point in each["study"]]
     is_timed = all(point.get("eta") is None for point in points)
@@ -170,8 +162,7 @@ TIMED = 20
 
 def bounds(name: str, *variances: str) -> str:
     """The bounds of the models of few steps, by variance and spacing."""
-    if (made := record(name)) is None:
-        return NOT_YET
+    made = record(name)
     rows: dict[tuple[str, ...], dict[int, str]] = {}
     for point in made["study"]:
         if not variances or point["variance"] in variances:
@@ -182,8 +173,7 @@ def bounds(name: str, *variances: str) -> str:
 
 def reconstruct(name: str) -> str:
     """The mean squared errors of images that DDIM encodes and decodes, beside those of Song et al. 2021."""
-    if (made := record(name)) is None:
-        return NOT_YET
+    made = record(name)
     song = {10: 0.014, 20: 0.0065, 50: 0.0023, 100: 0.0009, 200: 0.0004, 500: 0.0001, 1000: 0.0001}
     rows = {
         (f"{made['study'][0]['images']} test digits",): {p["steps"]: plain(p["error"][0]) for p in made["study"]},

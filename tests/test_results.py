@@ -63,7 +63,8 @@ def test_a_run_becomes_a_record_without_its_curves_and_a_table(results, tmp_path
     versions = {"ddpm_jax": "0.2.0", "jax": "0.12"}
     (tmp_path / "experiment.json").write_text(json.dumps({"versions": versions, "commit": "0123456789"}))
     monkeypatch.setattr(results.tables, "RECORDS", tmp_path / "records")
-    assert results.tables.likelihood("mine") == results.tables.quality("mine") == "Not measured yet."
+    with pytest.raises(FileNotFoundError, match=r"mine\.json"):
+        results.tables.likelihood("mine")
     results.add("mine", tmp_path, None, command="ddpm-jax train mine", device="1 CPU core", time="5 min")
     assert "somewhere" not in (tmp_path / "records" / "mine.json").read_text()
     assert "rate" not in results.tables.record("mine")["evaluation"][0]["bpd"]
@@ -72,3 +73,32 @@ def test_a_run_becomes_a_record_without_its_curves_and_a_table(results, tmp_path
     assert f"{row} 0.800 +- 0.010 | 0.700 +- 0.010 |" in results.tables.quality("mine")
     source = "`ddpm-jax train mine`, 5 min on 1 CPU core, trained with ddpm_jax 0.2.0, JAX 0.12, commit 0123456."
     assert results.tables.quality("mine").endswith(source)
+
+
+@pytest.mark.parametrize(
+    ("distances", "verdict"),
+    [((0.2, 0.3), "yes"), ((0.3, 0.2), "**no**"), ((0.2, 0.3, 0.3, 0.2, 0.2, 0.3), "in part: 2 of 3")],
+)
+def test_a_relation_is_decided_by_the_record(results, distances, verdict):
+    """Pairs of the distances at even and at optimal times, for three variances; another number of steps is left out."""
+    relations, variances = results.tables.relations, ("fixed_small", "fixed_large", "analytic")
+    pairs = zip(*[iter((distances * 3)[:6])] * 2, strict=True)
+    drawn = [
+        (variance, spacing, 10, distance)
+        for variance, pair in zip(variances, pairs, strict=True)
+        for spacing, distance in zip(("even", "optimal"), pair, strict=True)
+    ]
+    drawn += [(variance, spacing, 25, 9.0) for variance in variances for spacing in ("even", "optimal")]
+    made = [
+        {
+            "fid": {
+                "fid": [distance, 0.01],
+                "drawn": {"variance": variance, "spacing": spacing, "steps": steps, "clip": True},
+                "protocol": {"features": "pixels"},
+            }
+        }
+        for variance, spacing, steps, distance in drawn
+    ]
+    assert relations.worse_samples(lambda name: {"evaluation": made})[1] == verdict
+    assert relations.decided([(5, True), (10, False)]) == "in part: at 5 of 5, 10 steps"
+    assert relations.rising((1, 2, 3)) and not relations.rising((1, 2, 2))

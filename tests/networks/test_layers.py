@@ -201,6 +201,17 @@ def test_the_group_norm_is_precise_however_far_the_mean_is_from_zero(kind):
         assert np.abs(mine - exact).max() < limit * max(1, np.abs(exact).max())
 
 
+@pytest.mark.parametrize("accelerator", [False, True])
+def test_the_pixelwise_convolution_has_the_derivatives_of_a_product(accelerator, x64, monkeypatch):
+    """Those of both modes to the second order, on a CPU, where one is a matrix product, and elsewhere."""
+    if accelerator:
+        monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arguments, cpu, default: default(*arguments))
+    x, kernel = (jax.random.normal(jax.random.key(n), shape) for n, shape in enumerate([(2, 3, 2, 4), (4, 5)]))
+    np.testing.assert_allclose(layers._pixelwise(x, kernel), jnp.einsum("bhwi,io->bhwo", x, kernel), rtol=1e-12)
+    product = jax.jit(lambda x, kernel: layers._pixelwise(x, kernel))  # a new function, which no test has traced yet
+    check_grads(product, (x, kernel), order=2, modes=("fwd", "rev"))
+
+
 def test_a_constant_group_is_normalized_to_its_bias():
     """At any constant, such as 1000 / 3: no digit of it remains."""
     x = jnp.full((1, 4, 4, 8), 1000 / 3)
