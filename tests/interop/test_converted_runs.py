@@ -31,6 +31,7 @@ def test_the_parameters_that_the_optimizer_updates_are_written_out_too(finished,
     assert json.loads((tmp_path / "run" / "experiment.json").read_text())["weights"] == "raw"
 
 
+@pytest.mark.slow  # compiles the sampler and the bound of another U-Net
 def test_a_converted_run_is_sampled_and_measured(tmp_path, capsys):
     folder, pictures = write(tmp_path / "theirs", "grey", num_train_timesteps=30), tmp_path / "pictures"
     pictures.mkdir()

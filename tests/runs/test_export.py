@@ -69,6 +69,7 @@ def test_the_times_are_those_of_even_spacing_for_every_number_of_steps(T):
         assert not found[steps + 1 :].any()
 
 
+@pytest.mark.slow  # compiles guided samplers
 def test_labels_and_guidance_are_inputs():
     made = experiment_files.read(experiment_files.find("digits"))(timesteps=30, conditional=True)
     network = UNet(width=8, multipliers=(1,), num_blocks=1, attention=(), groups=4, num_classes=10)

@@ -112,6 +112,7 @@ def test_it_samples_without_network_and_without_its_data(here):
     assert figures.provenance_of(picture)["parameters"] == workdir.read_record(models.FOLDER / "digits")["digest"]
 
 
+@pytest.mark.slow  # measures the bound of the model
 def test_evaluate_agrees_with_the_card_and_leaves_the_package_as_it_is(here, capsys):
     """Up to the error of fewer examples and times."""
     before = contents(models.FOLDER)

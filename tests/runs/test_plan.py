@@ -19,6 +19,7 @@ from ddpm_jax.training import EMA, sharding
 TINY = experiment_files.read(Path(__file__).parents[1] / "experiments" / "tiny.py")
 
 
+@pytest.mark.slow  # compiles a step for two meshes
 def test_a_split_state_takes_its_share_as_planned():
     """Bytes a device, by kind, are those of the arrays that a run makes there."""
     experiment, mesh = TINY(width=64), "data=2,fsdp=4"

@@ -78,6 +78,7 @@ class Page(HTMLParser):
         self.text += data
 
 
+@pytest.mark.slow  # draws all nine pictures
 def test_a_tour_of_a_run_is_one_page_that_contains_its_pictures(finished, tmp_path, capsys):
     out, recorder = tmp_path / "tour", Recorder()
     assert str(out / "index.html") in tour(TourRequest(str(finished), out), recorder)
