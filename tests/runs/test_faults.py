@@ -104,6 +104,7 @@ def test_draws_do_not_know_the_mesh():
         jax.tree.map(np.testing.assert_array_equal, alone, spread)
 
 
+@pytest.mark.slow  # compiles the sampler for two meshes
 def test_a_preview_of_parameters_split_over_fsdp_is_that_of_one_device(tmp_path, monkeypatch, capfd):
     """And XLA does not warn that it had to rematerialize what it had split."""
     monkeypatch.setattr(training, "PREVIEW_IMAGES", 8)

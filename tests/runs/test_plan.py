@@ -147,6 +147,7 @@ def test_variants_that_are_not_listed_are_not_taken_for_others(kind):
     assert accelerators.of_kind(kind) is None
 
 
+@pytest.mark.slow  # compiles the programs of two meshes
 def test_the_command_writes_all_of_it(tmp_path, capsys):
     out = tmp_path / "plan.json"
     file = str(Path(__file__).parents[1] / "experiments" / "tiny.py")

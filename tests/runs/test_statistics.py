@@ -75,6 +75,7 @@ def test_the_statistics_are_the_same_on_any_number_of_devices(folder, tmp_path, 
         np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.slow  # compiles the statistics and the bound
 def test_evaluate_measures_a_model_of_few_steps(folder, capsys):
     options = ["--steps", "6", "--spacing", "optimal", "--variance", "analytic"]
     assert main(["evaluate", str(folder), "--num", "4", *options]) == 0

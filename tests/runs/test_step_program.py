@@ -149,6 +149,7 @@ def test_the_length_of_a_call_is_known_before_it(monkeypatch):
     assert calls.ends == [8, 16, 20]
 
 
+@pytest.mark.slow  # trains twice
 def test_streamed_training_resumes_as_if_never_stopped(monkeypatch):
     """The path of data sets that are too large for the device."""
     monkeypatch.setattr(step_program, "RESIDENT_BYTES", 0)
