@@ -45,11 +45,15 @@ def rising(values: Iterable[float]) -> bool:
     return all(a < b for a, b in itertools.pairwise(values))
 
 
+def verdict(holds: bool) -> str:
+    return "yes" if holds else "**no**"
+
+
 def decided(checks: Sequence[tuple[int, bool]]) -> str:
     """Yes, no, or the numbers of steps for which the relation holds."""
     good = [count for count, holds in checks if holds]
     if len(good) in (0, len(checks)):
-        return "yes" if good else "**no**"
+        return verdict(bool(good))
     return f"in part: at {', '.join(map(str, good))} of {', '.join(str(count) for count, _ in checks)} steps"
 
 
@@ -72,25 +76,25 @@ def sigma_hat(read: Read) -> Found:
 def many_steps(read: Read) -> Found:
     found = distances(read, "digits_sweep_even", "digits_sweep_ancestral")
     ours = [found["ancestral", None, 1000], found["ddim", None, 50]]
-    return listed(ours), "yes" if rising(ours) else "**no**"
+    return listed(ours), verdict(rising(ours))
 
 
 def more_steps(read: Read) -> Found:
     found = distances(read, "digits_sweep_even")
     rows = {name: [found[name, None, count] for count in (50, 20, 10, 5)] for name in ("ddim", "ancestral")}
     here = f"`ddim` in 10, 20 and 50 steps {listed(rows['ddim'][2::-1])}"
-    return here, "yes" if all(map(rising, rows.values())) else "**no**"
+    return here, verdict(all(map(rising, rows.values())))
 
 
 def reconstruction(read: Read) -> Found:
     errors = [each["error"][0] for each in read("digits_reconstruct")["study"]]
-    return f"{errors[0]:.4f}, ..., {errors[-1]:.7f}", "yes" if rising(reversed(errors)) else "**no**"
+    return f"{errors[0]:.4f}, ..., {errors[-1]:.7f}", verdict(rising(reversed(errors)))
 
 
 def learned_all(read: Read) -> Found:
     learned = Bounds(read, "digits_bounds_learned").bits
     ours = [learned["learned_range", "even", 1000], learned["fixed_large", "even", 1000]]
-    return listed(ours), "yes" if rising(ours) else "**no**"
+    return listed(ours), verdict(rising(ours))
 
 
 def cosine(read: Read) -> Found:
@@ -100,7 +104,7 @@ def cosine(read: Read) -> Found:
     shared = max(totals[0].keys() & totals[1].keys())
     ours = [each[shared] for each in totals]
     here = " and ".join(f"{mean:.3f} +- {error:.3f}" for mean, error in ours)
-    return here, "yes" if ours[0][0] < ours[1][0] else "**no**"
+    return here, verdict(ours[0][0] < ours[1][0])
 
 
 def _protocol(measured: dict[str, Any]) -> tuple[int, int]:
@@ -147,13 +151,13 @@ def variances(read: Read) -> Found:
 def analytic_all(read: Read) -> Found:
     bits = Bounds(read, "digits_bounds").bits
     least, *others = [bits[name, "even", 1000] for name in ("analytic", "fixed_small", "fixed_large")]
-    return listed([least, *others]), "yes" if least < min(others) else "**no**"
+    return listed([least, *others]), verdict(least < min(others))
 
 
 def fixed_all(read: Read) -> Found:
     bits = Bounds(read, "digits_bounds").bits
     ours = [bits[name, "even", 1000] for name in ("fixed_small", "fixed_large")]
-    return listed(ours), "yes" if rising(ours) else "**no**"
+    return listed(ours), verdict(rising(ours))
 
 
 def analytic_optimal(read: Read) -> Found:
@@ -166,13 +170,13 @@ def learned_few(read: Read) -> Found:
     ours = Bounds(read, "digits_bounds_learned").bits
     found = [ours[name, "linspace", count] for count in (25, 1000) for name in ("learned_range", "analytic")]
     holds = found[0] > found[1] and found[2] < found[3]
-    return f"{listed(found[:2])} in 25 steps, {listed(found[2:])} in 1000", "yes" if holds else "**no**"
+    return f"{listed(found[:2])} in 25 steps, {listed(found[2:])} in 1000", verdict(holds)
 
 
 def better_samples(read: Read) -> Found:
     found = _samples(read)
     ours = [found[name, "even"] for name in ("analytic", "fixed_small", "fixed_large")]
-    return f"10 steps: {listed(ours)}", "yes" if rising(ours) else "**no**"
+    return f"10 steps: {listed(ours)}", verdict(rising(ours))
 
 
 ALL = (

@@ -36,6 +36,13 @@ def test_every_record_is_in_a_page(results):
     assert [path.name for path in results.tables.RECORDS.glob("*.json") if f"records/{path.name}" not in text] == []
 
 
+@pytest.mark.parametrize(("name", "label"), [("digits", "360 test digits"), ("fashion_mnist", "500 test images")])
+def test_the_readme_has_the_bounds_of_the_records(results, name, label):
+    row = next(line for line in (CI.parent / "README.md").read_text().splitlines() if label in line)
+    total = next(line for line in results.tables.likelihood(name).splitlines() if line.startswith("| total |"))
+    assert total.split("|")[2].strip() in row
+
+
 def test_a_figure_has_two_digits_of_its_error(results):
     assert results.tables.figure((2.92746, 0.02731)) == "2.927 +- 0.027"
     assert results.tables.figure((-2.38531, 0.00112)) == "-2.3853 +- 0.0011"

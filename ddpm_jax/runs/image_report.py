@@ -16,7 +16,7 @@ from ddpm_jax.runs.records import finish, read_records, unfinished
 from ddpm_jax.runs.references import Reference, named
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.scores import METRICS
-from ddpm_jax.runs.versions import versions
+from ddpm_jax.runs.versions import made_with
 from ddpm_jax.runs.workdir import is_workdir
 from ddpm_jax.training import distributed
 
@@ -84,7 +84,7 @@ def _measured(ready: Ready, folder: Path | None, keep: Path, reporter: Reporter)
         elif reference is not None:
             record[name] = distances(_first(ready), reference.images, reporter)
             reporter.line(distances_text(record[name]))
-    return record | {"protocol": _protocol(ready), "versions": versions()}
+    return record | {"protocol": _protocol(ready)} | made_with()
 
 
 def _first(ready: Ready) -> Any:

@@ -30,7 +30,7 @@ from ddpm_jax.runs.quality import distances_text, memorisation, parzen_window
 from ddpm_jax.runs.records import finish, read_records, unfinished
 from ddpm_jax.runs.reporter import Reporter
 from ddpm_jax.runs.steps import check_steps, marked, stepped
-from ddpm_jax.runs.versions import versions
+from ddpm_jax.runs.versions import made_with
 from ddpm_jax.runs.workdir import find, weights_in
 from ddpm_jax.runs.workdir import load as load_run
 from ddpm_jax.sampling import Run
@@ -72,7 +72,7 @@ def _measured(
     for name in request.metrics or ():
         if name in ESTIMATES:
             record[name] = ESTIMATES[name](run, request, keep, reporter)
-    return record | {"protocol": protocol_of(request, run.experiment.data.image_shape), "versions": versions()}
+    return record | {"protocol": protocol_of(request, run.experiment.data.image_shape)} | made_with()
 
 
 def _ready(request: EvaluateRequest, reporter: Reporter) -> tuple[Run, EvaluateRequest]:

@@ -14,6 +14,11 @@ def versions() -> dict[str, str | None]:
     return {"ddpm_jax": ddpm_jax.__version__} | {name: _version(name) for name in PACKAGES}
 
 
+def made_with() -> dict[str, dict[str, str | None] | str | None]:
+    """The `versions` and the `commit` of the code, as the records of runs and measurements state them."""
+    return {"versions": versions(), "commit": commit()}
+
+
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

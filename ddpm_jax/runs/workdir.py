@@ -19,7 +19,7 @@ from jax.sharding import SingleDeviceSharding
 
 from ddpm_jax.experiment import Experiment, Params, first_state, shapes
 from ddpm_jax.runs import experiment_files, models
-from ddpm_jax.runs.versions import commit, versions
+from ddpm_jax.runs.versions import made_with
 from ddpm_jax.sampling import Run
 from ddpm_jax.system.files import read_json, whole_file, write_json
 from ddpm_jax.system.locks import locked
@@ -54,7 +54,7 @@ def prepare(folder: Path, source: Path, knobs: dict[str, Any], **more: Any) -> b
         copy.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(copy) as part:
             shutil.copyfile(original, part)
-    record = {"experiment": source.name, "knobs": knobs, "versions": versions(), "commit": commit()}
+    record = {"experiment": source.name, "knobs": knobs} | made_with()
     write_json(folder / "experiment.json", record | more)  # last: a folder without it is no workdir yet
     return True
 

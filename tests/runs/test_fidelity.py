@@ -22,6 +22,7 @@ from ddpm_jax.runs.features import pictures
 from ddpm_jax.runs.records import read_records
 from ddpm_jax.runs.report import evaluate
 from ddpm_jax.runs.reporter import Reporter
+from ddpm_jax.runs.versions import commit
 
 
 def asked(workdir: Path, *names: str, **options) -> EvaluateRequest:
@@ -73,7 +74,7 @@ def test_a_number_is_reported_with_its_protocol_and_bias(run):
     assert protocol.items() <= record["fid"]["protocol"].items()
     drawn = {"sampler": "ancestral", "steps": 4, "spacing": "even", "guidance": None, "weights": "ema", "seed": 0}
     assert drawn.items() <= record["fid"]["drawn"].items()
-    assert record["versions"]["jax"] == jax.__version__
+    assert record["versions"]["jax"] == jax.__version__ and record["commit"] == commit()
 
 
 def test_the_limit_of_many_samples_is_below_the_biased_distance(run):
