@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
 UNET, SCHEDULER = "config.json", "scheduler_config.json"
+NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
+"""The types of safetensors and NumPy's names for them."""
 ORIGIN = "ddpm_jax.json"
 """The file in which a folder written by `write` records where it came from."""
 
@@ -74,17 +77,27 @@ def _tensors(folder: Path) -> dict[str, np.ndarray]:
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file by name, in the shapes of the file.
+    """The tensors of a safetensors file by name, in the shapes of the file. bfloat16 becomes float32.
 
-    Raises ValueError, with the path, if it cannot be read.
+    Raises ValueError, with the path, if it cannot be read, or has a type that NumPy lacks, such as float8.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors import SafetensorError, deserialize
 
     try:
-        return load_file(path)
-    except (SafetensorError, AttributeError, KeyError, ValueError) as error:  # AttributeError: a dtype NumPy lacks
+        views = deserialize(path.read_bytes())
+    except SafetensorError as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
+    return {name: _array(path, view["dtype"], view["data"]).reshape(view["shape"]) for name, view in views}
+
+
+def _array(path: Path, kind: str, data: bytes | bytearray) -> np.ndarray:
+    """The numbers of a tensor of the type that safetensors names `kind`."""
+    if kind == "BF16":
+        return np.frombuffer(data, ml_dtypes.bfloat16).astype(np.float32)
+    try:
+        return np.frombuffer(data, NUMPY[kind])
+    except KeyError:
+        raise ValueError(f"{path} cannot be read: it has the type {kind}, not BF16, {', '.join(NUMPY)}") from None
 
 
 def _advice(folder: Path) -> str:

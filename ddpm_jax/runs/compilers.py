@@ -145,7 +145,11 @@ def compiled(lowered: Any, accelerator: Accelerator) -> Compiled:
 
 
 def _reason(message: str) -> str:
-    """The first line of a compiler's message, and the operation and the line of source code that it names."""
+    """The first line of a compiler's message, and the operation and the line of source code that it names.
+
+    Compilers for TPUs refuse a program that needs more memory than the device has.
+    """
     named = re.search(r'op_name="([^"]*)"(?:.*?source_file="([^"]*)" source_line=(\d+))?', message, re.DOTALL)
     place = "" if named is None else f" (at {named[1]}" + (f", {named[2]}:{named[3]})" if named[2] else ")")
-    return message.strip().splitlines()[0][:300] + place
+    way_out = "; to need less memory: --remat, --accumulate, a smaller --batch-size, or more devices in --mesh"
+    return message.strip().splitlines()[0][:300] + place + (way_out if "RESOURCE_EXHAUSTED" in message else "")

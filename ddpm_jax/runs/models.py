@@ -102,8 +102,8 @@ def tensors_of(params: Params, dtype: str) -> dict[str, np.ndarray]:
     tensors = {}
     for path, leaf in jax.tree.leaves_with_path(params):
         with np.errstate(over="ignore"):
-            tensors[_name(path)] = np.asarray(leaf).astype(dtype)
-        if not np.isfinite(tensors[_name(path)]).all():
+            tensors[_name(path)] = np.asarray(leaf).astype(jax.numpy.dtype(dtype))
+        if not np.isfinite(tensors[_name(path)].astype(np.float32)).all():
             raise ValueError(f"the parameter {_name(path)} has values that {dtype} does not have: use --dtype float32")
     return tensors
 

@@ -248,8 +248,8 @@ class PackRequest:
     """Folder of the run."""
     out: Path
     """Folder to create."""
-    dtype: Literal["float16", "float32"] = "float16"
-    """Type in which the parameters are stored. The bits/dim of both are measured and stated on the card."""
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    """Type of the stored parameters. The card states their bits/dim, and that of the parameters in float32."""
     experiment: str | None = None
     """Name of the experiment that comes with the library. Default: the one with the file name of the run's."""
     num: int | None = None

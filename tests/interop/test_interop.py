@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from interop.models import MODEL, SMALL, check_golden, inputs, load, write
@@ -72,19 +73,23 @@ def test_averages_that_diffusers_trained_are_known_as_such(tmp_path):
     assert json.loads((tmp_path / "run" / "experiment.json").read_text())["weights"] == "ema"
 
 
-def test_old_names_and_half_precision_are_read(tmp_path):
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_old_names_and_half_precision_are_read(dtype, tmp_path):
     folder = write(tmp_path / "theirs")
     old = {new: name for name, new in tensors.OLD.items()}
     content = {}
     for name, value in load_file(folder / MODEL).items():
         for new, before in old.items():
             name = name.replace(new, before) if "attentions" in name else name
-        content[name] = value.astype(np.float16)
+        content[name] = value.astype(dtype)
     (folder / MODEL).unlink()
     save_file(content, folder / MODEL.replace(".safetensors", ".fp16.safetensors"))
     assert any(".query." in name for name in content)
     params = load(folder).params
-    assert params["mid_0_attention"]["query"]["kernel"].dtype == jnp.float32
+    kernel = params["mid_0_attention"]["query"]["kernel"]
+    name = next(name for name in content if name.startswith("mid_block") and name.endswith(".query.weight"))
+    assert kernel.dtype == jnp.float32
+    np.testing.assert_array_equal(np.ravel(kernel), np.ravel(content[name].astype(np.float32).T))
 
 
 def without(folder: Path, name: str) -> None:
@@ -121,6 +126,7 @@ MISTAKES = {
     "unexpected tensor extra.weight": lambda f: with_(f, "extra.weight", np.zeros(3, np.float32)),
     "the tensor conv_in.bias of shape (3,)": lambda f: with_(f, "conv_in.bias", np.zeros(3, np.float32)),
     "conv_in.bias has values that are not finite": lambda f: with_(f, "conv_in.bias", np.full(8, np.nan, np.float32)),
+    "it has the type F8_E4M3": lambda f: with_(f, "conv_in.bias", np.zeros(8, ml_dtypes.float8_e4m3fn)),
     "safetensors cannot be read": lambda f: (f / MODEL).write_bytes(b"not a safetensors file at all"),
     "a .bin is a pickle": lambda f: pickled(f, "diffusion_pytorch_model.bin"),
     f"{MODEL} cannot be read": lambda f: pickled(f, MODEL),

@@ -22,6 +22,7 @@ from ddpm_jax.runs.requests import Placement
 from ddpm_jax.runs.step_program import abstract_batch, abstract_state
 from ddpm_jax.training import sharding
 
+PLANNED = [(each, name) for each in SHIPPED for name in each.meshes]
 TINY = Path(__file__).parents[1] / "experiments" / "tiny.py"
 
 
@@ -71,8 +72,7 @@ def test_each_split_parameter_is_gathered_once_a_step():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["H100", "v5e"])
-@pytest.mark.parametrize("shipped", SHIPPED, ids=[each.command() for each in SHIPPED])
+@pytest.mark.parametrize(("shipped", "name"), PLANNED, ids=[f"{each.command()}-{name}" for each, name in PLANNED])
 def test_every_shipped_experiment_compiles_at_full_size(shipped, name):
     """Train step and sampler, for eight H100 or a v5e-16; 256x256 takes minutes. None of them needs more than a device.
 
@@ -132,3 +132,4 @@ def test_a_failure_names_the_operation_and_its_line():
     while compiling %conv, metadata={op_name="jit(step)/conv" source_file="/lib/unet.py" source_line=12}"""
     assert _reason(message) == "INTERNAL: no such instruction (at jit(step)/conv, /lib/unet.py:12)"
     assert _reason("out of memory") == "out of memory"
+    assert "--remat" in _reason("RESOURCE_EXHAUSTED: 16.71G of 15.75G")

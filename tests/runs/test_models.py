@@ -128,13 +128,16 @@ def test_a_refused_evaluation_leaves_no_folder(here, capsys):
     assert not list(here.iterdir())
 
 
-def test_samples_are_those_of_the_rounded_parameters(small, packed):
-    run, model = ddpm_jax.load(small), ddpm_jax.load(packed)
-    rounded = jax.tree.map(lambda x: x.astype(np.float16).astype(np.float32), run.params)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_samples_are_those_of_the_rounded_parameters(dtype, small, tmp_path):
+    pack.pack(PackRequest(small, tmp_path / "mine", dtype=dtype, num=2, times=3))
+    run, model = ddpm_jax.load(small), ddpm_jax.load(tmp_path / "mine")
+    rounded = jax.tree.map(lambda x: x.astype(dtype).astype(np.float32), run.params)
     assert digest(model.params) == digest(rounded) != digest(run.params)
     np.testing.assert_array_equal(drawn(model), drawn(run._replace(params=rounded)))
     whole = models.tensors_of(run.params, "float32").values()
     assert all(np.array_equal(ours, theirs) for ours, theirs in zip(whole, jax.tree.leaves(run.params), strict=True))
+    assert f"stored as {dtype}" in (tmp_path / "mine" / "README.md").read_text()
 
 
 def test_the_numbers_of_the_card_are_those_of_evaluate(packed, here):
