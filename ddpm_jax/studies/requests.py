@@ -86,6 +86,9 @@ class StudyRequest:
     fixed_large, is the row sigma-hat of Song et al. 2021, Table 1. Default: that of the sampler."""
     spacing: SpacingName = field(default="even", metadata=_only("sweep", "reconstruct"))
     """Spacing of the steps (sweep, reconstruct)."""
+    features: Path | None = field(default=None, metadata=_only("sweep"))
+    """Workdir of a classifier, or Python file with a function features(images), whose features are compared (sweep).
+    Default: the pixels."""
     weights: WeightsName = "ema"
     """Parameters to draw with: ema (their moving average), raw (those that the optimizer updates), or an average of
     this length relative to the run, such as 0.1, if the run keeps averages for it (--power-ema)."""
@@ -96,8 +99,9 @@ class StudyRequest:
 
     def picture_options(self) -> dict[str, Any]:
         """The options that the picture depends on, apart from the run; they are recorded with it."""
-        others = ("workdir", "out", "weights", "checkpoint", "overwrite")
-        return {name: value for name, value in vars(self).items() if name not in others}
+        others = ("workdir", "out", "weights", "checkpoint", "overwrite", "features")
+        named = {} if self.features is None else {"features": self.features.name}
+        return {name: value for name, value in vars(self).items() if name not in others} | named
 
 
 MEASURED: tuple[EditKind, ...] = ("inpaint", "super-resolve", "deblur", "colorize")

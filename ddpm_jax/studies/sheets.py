@@ -10,6 +10,7 @@ import numpy as np
 from ddpm_jax import figures
 from ddpm_jax.data import load
 from ddpm_jax.runs import models, workdir
+from ddpm_jax.runs.features import of_path
 from ddpm_jax.runs.statistics import statistics
 from ddpm_jax.sampling import Run
 from ddpm_jax.studies import bounds, ho_2020, reconstruct, sohl_dickstein_2015, sweep
@@ -143,17 +144,19 @@ def _inpaint(run: Run, request: StudyRequest) -> Sheet:
 
 
 def _sweep(run: Run, request: StudyRequest) -> Sheet:
-    given = (request.spacing, request.num or 1024, request.seed, request.etas)
+    features = sweep.PIXELS if request.features is None else of_path(request.features, run.experiment.data.image_shape)
+    given = (request.spacing, request.num or 1024, request.seed, request.etas, features)
     points = sweep.sweep(run, request.samplers, request.steps, *given)
-    test = sweep.between_splits(run)
+    test, name = sweep.between_splits(run, features), features.protocol["features"]
     curves: dict[str, list[tuple[float, float]]] = {}
     for point in points:
         curves.setdefault(point.label, []).append((float(point.calls), point.distance))
-    labels = ("network calls", "Frechet distance of pixels")
-    caption = f"{sweep.table(points, test)}\nthe Frechet distance of pixels from the training images, as curves"
+    what = f"Frechet distance of {'pixels' if request.features is None else f'the features of {name}'}"
+    caption = f"{sweep.table(points, test)}\nthe {what} from the training images, as curves"
     protocol = {"spacing": request.spacing, "num": request.num or 1024, "seed": request.seed, "test_distance": test}
+    protocol |= features.protocol
     records = [point._asdict() | protocol for point in points]
-    return Sheet(figures.curves(curves, *labels, test, "test images"), caption, records)
+    return Sheet(figures.curves(curves, "network calls", what, test, "test images"), caption, records)
 
 
 def _bounds(run: Run, request: StudyRequest) -> Sheet:

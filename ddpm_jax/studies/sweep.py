@@ -1,4 +1,4 @@
-"""Samplers at several numbers of steps: the Frechet distance of their samples in pixel space, and their time."""
+"""Samplers at several numbers of steps: the Frechet distance of their samples, and their time."""
 
 import inspect
 import itertools
@@ -8,15 +8,18 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from ddpm_jax.data import load
 from ddpm_jax.data.encodings import as_picture
 from ddpm_jax.diffusion.samplers import SAMPLERS
 from ddpm_jax.experiment import labels
-from ddpm_jax.metrics import frechet_distance
+from ddpm_jax.metrics import frechet_distance, pixels
+from ddpm_jax.runs.features import Features, vectors
 from ddpm_jax.sampling import Run
 from ddpm_jax.training.keys import keys
 
+PIXELS = Features(Partial(pixels), {"features": "pixels"})
 AT_ONCE = 64
 """The number of images that are drawn at a time."""
 MOST_REFERENCES = 10_000
@@ -31,7 +34,7 @@ class Point(NamedTuple):
     calls: int
     """The number of network calls."""
     distance: float
-    """The Frechet distance of the samples from the training images, in pixels of 0..1."""
+    """The Frechet distance of the features of the samples from those of the training images."""
     seconds: float
     """The seconds of an image, without compilation."""
     eta: float | None = None
@@ -65,6 +68,7 @@ def sweep(
     num: int = 1024,
     seed: int = 0,
     etas: Sequence[float] | None = None,
+    features: Features = PIXELS,
 ) -> list[Point]:
     """Compares samplers at several numbers of steps, those of more than T left out.
 
@@ -74,11 +78,12 @@ def sweep(
     """
     if num < 2:
         raise ValueError(f"--num must be at least 2 for a distance, got {num}")
-    numbers, train = counts(steps, run.experiment.process.schedule.num_steps), _reference(run, "train")
+    numbers = counts(steps, run.experiment.process.schedule.num_steps)
+    train = _reference(run, "train", features)
     points = []
     for (name, eta), count in itertools.product(_kinds(names, etas), numbers):
         images, seconds = _drawn(run, name, count, spacing, num, seed, eta)
-        distance = frechet_distance(images, train)
+        distance = frechet_distance(vectors(features, images), train)
         points.append(Point(name, count, network_calls(name, count), distance, seconds / num, eta))
     return points
 
@@ -91,15 +96,15 @@ def _kinds(names: Sequence[str], etas: Sequence[float] | None) -> list[tuple[str
     return [(name, eta) for name in names for eta in (etas if etas and name in noisy else (None,))]
 
 
-def between_splits(run: Run) -> float:
-    """The Frechet distance of the test images from the training images, in pixels of 0..1."""
-    return frechet_distance(_reference(run, "test"), _reference(run, "train"))
+def between_splits(run: Run, features: Features = PIXELS) -> float:
+    """The Frechet distance of the features of the test images from those of the training images."""
+    return frechet_distance(*(_reference(run, split, features) for split in ("test", "train")))
 
 
 def _drawn(
     run: Run, name: str, steps: int, spacing: str, num: int, seed: int, eta: float | None
 ) -> tuple[np.ndarray, float]:
-    """The images as vectors, and the seconds that they took after the first batch, which compiles the sampler."""
+    """The images, and the seconds that they took after the first batch, which compiles the sampler."""
     sample = run.sampler(steps, eta, name, spacing)
     condition = labels(run.experiment, num + AT_ONCE)
 
@@ -110,17 +115,13 @@ def _drawn(
     batch(0)
     start = time.perf_counter()
     images = np.concatenate([batch(first) for first in range(0, num, AT_ONCE)])
-    return _vectors(images[:num]), (time.perf_counter() - start) * num / len(images)
+    return images[:num], (time.perf_counter() - start) * num / len(images)
 
 
-def _reference(run: Run, split: str) -> np.ndarray:
+def _reference(run: Run, split: str, features: Features) -> np.ndarray:
     source = run.experiment.data.open(split)
     images = load(source, range(min(len(source), MOST_REFERENCES)))["image"]
-    return _vectors(np.asarray(as_picture(jnp.asarray(images), run.experiment.data.levels)))
-
-
-def _vectors(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1).astype(np.float64) / 255
+    return vectors(features, np.asarray(as_picture(jnp.asarray(images), run.experiment.data.levels)))
 
 
 def table(points: Sequence[Point], test: float) -> str:

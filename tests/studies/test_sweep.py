@@ -93,6 +93,15 @@ def test_the_command_writes_a_chart_and_its_numbers(finished, tmp_path, capsys):
     ]
     assert all(f"| {each['sampler']} | {each['steps']} | {each['calls']} |" in printed for each in records)
     assert out.exists()
+    features = tmp_path / "doubled.py"
+    features.write_text(
+        "from ddpm_jax.metrics import pixels\n\n\ndef features(images):\n    return 2 * pixels(images)\n"
+    )
+    again = (*given[:6], "--num", "70", "--out", str(tmp_path / "doubled.png"), "--features", str(features))
+    assert main(["study", "sweep", str(finished), *again]) == 0
+    four = json.loads((tmp_path / "doubled.json").read_text())
+    assert four[0]["features"] == "doubled.py" and records[0]["features"] == "pixels"
+    assert four[0]["distance"] == pytest.approx(4 * records[0]["distance"])  # a squared distance
 
 
 def test_one_image_has_no_distance(finished, capsys):
