@@ -1,4 +1,4 @@
-"""Relations between figures that the papers of the fast samplers report, and whether they hold on the digits.
+"""Relations between figures that the papers of the fast samplers report, and whether they hold for a model of ours.
 
 Each is decided by the figures of the records, not by hand.
 """
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 Read = Callable[[str], dict[str, Any]]
-"""The record of a name."""
+"""The record of a study of the model by its name, such as "bounds"; that of the run itself for an empty name."""
 Found = tuple[str, str]
 """Our figures, and whether the relation holds."""
 SONG, NICHOL = "Song et al. 2021", "Nichol & Dhariwal 2021"
@@ -62,44 +62,44 @@ def listed(values: Iterable[float], digits: int = 3) -> str:
 
 
 def eta(read: Read) -> Found:
-    found, steps = distances(read, "digits_sweep_eta"), (5, 10, 20)
+    found, steps = distances(read, "sweep_eta"), (5, 10, 20)
     rows = {count: [found["ddim", value, count] for value in (0.0, 0.5, 1.0)] for count in steps}
     return f"10 steps: {listed(rows[10])}", decided([(count, rising(row)) for count, row in rows.items()])
 
 
 def sigma_hat(read: Read) -> Found:
-    found = distances(read, "digits_sweep_eta")
+    found = distances(read, "sweep_eta")
     pairs = {count: (found["ddim", 1.0, count], found["ancestral", None, count]) for count in (5, 10, 20)}
     return f"10 steps: {listed(pairs[10])}", decided([(count, rising(pair)) for count, pair in pairs.items()])
 
 
 def many_steps(read: Read) -> Found:
-    found = distances(read, "digits_sweep_even", "digits_sweep_ancestral")
+    found = distances(read, "sweep_even", "sweep_ancestral")
     ours = [found["ancestral", None, 1000], found["ddim", None, 50]]
     return listed(ours), verdict(rising(ours))
 
 
 def more_steps(read: Read) -> Found:
-    found = distances(read, "digits_sweep_even")
+    found = distances(read, "sweep_even")
     rows = {name: [found[name, None, count] for count in (50, 20, 10, 5)] for name in ("ddim", "ancestral")}
     here = f"`ddim` in 10, 20 and 50 steps {listed(rows['ddim'][2::-1])}"
     return here, verdict(all(map(rising, rows.values())))
 
 
 def reconstruction(read: Read) -> Found:
-    errors = [each["error"][0] for each in read("digits_reconstruct")["study"]]
+    errors = [each["error"][0] for each in read("reconstruct")["study"]]
     return f"{errors[0]:.4f}, ..., {errors[-1]:.7f}", verdict(rising(reversed(errors)))
 
 
 def learned_all(read: Read) -> Found:
-    learned = Bounds(read, "digits_bounds_learned").bits
+    learned = Bounds(read, "bounds_learned").bits
     ours = [learned["learned_range", "even", 1000], learned["fixed_large", "even", 1000]]
     return listed(ours), verdict(rising(ours))
 
 
 def cosine(read: Read) -> Found:
     """By the measurement with most terms and images that both runs have."""
-    runs = [read(name) for name in ("digits_cosine", "digits")]
+    runs = [read(name) for name in ("cosine", "")]
     totals = [{_protocol(each): each["bpd"]["total"] for each in run["evaluation"] if "bpd" in each} for run in runs]
     shared = max(totals[0].keys() & totals[1].keys())
     ours = [each[shared] for each in totals]
@@ -112,13 +112,13 @@ def _protocol(measured: dict[str, Any]) -> tuple[int, int]:
 
 
 def optimal(read: Read) -> Found:
-    found = Bounds(read, "digits_bounds")
+    found = Bounds(read, "bounds")
     pairs = {count: [found.bits["fixed_large", each, count] for each in ("optimal", "linspace")] for count in found.few}
     return f"10 steps: {listed(pairs[10])}", decided([(count, rising(pair)) for count, pair in pairs.items()])
 
 
 def all_steps(read: Read) -> Found:
-    found = Bounds(read, "digits_bounds")
+    found = Bounds(read, "bounds")
     best = {count: found.bits["fixed_large", "optimal", count] for count in found.steps}
     checks = [(count, best[1000] < best[count]) for count in found.few]
     return f"10, 100 and 1000 steps: {listed([best[10], best[100], best[1000]])}", decided(checks)
@@ -135,39 +135,39 @@ def worse_samples(read: Read) -> Found:
 
 def _samples(read: Read) -> dict[tuple[str, str], float]:
     """The Frechet distances of ancestral samples in 10 steps, by variance and spacing."""
-    measured = [each["fid"] for each in read("digits_variances")["evaluation"] if "fid" in each]
-    usual = [each for each in measured if each["drawn"]["clip"] and each["protocol"]["features"] == "pixels"]
+    measured = [each["fid"] for each in read("variances")["evaluation"] if "fid" in each]
+    usual = [each for each in measured if each["drawn"]["clip"]]
     drawn = [(each["drawn"], each["fid"][0]) for each in usual if each["drawn"]["steps"] == 10]
     return {(how["variance"], how["spacing"]): distance for how, distance in drawn}
 
 
 def variances(read: Read) -> Found:
-    ours = Bounds(read, "digits_bounds")
+    ours = Bounds(read, "bounds")
     names = ("analytic", "fixed_large", "fixed_small")
     rows = {count: [ours.bits[name, "linspace", count] for name in names] for count in ours.few}
     return f"10 steps: {listed(rows[10])}", decided([(count, rising(row)) for count, row in rows.items()])
 
 
 def analytic_all(read: Read) -> Found:
-    bits = Bounds(read, "digits_bounds").bits
+    bits = Bounds(read, "bounds").bits
     least, *others = [bits[name, "even", 1000] for name in ("analytic", "fixed_small", "fixed_large")]
     return listed([least, *others]), verdict(least < min(others))
 
 
 def fixed_all(read: Read) -> Found:
-    bits = Bounds(read, "digits_bounds").bits
+    bits = Bounds(read, "bounds").bits
     ours = [bits[name, "even", 1000] for name in ("fixed_small", "fixed_large")]
     return listed(ours), verdict(rising(ours))
 
 
 def analytic_optimal(read: Read) -> Found:
-    ours = Bounds(read, "digits_bounds")
+    ours = Bounds(read, "bounds")
     pairs = {count: [ours.bits[name, "optimal", count] for name in ("analytic", "fixed_large")] for count in ours.few}
     return f"10 steps: {listed(pairs[10])}", decided([(count, rising(pair)) for count, pair in pairs.items()])
 
 
 def learned_few(read: Read) -> Found:
-    ours = Bounds(read, "digits_bounds_learned").bits
+    ours = Bounds(read, "bounds_learned").bits
     found = [ours[name, "linspace", count] for count in (25, 1000) for name in ("learned_range", "analytic")]
     holds = found[0] > found[1] and found[2] < found[3]
     return f"{listed(found[:2])} in 25 steps, {listed(found[2:])} in 1000", verdict(holds)

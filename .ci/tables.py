@@ -40,10 +40,10 @@ def figure(estimate: Sequence[float | None]) -> str:
         return ""
     if not error:
         return f"{mean:.3f}"
-    if abs(mean) < 1e-3 and error < 1e-3:
+    if abs(mean) < 1e-3 and error < 1e-4:
         return f"{mean:.1e} +- {error:.0e}"
     digits = max(0, 1 - math.floor(math.log10(error)))
-    return f"{mean:.{digits}f} +- {error:.{digits}f}"
+    return f"{mean:z.{digits}f} +- {error:.{digits}f}"
 
 
 def plain(value: float) -> str:
@@ -61,9 +61,13 @@ def provenance(name: str, made: Record) -> str:
     """Where the figures of a record come from, in a line."""
     versions, commit = made["experiment"]["versions"], made["experiment"]["commit"] or "unknown"
     parts = [f"`{made['command']}`"]
-    parts += [f"{made['time']} on {made['device']}" if "time" in made else f"on {made['device']}"]
+    parts += [_time(made)]
     parts += [f"trained with ddpm_jax {versions['ddpm_jax']}, JAX {versions['jax']}, commit {commit[:7]}"]
     return f"[{name}.json](records/{name}.json): {', '.join(parts)}."
+
+
+def _time(made: Record) -> str:
+    return f"{made['time']} on {made['device']}" if "time" in made else f"on {made['device']}"
 
 
 def likelihood(name: str) -> str:
@@ -129,11 +133,56 @@ def tried(*names: str) -> str:
     rows = []
     for name, each in zip(names, made, strict=True):
         own = " ".join(option for option in options(each["command"]) if option not in shared)
-        bound = max((e["bpd"] for e in each["evaluation"] if "bpd" in e), key=lambda bpd: bpd["times"])
-        where = f"{bound['num_examples']:,}, {bound['times']}"
         label = f"[{'none' if not own else f'`{own}`'}](records/{name}.json)"
-        rows += [[label, each["time"], where, figure(bound["K"]), f"{bound['K_over_null'][0]:.3f}"]]
-    return table(("options", "time", "images, terms each", "K", "K - L_null"), rows)
+        rows += [[label, each["time"], *_gain(each)]]
+    return table(("options", "time", *GAIN), rows)
+
+
+GAIN = ("examples, terms each", "K", "K - L_null")
+
+
+def _gain(made: Record) -> list[str]:
+    """The cells of `GAIN`, of the measurement with most terms and examples."""
+    found = [each["bpd"] for each in made["evaluation"] if "bpd" in each]
+    bound = max(found, key=lambda bpd: (bpd["times"], bpd["num_examples"]))
+    where = f"{bound['num_examples']:,}, {bound['times']}"
+    return [where, figure(bound["K"]), f"{bound['K_over_null'][0]:.3f}"]
+
+
+def paper_2015(*names: str) -> str:
+    """K of runs of Sohl-Dickstein et al. 2015, beside the paper's."""
+    rows = []
+    for name in names:
+        made = record(name)
+        experiment = made["experiment"]
+        data, theirs = PAPER_2015[experiment["knobs"].get("data", Path(experiment["experiment"]).stem)]
+        rows += [[f"[{data}](records/{name}.json)", theirs, *_gain(made), f"`{made['command']}`", _time(made)]]
+    return table(("data", "the paper's K, K - L_null", *GAIN, "command", "time"), rows)
+
+
+PAPER_2015 = {
+    "heartbeat": ("binary heartbeat, bits per sequence", "-2.414, 12.024"),
+    "swiss_roll": ("swiss roll, bits", "2.35, 6.45"),
+    "dead_leaves": ("dead leaves, bits per pixel", "1.489, 3.536"),
+    "mnist_5000": ("MNIST, 5,000 digits, bits per pixel", "not stated"),
+    "textures": ("textures in place of bark, bits per pixel", "-0.55, 1.5 of bark"),
+}
+"""The titles and the figures of Tables 1 and 2 of the paper, by data."""
+
+
+def parzen(*names: str) -> str:
+    """The log-likelihoods of Parzen windows around samples, in bits, by run and by the way to draw."""
+    rows = []
+    for name in names:
+        made = record(name)
+        for each in (each for each in made["evaluation"] if "parzen" in each):
+            window, protocol = each["parzen"], each["protocol"]
+            sampler, spacing = protocol.get("sampler", "ancestral"), protocol.get("spacing")
+            how = f"`{sampler}` in {protocol.get('steps', 1000)} steps" + (f", {spacing}" if spacing else "")
+            bits = [value / math.log(2) for value in window["nats"]]
+            label = f"[`{' '.join(options(made['command']))}`](records/{name}.json)"
+            rows += [[label, f"{window['samples']:,}", how, f"{window['num_examples']:,}", figure(bits)]]
+    return table(("options", "samples", "drawn by", "test images", "Parzen window, bits"), rows)
 
 
 def options(command: str) -> list[str]:
@@ -202,12 +251,29 @@ def verified() -> str:
     return f"{head}\n{found.getvalue().strip()}"
 
 
-def descendants() -> str:
-    """The relations that papers report, and whether they hold here."""
-    rows = [[each.paper, each.claim, each.theirs, *each.found(record)] for each in relations.ALL]
-    return table(("paper", "relation", "theirs", "here", "holds here"), rows)
+def descendants(*models: str) -> str:
+    """The relations that papers report, and whether they hold for each of the models."""
+    heads = [head for name in models for head in (MODELS[name], "holds")]
+    rows = [
+        [each.paper, each.claim, each.theirs, *itertools.chain(*(_found(each, name) for name in models))]
+        for each in relations.ALL
+    ]
+    return table(("paper", "relation", "theirs", *heads), rows)
+
+
+MODELS = {"digits": "digits", "fashion": "Fashion-MNIST"}
+"""The models of `descendants`, by the names with which their records begin, and their titles."""
+
+
+def _found(relation: relations.Relation, model: str) -> relations.Found:
+    """The figures of a model, and whether the relation holds; of studies without a record, that there are none."""
+    try:
+        return relation.found(lambda study: record(f"{model}_{study}".removesuffix("_")))
+    except FileNotFoundError:
+        return "not measured", ""
 
 
 TABLES: dict[str, Callable[..., str]] = {
-    each.__name__: each for each in (likelihood, quality, tried, sweep, bounds, reconstruct, verified, descendants)
+    each.__name__: each
+    for each in (likelihood, quality, tried, sweep, bounds, reconstruct, verified, descendants, paper_2015, parzen)
 }

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def test_a_figure_has_two_digits_of_its_error(results):
     assert results.tables.figure((12.3, 11.7)) == "12 +- 12"
     assert results.tables.figure((2.08e-5, 7.2e-8)) == "2.1e-05 +- 7e-08"
     assert results.tables.figure((3.0, None)) == "3.000"
+    assert results.tables.figure((-0.00003, 0.0012)) == "0.0000 +- 0.0012"
 
 
 def test_a_run_becomes_a_record_without_its_curves_and_a_table(results, tmp_path, monkeypatch):
@@ -80,6 +82,35 @@ def test_a_run_becomes_a_record_without_its_curves_and_a_table(results, tmp_path
     assert f"{row} 0.800 +- 0.010 | 0.700 +- 0.010 |" in results.tables.quality("mine")
     source = "`ddpm-jax train mine`, 5 min on 1 CPU core, trained with ddpm_jax 0.2.0, JAX 0.12, commit 0123456."
     assert results.tables.quality("mine").endswith(source)
+
+
+def test_a_study_that_has_no_record_is_not_measured(results, tmp_path, monkeypatch):
+    monkeypatch.setattr(results.tables, "RECORDS", tmp_path)
+    rows = results.tables.descendants("digits").splitlines()[2:]
+    assert rows and all(row.endswith("| not measured |  |") for row in rows)
+
+
+def test_k_of_2015_and_parzen_windows_are_those_of_the_record(results, tmp_path, monkeypatch):
+    """K of the measurement with most terms; nats of a Parzen window become bits."""
+    bpd = {"K": [1.5, 0.1], "K_over_null": [3.5, 0.1], "num_examples": 500, "times": 50}
+    window = {"nats": [math.log(2), math.log(4)], "samples": 1000, "num_examples": 9}
+    made = {
+        "command": "ddpm-jax train images --data mnist_5000 --workdir runs/mnist",
+        "device": "1 CPU core",
+        "time": "5 min",
+        "experiment": {"experiment": "images.py", "knobs": {"data": "mnist_5000"}},
+        "evaluation": [
+            {"bpd": bpd},
+            {"bpd": bpd | {"K": [1.6, 0.1], "times": 999}},
+            {"parzen": window, "protocol": {"steps": 250}},
+        ],
+    }
+    (tmp_path / "mine.json").write_text(json.dumps(made))
+    monkeypatch.setattr(results.tables, "RECORDS", tmp_path)
+    assert "| 500, 999 | 1.60 +- 0.10 | 3.500 |" in results.tables.paper_2015("mine")
+    assert results.tables.paper_2015("mine").endswith("| 5 min on 1 CPU core |")
+    row = results.tables.parzen("mine").splitlines()[-1]
+    assert row == "| [`--data mnist_5000`](records/mine.json) | 1,000 | `ancestral` in 250 steps | 9 | 1.0 +- 2.0 |"
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ def _earlier(name: str, step: int | None, record: dict[str, Any], records: list[
         return []
     other = others[-1]
     numbers = [(key, value) for key, value in other[name].items() if isinstance(value, list)]
-    found = ", ".join(f"{key} {value:.4f} +- {error:.4f}" for key, (value, error) in numbers)
+    found = ", ".join(f"{key} {value:z.4f} +- {error:.4f}" for key, (value, error) in numbers)
     at = "" if other["step"] is None else f", at step {other['step']}"
     before = f"  measured before{at}: {found}"
     if changed := differences(record["protocol"], other[name]["protocol"]):

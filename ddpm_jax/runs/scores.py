@@ -127,7 +127,7 @@ def _reference(sets: Sets) -> Vectors:
 
 
 def _figure(estimate: Any, digits: int = 4) -> str:
-    return f"{estimate.value:.{digits}f} +- {estimate.error:.{digits}f}"
+    return f"{estimate.value:z.{digits}f} +- {estimate.error:.{digits}f}"
 
 
 Needs = Literal["moments", "images", "splits", "nothing"]
