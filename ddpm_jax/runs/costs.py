@@ -13,6 +13,14 @@ from ddpm_jax.experiment import Experiment
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier", "partition-id"}
 """Operations that move nothing."""
+BY_ELEMENT = {
+    *("add", "subtract", "multiply", "divide", "negate", "abs", "maximum", "minimum", "power", "sqrt", "rsqrt"),
+    *("exponential", "exponential-minus-one", "log", "log-plus-one", "logistic", "tanh", "convert"),
+    *("compare", "select", "and", "or", "not"),
+}
+"""Operations that compute an element of the result from the same element of each operand."""
+REORDERED = {"bitcast", "copy", "reshape"}
+"""Operations whose result has the elements of the operand, perhaps in another order."""
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
 _ARRAY = re.compile(r"\b(pred|[a-z]+\d+)\[([\d,]*)\](\{[^}]*\})?")
@@ -115,7 +123,8 @@ def traffic(program: str) -> float:
     """The bytes that the kernels of a compiled program, given as text, read from and write to the device's memory.
 
     Each operand and each result counts once; arrays in the chip's own memory, S(1) in the text, do not. Of an array
-    from which a slice is copied ahead of its use, or of which a fusion uses slices only, the slices count.
+    from which a slice is copied ahead of its use, or of which a fusion uses slices only, the slices count, also where
+    the fusion computes with each element of the array before it takes them.
     """
     instructions, (known, _) = executed(program), computations(program)
     types = {each.name: each.result for each, _ in instructions}
@@ -140,24 +149,37 @@ def _sliced(body: list[Instruction]) -> dict[int, int]:
     for each in body:
         for name in each.operands():
             users.setdefault(name, []).append(each)
+    found = {}
+    for each in body:
+        if each.kind == "parameter" and (slices := _slices(each, users)) is not None:
+            share = sum(slices.values()) / max(1, _elements(each.result))
+            found[int(each.rest.split(")")[0])] = int(share * _bytes(each.result))
+    return found
 
-    def read(each: Instruction) -> float:
-        """The bytes of the slices that are used, also after a conversion; infinity if something uses all of it."""
-        if each.name not in users:
-            return math.inf  # it is the result
-        total = 0.0
-        for user in users[each.name]:
-            if user.kind == "slice" or (user.kind == "dynamic-slice" and user.operands()[0] == each.name):
-                total += _bytes(user.result)
+
+def _slices(parameter: Instruction, users: dict[str, list[Instruction]]) -> dict[tuple[str, str], int] | None:
+    """Elements of each slice that is used, also after operations by element; None if something uses all elements.
+
+    The keys are the name of an array with the elements of the parameter, in an order of its own, and the bounds.
+    """
+    found: dict[tuple[str, str], int] = {}
+    reached = [(parameter, parameter.name)]
+    for whole, order in reached:
+        if whole.name not in users:
+            return None  # it is a result
+        for user in users[whole.name]:
+            if user.kind == "slice" or (user.kind == "dynamic-slice" and user.operands()[0] == whole.name):
+                bounds = re.search(r"slice=\{[^}]*\}", user.rest)
+                found[order, bounds[0] if bounds else user.name] = _elements(user.result)
+            elif user.kind in BY_ELEMENT | REORDERED and _elements(user.result) == _elements(parameter.result):
+                step = (user, user.name if user.kind in REORDERED else order)
+                reached.extend([] if step in reached else [step])
             else:
-                total += read(user) if user.kind in ("convert", "bitcast") else math.inf
-        return total
-
-    found = {int(each.rest.split(")")[0]): read(each) for each in body if each.kind == "parameter"}
-    return {index: int(size) for index, size in found.items() if size < math.inf}
+                return None
+    return found
 
 
-def _elements(result: str) -> list[str]:
+def _parts(result: str) -> list[str]:
     """The elements of a tuple type; a single element for another type."""
     if not result.startswith("("):
         return [result]
@@ -173,13 +195,13 @@ def _elements(result: str) -> list[str]:
 
 def _source(each: Instruction) -> str:
     """The type of what an instruction that starts a copy reads."""
-    elements = _elements(each.result)
+    elements = _parts(each.result)
     return elements[1] if each.kind == "copy-start" and len(elements) > 1 else elements[0]
 
 
 def _destination(each: Instruction) -> str:
     """The type of the result of an instruction; of one that starts a copy, the part that is filled meanwhile."""
-    elements = _elements(each.result)
+    elements = _parts(each.result)
     if not each.kind.endswith("-start") or len(elements) < 2:
         return each.result
     if each.kind == "all-reduce-start" and not elements[0].startswith("("):
@@ -194,6 +216,11 @@ def _bytes(result: str, everywhere: bool = False) -> int:
         for kind, shape, layout in _ARRAY.findall(result)
         if everywhere or "S(1)" not in layout
     )
+
+
+def _elements(result: str) -> int:
+    """The number of elements of the arrays of a type."""
+    return sum(math.prod(int(size) for size in shape.split(",") if size) for _, shape, _ in _ARRAY.findall(result))
 
 
 def _bits(kind: str) -> int:

@@ -206,6 +206,62 @@ def test_of_an_array_that_a_fusion_slices_the_slices_count():
     assert traffic(both.as_text()) > 1.9 * x.nbytes
 
 
+SLICED = """
+%used (param_0: f32[8,4], param_1: bf16[8,4], param_2: f32[8,4]) -> (f32[2,4], f32[3,4], f32[8,4]) {
+  %param_0 = f32[8,4]{1,0} parameter(0)
+  %param_1 = bf16[8,4]{1,0} parameter(1)
+  %param_2 = f32[8,4]{1,0} parameter(2)
+  %wide = f32[8,4]{1,0} convert(%param_1)
+  %negative = f32[8,4]{1,0} negate(%param_0)
+  %product = f32[8,4]{1,0} multiply(%negative, %param_0)
+  %sum = f32[8,4]{1,0} add(%product, %wide)
+  %top = f32[2,4]{1,0} slice(%sum), slice={[0:2], [0:4]}
+  %again = f32[2,4]{1,0} slice(%product), slice={[0:2], [0:4]}
+  %twice = f32[2,4]{1,0} add(%top, %again)
+  %end = f32[3,4]{1,0} slice(%sum), slice={[5:8], [0:4]}
+  %difference = f32[8,4]{1,0} subtract(%param_2, %param_2)
+  %part = f32[1,4]{1,0} slice(%difference), slice={[0:1], [0:4]}
+  ROOT %results = (f32[2,4]{1,0}, f32[3,4]{1,0}, f32[8,4]{1,0}) tuple(%twice, %end, WHOLE)
+}
+
+ENTRY %main (x: f32[8,4], y: bf16[8,4], z: f32[8,4]) -> (f32[2,4], f32[3,4], f32[8,4]) {
+  %x = f32[8,4]{1,0} parameter(0)
+  %y = bf16[8,4]{1,0} parameter(1)
+  %z = f32[8,4]{1,0} parameter(2)
+  ROOT %fused = (f32[2,4]{1,0}, f32[3,4]{1,0}, f32[8,4]{1,0}) fusion(%x, %y, %z), kind=kLoop, calls=%used
+}
+"""
+
+
+def test_of_an_array_that_a_fusion_slices_after_operations_by_element_the_slices_count():
+    """Rows 0-1 and 5-7 of x and y, each once, in the bytes of their own types; all of z, since it is also whole.
+
+    Where the sum of x and y is a result too, all of them.
+    """
+    written, z = (2 + 3 + 8) * 4 * 4, 8 * 4 * 4
+    assert traffic(SLICED.replace("WHOLE", "%difference")) == written + z + 5 * 4 * (4 + 2)
+    assert traffic(SLICED.replace("WHOLE", "%sum")) == written + 1 * 4 * 4 + 8 * 4 * (4 + 2)
+
+
+def test_slices_of_a_transposed_array_are_not_those_of_the_array():
+    """A row and a column, with the same bounds in the two orders."""
+    program = """
+%used (param_0: f32[8,8]) -> f32[1,8] {
+  %param_0 = f32[8,8]{1,0} parameter(0)
+  %turned = f32[8,8]{0,1} bitcast(%param_0)
+  %row = f32[1,8]{1,0} slice(%param_0), slice={[0:1], [0:8]}
+  %column = f32[1,8]{0,1} slice(%turned), slice={[0:1], [0:8]}
+  ROOT %sum = f32[1,8]{1,0} add(%row, %column)
+}
+
+ENTRY %main (x: f32[8,8]) -> f32[1,8] {
+  %x = f32[8,8]{1,0} parameter(0)
+  ROOT %fused = f32[1,8]{1,0} fusion(%x), kind=kLoop, calls=%used
+}
+"""
+    assert traffic(program) == (8 + 8 + 8) * 4
+
+
 def test_a_fusion_that_only_converts_reads_its_operand():
     program = """
 %cast (param_0: f32[1024]) -> bf16[1024] {
