@@ -224,8 +224,9 @@ def reconstruct(name: str) -> str:
     """The mean squared errors of images that DDIM encodes and decodes, beside those of Song et al. 2021."""
     made = record(name)
     song = {10: 0.014, 20: 0.0065, 50: 0.0023, 100: 0.0009, 200: 0.0004, 500: 0.0001, 1000: 0.0001}
+    images = "digits" if name.startswith("digits") else "images"
     rows = {
-        (f"{made['study'][0]['images']} test digits",): {p["steps"]: plain(p["error"][0]) for p in made["study"]},
+        (f"{made['study'][0]['images']} test {images}",): {p["steps"]: plain(p["error"][0]) for p in made["study"]},
         ("CIFAR-10 (Song et al. 2021, Table 2)",): {steps: plain(error) for steps, error in song.items()},
     }
     return _by_steps(("",), rows) + f"\n\n{provenance(name, made)}"
@@ -261,7 +262,7 @@ def descendants(*models: str) -> str:
     return table(("paper", "relation", "theirs", *heads), rows)
 
 
-MODELS = {"digits": "digits", "fashion": "Fashion-MNIST"}
+MODELS = {"digits": "digits", "fashion_small": "Fashion-MNIST"}
 """The models of `descendants`, by the names with which their records begin, and their titles."""
 
 

@@ -79,7 +79,7 @@ def experiment(
             classes=10,
             width=width if width is not None else 16 if fashion else 32,
             multipliers=(1, 2, 4) if fashion else (1, 2),
-            groups=8,
+            groups=min(8, width // 2),
             dropout=dropout,
             dtype=dtype,
         ),

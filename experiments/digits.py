@@ -86,7 +86,7 @@ def experiment(
             dropout=dropout,
             out_channels=2 if learned_range else None,
             num_classes=data.num_classes if conditional else None,
-            groups=8,
+            groups=min(8, width // 2),
             dtype=dtype,
         ),
         loss=losses.hybrid if learned_range else losses.simple,

@@ -74,7 +74,7 @@ def experiment(
             attention=(14,),
             dropout=dropout,
             num_classes=10 if conditional else None,
-            groups=16,
+            groups=min(16, width // 2),
             dtype=dtype,
             remat=remat,
         ),

@@ -114,6 +114,7 @@ def experiment(
             attention=attention,
             dropout=dropout,
             num_classes=data.num_classes,
+            groups=min(32, width // 4),
             dtype=dtype,
             remat=remat,
         ),

@@ -50,7 +50,8 @@ class UNet(nn.Module):
     scale_shift: bool = False
     """Whether the time embedding scales and shifts, instead of being added: see `layers.ResBlock`."""
     groups: int = 32
-    """The number of groups of the group normalization."""
+    """The number of groups of the group normalization, at most half the channels: a group of one channel loses the mean
+    of that channel over the image, and with it brightness and colors."""
     norm_eps: float = 1e-6
     """The number that is added to a variance before its root is taken."""
     residual_resampling: bool = False
