@@ -70,6 +70,7 @@ def experiment(
     noise = schedules.linear_scaled(timesteps) if schedule == "linear" else schedules.cosine(timesteps)
     process = gaussian.process(noise, gaussian.discretized(256 if fashion else 17))
     steps = num_steps if num_steps is not None else 6000 if fashion else 1000
+    channels = width if width is not None else 16 if fashion else 32
     rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(100, steps // 10), max(1, steps))
     return Experiment(
         data=images,
@@ -77,9 +78,9 @@ def experiment(
         parameterization=parameterizations.classes(process),
         network=NoisyClassifier(
             classes=10,
-            width=width if width is not None else 16 if fashion else 32,
+            width=channels,
             multipliers=(1, 2, 4) if fashion else (1, 2),
-            groups=min(8, width // 2),
+            groups=min(8, channels // 2),
             dropout=dropout,
             dtype=dtype,
         ),

@@ -224,7 +224,8 @@ def experiment(
     made = choose_data(data, folder_of_images, size)
     outputs = made.image_shape[-1] * (2 if method == "2015" else 1)
     if network == "unet":
-        module = UNet(width=width, multipliers=(1, 2, 2), num_blocks=1, attention=(), groups=min(8, width // 2), out_channels=outputs)
+        options = {"num_blocks": 1, "attention": (), "groups": min(8, width // 2), "out_channels": outputs}
+        module = UNet(width=width, multipliers=(1, 2, 2), **options)
     else:
         temporal = {"basis": bumps, "log_time": log_time, "out_channels": outputs, "untied_biases": untied_biases}
         chosen = {name: value for name, value in widths.items() if value is not None}

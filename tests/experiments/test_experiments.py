@@ -34,6 +34,23 @@ def test_it_builds_at_full_size_and_describes_itself(name):
     assert "ddpm-jax train" in experiment_files.read(experiment_files.find(name)).__globals__["__doc__"]
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "knobs"),
+    [
+        ("digits", 8, {}),
+        ("classifier", 8, {}),
+        ("fashion_mnist", 16, {}),
+        ("pictures", 32, {}),
+        ("sohl_dickstein_2015/images", 8, {"network": "unet"}),
+    ],
+)
+def test_at_the_smallest_width_no_channel_is_a_group_of_its_own(name, width, knobs):
+    """Such a group loses the mean of its channel: the brightness of images."""
+    experiment = build(name, width=width, **knobs)
+    check_network(experiment)
+    assert experiment.network.groups <= width // 2
+
+
 @pytest.mark.parametrize("name", experiment_files.shipped())
 def test_the_help_of_each_knob_is_a_sentence(name):
     function = experiment_files.read(experiment_files.find(name))
