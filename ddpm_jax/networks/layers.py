@@ -9,6 +9,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
+from ddpm_jax.networks.normalization import GroupNorm
+
 TINY = 1e-10
 """The `scale` of layers that Ho et al. 2020 initialize almost to zero, so that each block starts as the identity."""
 
@@ -95,86 +97,6 @@ def conv3x3(features: int, dtype: DTypeLike, name: str, scale: float = 1.0) -> C
     return stored(nn.Conv(features, (3, 3), padding="SAME", dtype=dtype, kernel_init=initializer(scale), name=name))
 
 
-class GroupNorm(nn.Module):
-    """`group_norm` with a learned scale and bias per channel, computed in float32 and cast to `dtype`."""
-
-    groups: int
-    dtype: DTypeLike
-    epsilon: float = 1e-6
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
-        return group_norm(x.astype(jnp.float32), scale, bias, self.groups, self.epsilon).astype(self.dtype)
-
-
-def group_norm(
-    x: Float[Array, "batch height width channels"],
-    scale: Float[Array, " channels"],
-    bias: Float[Array, " channels"],
-    groups: int,
-    epsilon: float,
-) -> Float[Array, "batch height width channels"]:
-    """Group normalization (Wu & He 2018): normalizes each group of channels to mean 0 and variance 1 over the image.
-
-        y = (x - mean) / sqrt(variance + epsilon) * scale + bias
-
-    The groups are consecutive channels; `groups` must divide their number. The variance is E[d^2] - E[d]^2, where
-    d = x - pivot and the pivot is the mean of the middle row of the group. The square of E[d] is at most `height`
-    variances, so the difference loses few digits, however large the mean of x is. Computed in the precision of x, which
-    should be float32.
-    """
-    per_channel = (len(x), 1, 1, x.shape[-1])
-    middle = jax.lax.stop_gradient(x[:, x.shape[1] // 2]).mean(axis=1).reshape(len(x), groups, -1)
-    pivot = jnp.broadcast_to(middle.mean(axis=2, keepdims=True), middle.shape).reshape(per_channel)
-    sums = _sums(x, pivot).reshape(2, len(x), groups, -1)
-    mean, square = sums.mean(axis=3, keepdims=True) / (x.shape[1] * x.shape[2])
-    deviation = jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0) + epsilon)
-    factor = scale.reshape(1, groups, -1) / deviation
-    offset = bias.reshape(1, groups, -1) - mean * factor
-    return _scale_and_shift(x, pivot, factor.reshape(per_channel), offset.reshape(per_channel))
-
-
-@jax.custom_jvp
-def _sums(x: Array, pivot: Array) -> Array:
-    """The sums over the pixels of d = x - pivot and of d^2, [2, batch, channels].
-
-    One reduction computes both sums, over the rows and then over the columns: it reads x once, and keeps no d. Its
-    derivative is given as plain sums, since JAX's own for a reduction of two arrays is slow. The result is one array:
-    of two, XLA for CPUs makes programs that take a fifth more memory in training.
-    """
-    sums = (x - pivot, jnp.square(x - pivot))
-    for _ in range(2):
-        sums = jax.lax.reduce(sums, (jnp.zeros((), x.dtype),) * 2, _add_pairs, (1,))
-    return jnp.stack(sums)
-
-
-def _add_pairs(pair: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
-    return pair[0] + other[0], pair[1] + other[1]
-
-
-@_sums.defjvp
-def _sums_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    x, pivot = primals
-    slope = tangents[0]  # the pivot has none
-    return _sums(x, pivot), jnp.stack([slope.sum(axis=(1, 2)), (2 * (x - pivot) * slope).sum(axis=(1, 2))])
-
-
-@jax.custom_jvp
-def _scale_and_shift(x: Array, pivot: Array, factor: Array, offset: Array) -> Array:
-    """``(x - pivot) factor + offset``, where the arguments other than x have one value per image and channel."""
-    return (x - pivot) * factor + offset
-
-
-@_scale_and_shift.defjvp
-def _scale_and_shift_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
-    x, pivot, factor, _ = primals
-    slope, _, of_factor, of_offset = tangents
-    # x and pivot apart: the gradient then sums products with x, which is in memory, not with x - pivot, which is not
-    return _scale_and_shift(*primals), slope * factor + x * of_factor + (of_offset - pivot * of_factor)
-
-
 class Weights(nn.Module):
     """The kernel and the bias of a `dense` layer, with the same names and initial values."""
 
@@ -232,18 +154,17 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, emb: Array, train: bool) -> Array:
-        h = nn.swish(GroupNorm(self.groups, self.dtype, self.epsilon, name="norm_in")(x))
+        h = GroupNorm(self.groups, self.dtype, self.epsilon, swish=True, name="norm_in")(x)
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
         h = conv3x3(self.features, self.dtype, "conv_in")(h)
-        norm = GroupNorm(self.groups, self.dtype, self.epsilon, name="norm_out")
+        norm = GroupNorm(self.groups, self.dtype, self.epsilon, swish=not self.scale_shift, name="norm_out")
         time = dense((1 + self.scale_shift) * self.features, self.dtype, "time")(nn.swish(emb))[:, None, None, :]
         if self.scale_shift:
             scale, shift = jnp.split(time, 2, axis=-1)
-            h = norm(h) * (1 + scale) + shift
+            h = nn.swish(norm(h) * (1 + scale) + shift)
         else:
             h = norm(h + time)
-        h = nn.swish(h)
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         h = conv3x3(self.features, self.dtype, "conv_out", scale=TINY)(h)
         if x.shape[-1] != self.features:
