@@ -172,6 +172,36 @@ class ResBlock(nn.Module):
         return x + h
 
 
+def attend(query: Array, key: Array, value: Array) -> Array:
+    """Attention, [batch, pixels, heads, channels], with the softmax in float32 or more precision."""
+    ours, jaxs = _attend_on_gpu, jax.nn.dot_product_attention
+    return jax.lax.platform_dependent(query, key, value, cuda=ours, default=jaxs)
+
+
+def _attend_on_gpu(query: Array, key: Array, value: Array) -> Array:
+    """As `jax.nn.dot_product_attention`, with less to store for the gradient, and to move."""
+    return jnp.swapaxes(jnp.einsum("bhqk,bkhd->bhqd", _attention_weights(query, key), value), 1, 2)
+
+
+@jax.custom_jvp
+def _attention_weights(query: Array, key: Array) -> Array:
+    """``softmax(query key / sqrt(channels))``, [batch, heads, pixels, pixels], rounded to the dtype of the query."""
+    precise = jnp.promote_types(query.dtype, jnp.float32)
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=precise)
+    return jax.nn.softmax(scores / np.sqrt(query.shape[-1])).astype(query.dtype)
+
+
+@_attention_weights.defjvp
+def _attention_weights_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    """The gradient is computed from the rounded weights, since the scores, in float32, are three times as large."""
+    (query, key), (of_query, of_key) = primals, tangents
+    weights = _attention_weights(query, key)
+    products = jnp.einsum("bqhd,bkhd->bhqk", of_query, key) + jnp.einsum("bqhd,bkhd->bhqk", query, of_key)
+    kept = jax.lax.optimization_barrier(weights).astype(jnp.promote_types(query.dtype, jnp.float32))
+    slope = kept * (products / np.sqrt(query.shape[-1]))
+    return weights, (slope - kept * slope.sum(axis=-1, keepdims=True)).astype(weights.dtype)
+
+
 class Attention(nn.Module):
     """Residual self-attention block: the input plus attention over all pixels of the image, with `heads` heads."""
 
@@ -187,6 +217,6 @@ class Attention(nn.Module):
         split = (batch, height * width, self.heads, channels // self.heads)
         weights = [Weights(channels, name=name)(channels) for name in ("query", "key", "value")]
         query, key, value = (part.reshape(split) for part in conv1x1(h, self.dtype, *weights))
-        h = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
+        h = attend(query, key, value).reshape(x.shape)
         (h,) = conv1x1(h, self.dtype, Weights(channels, scale=TINY, name="out")(channels))
         return x + h
