@@ -1,6 +1,6 @@
 """Layers of the networks: timestep embedding, normalization, residual and attention blocks, resampling."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -98,15 +98,25 @@ def conv3x3(features: int, dtype: DTypeLike, name: str, scale: float = 1.0) -> C
 
 
 class Weights(nn.Module):
-    """The kernel and the bias of a `dense` layer, with the same names and initial values."""
+    """The kernel and the bias of a `dense` layer, or of a convolution with a `window`, by their names.
+
+    Their initial values are those of the layer.
+    """
 
     features: int
     scale: float = 1.0
+    window: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, channels: int) -> tuple[Array, Array]:
-        kernel = self.param("kernel", initializer(self.scale), (channels, self.features), jnp.float32)
+        shape = (*self.window, channels, self.features)
+        kernel = self.param("kernel", initializer(self.scale), shape, jnp.float32)
         return kernel, self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+
+
+def convolution(x: Array, kernel: Array, padding: str | Sequence[tuple[int, int]] = "SAME") -> Array:
+    """x [batch, height, width, channels] and a kernel [height, width, channels, features], without a bias."""
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def conv1x1(x: Array, dtype: DTypeLike, *weights: tuple[Array, Array]) -> tuple[Array, ...]:
@@ -123,8 +133,7 @@ def conv1x1(x: Array, dtype: DTypeLike, *weights: tuple[Array, Array]) -> tuple[
 @jax.custom_jvp
 def _pixelwise(x: Array, kernel: Array) -> Array:
     """x [batch, height, width, channels] times the kernel [channels, features], as a convolution."""
-    dimensions = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, kernel[None, None], (1, 1), "VALID", dimension_numbers=dimensions)
+    return convolution(x, kernel[None, None])
 
 
 @_pixelwise.defjvp
@@ -133,6 +142,22 @@ def _pixelwise_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) 
     # the gradient of the kernel as a matrix product on a CPU, where XLA otherwise transposes both operands first
     of_y = jax.lax.platform_dependent(x, of_kernel, cpu=jnp.matmul, default=_pixelwise)
     return _pixelwise(x, kernel), _pixelwise(of_x, kernel) + of_y
+
+
+def add_bias_and_time(h: Array, bias: Array, time: Array) -> Array:
+    """``h + bias + time``, where the bias is [1, 1, 1, channels] and the time embedding [batch, 1, 1, channels]."""
+    elsewhere = lambda h, bias, time: with_stored_gradient(h + bias) + time  # noqa: E731
+    return jax.lax.platform_dependent(h, bias, time, cuda=_add_at_once, default=elsewhere)
+
+
+def _add_at_once(h: Array, bias: Array, time: Array) -> Array:
+    """The barrier prevents two things.
+
+    The convolution before does not take the time embedding as an image to be added. The gradients of the bias and of
+    the time embedding share their sums over pixels.
+    """
+    h, shift = jax.lax.optimization_barrier((h, bias + time))
+    return h + shift
 
 
 class ResBlock(nn.Module):
@@ -157,14 +182,15 @@ class ResBlock(nn.Module):
         h = GroupNorm(self.groups, self.dtype, self.epsilon, swish=True, name="norm_in")(x)
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
-        h = conv3x3(self.features, self.dtype, "conv_in")(h)
+        kernel, bias = Weights(self.features, window=(3, 3), name="conv_in")(h.shape[-1])
+        h, bias = convolution(h, kernel.astype(self.dtype)), bias.astype(self.dtype)[None, None, None]
         norm = GroupNorm(self.groups, self.dtype, self.epsilon, swish=not self.scale_shift, name="norm_out")
         time = dense((1 + self.scale_shift) * self.features, self.dtype, "time")(nn.swish(emb))[:, None, None, :]
         if self.scale_shift:
             scale, shift = jnp.split(time, 2, axis=-1)
-            h = nn.swish(norm(h) * (1 + scale) + shift)
+            h = nn.swish(norm(with_stored_gradient(h + bias)) * (1 + scale) + shift)
         else:
-            h = norm(h + time)
+            h = norm(add_bias_and_time(h, bias, time))
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         h = conv3x3(self.features, self.dtype, "conv_out", scale=TINY)(h)
         if x.shape[-1] != self.features:
