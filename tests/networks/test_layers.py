@@ -77,7 +77,20 @@ def test_the_convolution_of_an_upsampled_image_computes_in_its_dtype():
     np.testing.assert_allclose(rounded.astype(jnp.float32), exact, atol=0.03)
 
 
-def test_attention_is_that_of_three_dense_layers():
+def on_gpu(*arguments, default, cuda=None, cpu=None):
+    """What `jax.lax.platform_dependent` computes on a GPU."""
+    return (cuda or default)(*arguments)
+
+
+@pytest.fixture(params=["cpu", "gpu"])
+def device(request, monkeypatch):
+    """The device for which the functions of a test are traced; they must be new ones."""
+    if request.param == "gpu":
+        monkeypatch.setattr(jax.lax, "platform_dependent", on_gpu)
+    return request.param
+
+
+def test_attention_is_that_of_three_dense_layers(device):
     """Flax's dense layers and the softmax by its definition, with the same parameters."""
     attention, x = Attention(2, 4, jnp.float32, 1e-6), jax.random.normal(jax.random.key(0), (2, 3, 4, 8))
     params = attention.init(jax.random.key(1), x)["params"]
@@ -101,11 +114,51 @@ def test_a_residual_block_whose_last_convolution_is_zero_resamples_its_input(res
     np.testing.assert_array_equal(block.apply({"params": silent}, x, emb, False), resample(x))
 
 
-@pytest.mark.parametrize("accelerator", [False, True])
-def test_the_pixelwise_convolution_has_the_derivatives_of_a_product(accelerator, x64, monkeypatch):
+def test_attention_on_a_gpu_is_that_of_jax_with_its_gradients():
+    """In float32 to its precision; in bfloat16, where the weights and their gradient are rounded, as far as that is."""
+    arrays = [jax.random.normal(jax.random.key(n), (2, 12, 2, 4)) for n in range(4)]
+    for dtype, limit in (("float32", 1e-5), ("bfloat16", 0.03)):
+        *inputs, weight = (each.astype(dtype) for each in arrays)
+        ours, back = jax.vjp(layers._attend_on_gpu, *inputs)
+        exact, exact_back = jax.vjp(jax.nn.dot_product_attention, *(each.astype(jnp.float32) for each in inputs))
+        for mine, other in zip((ours, *back(weight)), (exact, *exact_back(weight.astype(jnp.float32))), strict=True):
+            assert mine.dtype == dtype
+            np.testing.assert_allclose(mine.astype(jnp.float32), other, atol=limit * np.abs(other).max())
+
+
+def test_attention_on_a_gpu_has_derivatives_of_both_modes_to_the_second_order(x64):
+    inputs = tuple(jax.random.normal(jax.random.key(n), (1, 3, 2, 2)) for n in range(3))
+    check_grads(jax.jit(lambda *given: layers._attend_on_gpu(*given)), inputs, order=2, modes=("fwd", "rev"))
+
+
+@pytest.mark.parametrize("scale_shift", [False, True])
+def test_a_residual_block_and_its_gradient_are_the_same_on_a_gpu(scale_shift, monkeypatch):
+    block = ResBlock(12, groups=2, dropout=0.3, dtype=jnp.float32, epsilon=1e-6, scale_shift=scale_shift)
+    x, emb = (jax.random.normal(jax.random.key(n), shape) for n, shape in enumerate([(3, 4, 6, 8), (3, 16)]))
+    params = jax.jit(block.init, static_argnums=3)(jax.random.key(1), x, emb, False)["params"]
+    params = jax.tree.map(lambda a: a + 0.3 * jax.random.normal(jax.random.key(a.size), a.shape), params)
+
+    def loss(params, x, emb):
+        return jnp.square(block.apply({"params": params}, x, emb, True, rngs={"dropout": jax.random.key(2)})).sum()
+
+    def gradients():
+        return jax.value_and_grad(lambda *given: loss(*given), (0, 1, 2))(params, x, emb)
+
+    elsewhere = gradients()
+    monkeypatch.setattr(jax.lax, "platform_dependent", on_gpu)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3), gradients(), elsewhere)
+
+
+def test_dropout_is_that_of_flax(device):
+    """The same choice by the same key, also with a number of channels that does not fill bytes."""
+    x, rngs = jax.random.normal(jax.random.key(0), (2, 3, 4, 13)), {"dropout": jax.random.key(1)}
+    theirs = nn.Dropout(0.4, deterministic=False).apply({}, x, rngs=rngs)
+    np.testing.assert_array_equal(layers.Dropout(0.4).apply({}, x, rngs=rngs), theirs)
+    assert 0.2 < (theirs == 0).mean() < 0.6
+
+
+def test_the_pixelwise_convolution_has_the_derivatives_of_a_product(device, x64):
     """Those of both modes to the second order, on a CPU, where one is a matrix product, and elsewhere."""
-    if accelerator:
-        monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arguments, cpu, default: default(*arguments))
     x, kernel = (jax.random.normal(jax.random.key(n), shape) for n, shape in enumerate([(2, 3, 2, 4), (4, 5)]))
     np.testing.assert_allclose(layers._pixelwise(x, kernel), jnp.einsum("bhwi,io->bhwo", x, kernel), rtol=1e-12)
     product = jax.jit(lambda x, kernel: layers._pixelwise(x, kernel))  # a new function, which no test has traced yet
