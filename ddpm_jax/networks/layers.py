@@ -1,6 +1,6 @@
 """Layers of the networks: timestep embedding, normalization, residual and attention blocks, resampling."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,8 @@ import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
+
+from ddpm_jax.networks.normalization import GroupNorm
 
 TINY = 1e-10
 """The `scale` of layers that Ho et al. 2020 initialize almost to zero, so that each block starts as the identity."""
@@ -95,96 +97,26 @@ def conv3x3(features: int, dtype: DTypeLike, name: str, scale: float = 1.0) -> C
     return stored(nn.Conv(features, (3, 3), padding="SAME", dtype=dtype, kernel_init=initializer(scale), name=name))
 
 
-class GroupNorm(nn.Module):
-    """`group_norm` with a learned scale and bias per channel, computed in float32 and cast to `dtype`."""
-
-    groups: int
-    dtype: DTypeLike
-    epsilon: float = 1e-6
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
-        return group_norm(x.astype(jnp.float32), scale, bias, self.groups, self.epsilon).astype(self.dtype)
-
-
-def group_norm(
-    x: Float[Array, "batch height width channels"],
-    scale: Float[Array, " channels"],
-    bias: Float[Array, " channels"],
-    groups: int,
-    epsilon: float,
-) -> Float[Array, "batch height width channels"]:
-    """Group normalization (Wu & He 2018): normalizes each group of channels to mean 0 and variance 1 over the image.
-
-        y = (x - mean) / sqrt(variance + epsilon) * scale + bias
-
-    The groups are consecutive channels; `groups` must divide their number. The variance is E[d^2] - E[d]^2, where
-    d = x - pivot and the pivot is the mean of the middle row of the group. The square of E[d] is at most `height`
-    variances, so the difference loses few digits, however large the mean of x is. Computed in the precision of x, which
-    should be float32.
-    """
-    per_channel = (len(x), 1, 1, x.shape[-1])
-    middle = jax.lax.stop_gradient(x[:, x.shape[1] // 2]).mean(axis=1).reshape(len(x), groups, -1)
-    pivot = jnp.broadcast_to(middle.mean(axis=2, keepdims=True), middle.shape).reshape(per_channel)
-    sums = _sums(x, pivot).reshape(2, len(x), groups, -1)
-    mean, square = sums.mean(axis=3, keepdims=True) / (x.shape[1] * x.shape[2])
-    deviation = jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0) + epsilon)
-    factor = scale.reshape(1, groups, -1) / deviation
-    offset = bias.reshape(1, groups, -1) - mean * factor
-    return _scale_and_shift(x, pivot, factor.reshape(per_channel), offset.reshape(per_channel))
-
-
-@jax.custom_jvp
-def _sums(x: Array, pivot: Array) -> Array:
-    """The sums over the pixels of d = x - pivot and of d^2, [2, batch, channels].
-
-    One reduction computes both sums, over the rows and then over the columns: it reads x once, and keeps no d. Its
-    derivative is given as plain sums, since JAX's own for a reduction of two arrays is slow. The result is one array:
-    of two, XLA for CPUs makes programs that take a fifth more memory in training.
-    """
-    sums = (x - pivot, jnp.square(x - pivot))
-    for _ in range(2):
-        sums = jax.lax.reduce(sums, (jnp.zeros((), x.dtype),) * 2, _add_pairs, (1,))
-    return jnp.stack(sums)
-
-
-def _add_pairs(pair: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
-    return pair[0] + other[0], pair[1] + other[1]
-
-
-@_sums.defjvp
-def _sums_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    x, pivot = primals
-    slope = tangents[0]  # the pivot has none
-    return _sums(x, pivot), jnp.stack([slope.sum(axis=(1, 2)), (2 * (x - pivot) * slope).sum(axis=(1, 2))])
-
-
-@jax.custom_jvp
-def _scale_and_shift(x: Array, pivot: Array, factor: Array, offset: Array) -> Array:
-    """``(x - pivot) factor + offset``, where the arguments other than x have one value per image and channel."""
-    return (x - pivot) * factor + offset
-
-
-@_scale_and_shift.defjvp
-def _scale_and_shift_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
-    x, pivot, factor, _ = primals
-    slope, _, of_factor, of_offset = tangents
-    # x and pivot apart: the gradient then sums products with x, which is in memory, not with x - pivot, which is not
-    return _scale_and_shift(*primals), slope * factor + x * of_factor + (of_offset - pivot * of_factor)
-
-
 class Weights(nn.Module):
-    """The kernel and the bias of a `dense` layer, with the same names and initial values."""
+    """The kernel and the bias of a `dense` layer, or of a convolution with a `window`, by their names.
+
+    Their initial values are those of the layer.
+    """
 
     features: int
     scale: float = 1.0
+    window: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, channels: int) -> tuple[Array, Array]:
-        kernel = self.param("kernel", initializer(self.scale), (channels, self.features), jnp.float32)
+        shape = (*self.window, channels, self.features)
+        kernel = self.param("kernel", initializer(self.scale), shape, jnp.float32)
         return kernel, self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+
+
+def convolution(x: Array, kernel: Array, padding: str | Sequence[tuple[int, int]] = "SAME") -> Array:
+    """x [batch, height, width, channels] and a kernel [height, width, channels, features], without a bias."""
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def conv1x1(x: Array, dtype: DTypeLike, *weights: tuple[Array, Array]) -> tuple[Array, ...]:
@@ -201,8 +133,7 @@ def conv1x1(x: Array, dtype: DTypeLike, *weights: tuple[Array, Array]) -> tuple[
 @jax.custom_jvp
 def _pixelwise(x: Array, kernel: Array) -> Array:
     """x [batch, height, width, channels] times the kernel [channels, features], as a convolution."""
-    dimensions = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, kernel[None, None], (1, 1), "VALID", dimension_numbers=dimensions)
+    return convolution(x, kernel[None, None])
 
 
 @_pixelwise.defjvp
@@ -211,6 +142,41 @@ def _pixelwise_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) 
     # the gradient of the kernel as a matrix product on a CPU, where XLA otherwise transposes both operands first
     of_y = jax.lax.platform_dependent(x, of_kernel, cpu=jnp.matmul, default=_pixelwise)
     return _pixelwise(x, kernel), _pixelwise(of_x, kernel) + of_y
+
+
+def add_bias_and_time(h: Array, bias: Array, time: Array) -> Array:
+    """``h + bias + time``, where the bias is [1, 1, 1, channels] and the time embedding [batch, 1, 1, channels]."""
+    elsewhere = lambda h, bias, time: with_stored_gradient(h + bias) + time  # noqa: E731
+    return jax.lax.platform_dependent(h, bias, time, cuda=_add_at_once, default=elsewhere)
+
+
+def _add_at_once(h: Array, bias: Array, time: Array) -> Array:
+    """The barrier prevents two things.
+
+    The convolution before does not take the time embedding as an image to be added. The gradients of the bias and of
+    the time embedding share their sums over pixels.
+    """
+    h, shift = jax.lax.optimization_barrier((h, bias + time))
+    return h + shift
+
+
+class Dropout(nn.Module):
+    """Sets each value to zero with probability `rate` and divides the others by 1 - rate, as `nn.Dropout` does.
+
+    On a GPU, whose steps memory bounds, one bit for each value keeps for the gradient which are zero; XLA has a byte.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, x.shape)
+        kept = jax.lax.platform_dependent(kept, cuda=_through_bits, default=lambda kept: kept)
+        return jnp.where(kept, x / (1 - self.rate), jnp.zeros_like(x))
+
+
+def _through_bits(flags: Array) -> Array:
+    return jnp.unpackbits(jnp.packbits(flags, axis=-1), axis=-1, count=flags.shape[-1]).astype(bool)
 
 
 class ResBlock(nn.Module):
@@ -232,23 +198,53 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, emb: Array, train: bool) -> Array:
-        h = nn.swish(GroupNorm(self.groups, self.dtype, self.epsilon, name="norm_in")(x))
+        h = GroupNorm(self.groups, self.dtype, self.epsilon, swish=True, name="norm_in")(x)
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
-        h = conv3x3(self.features, self.dtype, "conv_in")(h)
-        norm = GroupNorm(self.groups, self.dtype, self.epsilon, name="norm_out")
+        kernel, bias = Weights(self.features, window=(3, 3), name="conv_in")(h.shape[-1])
+        h, bias = convolution(h, kernel.astype(self.dtype)), bias.astype(self.dtype)[None, None, None]
+        norm = GroupNorm(self.groups, self.dtype, self.epsilon, swish=not self.scale_shift, name="norm_out")
         time = dense((1 + self.scale_shift) * self.features, self.dtype, "time")(nn.swish(emb))[:, None, None, :]
         if self.scale_shift:
             scale, shift = jnp.split(time, 2, axis=-1)
-            h = norm(h) * (1 + scale) + shift
+            h = nn.swish(norm(with_stored_gradient(h + bias)) * (1 + scale) + shift)
         else:
-            h = norm(h + time)
-        h = nn.swish(h)
-        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+            h = norm(add_bias_and_time(h, bias, time))
+        h = Dropout(self.dropout)(h) if train and self.dropout else h
         h = conv3x3(self.features, self.dtype, "conv_out", scale=TINY)(h)
         if x.shape[-1] != self.features:
             (x,) = conv1x1(x, self.dtype, Weights(self.features, name="shortcut")(x.shape[-1]))
         return x + h
+
+
+def attend(query: Array, key: Array, value: Array) -> Array:
+    """Attention, [batch, pixels, heads, channels], with the softmax in float32 or more precision."""
+    ours, jaxs = _attend_on_gpu, jax.nn.dot_product_attention
+    return jax.lax.platform_dependent(query, key, value, cuda=ours, default=jaxs)
+
+
+def _attend_on_gpu(query: Array, key: Array, value: Array) -> Array:
+    """As `jax.nn.dot_product_attention`, with less to store for the gradient, and to move."""
+    return jnp.swapaxes(jnp.einsum("bhqk,bkhd->bhqd", _attention_weights(query, key), value), 1, 2)
+
+
+@jax.custom_jvp
+def _attention_weights(query: Array, key: Array) -> Array:
+    """``softmax(query key / sqrt(channels))``, [batch, heads, pixels, pixels], rounded to the dtype of the query."""
+    precise = jnp.promote_types(query.dtype, jnp.float32)
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=precise)
+    return jax.nn.softmax(scores / np.sqrt(query.shape[-1])).astype(query.dtype)
+
+
+@_attention_weights.defjvp
+def _attention_weights_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    """The gradient is computed from the rounded weights, since the scores, in float32, are three times as large."""
+    (query, key), (of_query, of_key) = primals, tangents
+    weights = _attention_weights(query, key)
+    products = jnp.einsum("bqhd,bkhd->bhqk", of_query, key) + jnp.einsum("bqhd,bkhd->bhqk", query, of_key)
+    kept = jax.lax.optimization_barrier(weights).astype(jnp.promote_types(query.dtype, jnp.float32))
+    slope = kept * (products / np.sqrt(query.shape[-1]))
+    return weights, (slope - kept * slope.sum(axis=-1, keepdims=True)).astype(weights.dtype)
 
 
 class Attention(nn.Module):
@@ -266,6 +262,6 @@ class Attention(nn.Module):
         split = (batch, height * width, self.heads, channels // self.heads)
         weights = [Weights(channels, name=name)(channels) for name in ("query", "key", "value")]
         query, key, value = (part.reshape(split) for part in conv1x1(h, self.dtype, *weights))
-        h = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
+        h = attend(query, key, value).reshape(x.shape)
         (h,) = conv1x1(h, self.dtype, Weights(channels, scale=TINY, name="out")(channels))
         return x + h

@@ -7,7 +7,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
-from ddpm_jax.networks.layers import GroupNorm, ResBlock, TimeEmbedding, conv3x3, dense
+from ddpm_jax.networks.layers import ResBlock, TimeEmbedding, conv3x3, dense
+from ddpm_jax.networks.normalization import GroupNorm
 from ddpm_jax.networks.resampling import downsample
 
 FEATURES = "features"
@@ -48,7 +49,7 @@ class NoisyClassifier(nn.Module):
                 h = ResBlock(*options, name=f"block_{level}_{block}")(h, emb, train)
             if level < len(self.multipliers) - 1:
                 h = downsample(h.shape[-1], self.dtype, f"down_{level}")(h)
-        h = nn.swish(GroupNorm(self.groups, jnp.float32, name="norm_out")(h))
+        h = GroupNorm(self.groups, jnp.float32, swish=True, name="norm_out")(h)
         h = h.mean(axis=(1, 2))
         self.sow("intermediates", FEATURES, h)
         return dense(self.classes, jnp.float32, "logits")(h)

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from ddpm_jax.networks.layers import initializer, stored, with_stored_gradient
+from ddpm_jax.networks.layers import convolution, initializer, stored, with_stored_gradient
 
 
 def downsample(features: int, dtype: DTypeLike, name: str, padding: int = 0) -> Callable[[Array], Array]:
@@ -62,8 +61,7 @@ def _halves(kernel: Array, axis: int) -> tuple[Array, Array]:
 
 
 def _convolved(x: Array, kernel: Array, padding: Sequence[tuple[int, int]]) -> Array:
-    dimensions = ("NHWC", "HWIO", "NHWC")
-    return with_stored_gradient(jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=dimensions))
+    return with_stored_gradient(convolution(x, kernel, padding))
 
 
 def _interleaved(arrays: Sequence[Array], axis: int) -> Array:

@@ -11,7 +11,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Num
 
-from ddpm_jax.networks.layers import TINY, Attention, GroupNorm, ResBlock, TimeEmbedding, conv3x3
+from ddpm_jax.networks.layers import TINY, Attention, ResBlock, TimeEmbedding, conv3x3
+from ddpm_jax.networks.normalization import GroupNorm
 from ddpm_jax.networks.resampling import UpsampledConv, average, downsample, upsample
 
 
@@ -89,7 +90,7 @@ class UNet(nn.Module):
         h = self._block(h, emb, train, h.shape[-1], "mid_0", attend=True)
         h = self._block(h, emb, train, h.shape[-1], "mid_1", attend=False)
         h = self._up(h, skips, emb, train)
-        h = nn.swish(GroupNorm(self.groups, jnp.float32, self.norm_eps, name="norm_out")(h))
+        h = GroupNorm(self.groups, jnp.float32, self.norm_eps, swish=True, name="norm_out")(h)
         return conv3x3(self.out_channels or x.shape[-1], jnp.float32, "conv_out", scale=TINY)(h)
 
     def _time_embedding(self) -> TimeEmbedding:

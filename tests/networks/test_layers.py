@@ -1,4 +1,4 @@
-"""Layers: known values of the timestep embedding, group normalization beside Flax's, resampling."""
+"""Layers: known values of the timestep embedding, attention, resampling, gradients that are stored."""
 
 from functools import partial
 
@@ -77,7 +77,20 @@ def test_the_convolution_of_an_upsampled_image_computes_in_its_dtype():
     np.testing.assert_allclose(rounded.astype(jnp.float32), exact, atol=0.03)
 
 
-def test_attention_is_that_of_three_dense_layers():
+def on_gpu(*arguments, default, cuda=None, cpu=None):
+    """What `jax.lax.platform_dependent` computes on a GPU."""
+    return (cuda or default)(*arguments)
+
+
+@pytest.fixture(params=["cpu", "gpu"])
+def device(request, monkeypatch):
+    """The device for which the functions of a test are traced; they must be new ones."""
+    if request.param == "gpu":
+        monkeypatch.setattr(jax.lax, "platform_dependent", on_gpu)
+    return request.param
+
+
+def test_attention_is_that_of_three_dense_layers(device):
     """Flax's dense layers and the softmax by its definition, with the same parameters."""
     attention, x = Attention(2, 4, jnp.float32, 1e-6), jax.random.normal(jax.random.key(0), (2, 3, 4, 8))
     params = attention.init(jax.random.key(1), x)["params"]
@@ -101,129 +114,55 @@ def test_a_residual_block_whose_last_convolution_is_zero_resamples_its_input(res
     np.testing.assert_array_equal(block.apply({"params": silent}, x, emb, False), resample(x))
 
 
-@pytest.mark.parametrize(("groups", "dtype"), [(4, "float32"), (1, "float32"), (8, "bfloat16")])
-def test_the_group_norm_and_its_gradient_are_those_of_flax(groups, dtype):
-    x = 2 + 3 * jax.random.normal(jax.random.key(0), (3, 6, 5, 16))
-    weight = jax.random.normal(jax.random.key(1), x.shape)
-    params = {"scale": jnp.linspace(0.5, 2, 16), "bias": jnp.linspace(-1, 1, 16)}
-
-    def called(module):
-        return jax.vjp(lambda params, x: module.apply({"params": params}, x), params, x.astype(dtype))
-
-    ours, ours_back = called(layers.GroupNorm(groups, dtype, 1e-3))
-    theirs, theirs_back = called(nn.GroupNorm(groups, epsilon=1e-3, dtype=dtype))
-    close = {"rtol": 2e-2, "atol": 2e-1} if dtype == "bfloat16" else {"rtol": 1e-4, "atol": 1e-4}
-    assert ours.dtype == theirs.dtype
-    for mine, other in zip(
-        jax.tree.leaves((ours, ours_back(weight.astype(dtype)))),
-        jax.tree.leaves((theirs, theirs_back(weight.astype(dtype)))),
-        strict=True,
-    ):
-        np.testing.assert_allclose(mine.astype(jnp.float32), other.astype(jnp.float32), **close)
+def test_attention_on_a_gpu_is_that_of_jax_with_its_gradients():
+    """In float32 to its precision; in bfloat16, where the weights and their gradient are rounded, as far as that is."""
+    arrays = [jax.random.normal(jax.random.key(n), (2, 12, 2, 4)) for n in range(4)]
+    for dtype, limit in (("float32", 1e-5), ("bfloat16", 0.03)):
+        *inputs, weight = (each.astype(dtype) for each in arrays)
+        ours, back = jax.vjp(layers._attend_on_gpu, *inputs)
+        exact, exact_back = jax.vjp(jax.nn.dot_product_attention, *(each.astype(jnp.float32) for each in inputs))
+        for mine, other in zip((ours, *back(weight)), (exact, *exact_back(weight.astype(jnp.float32))), strict=True):
+            assert mine.dtype == dtype
+            np.testing.assert_allclose(mine.astype(jnp.float32), other, atol=limit * np.abs(other).max())
 
 
-def test_the_group_norm_computes_in_float32_for_any_input():
-    x = (100 + jax.random.normal(jax.random.key(0), (2, 8, 4, 12))).astype(jnp.bfloat16)
-    params = {"scale": jnp.ones(12), "bias": jnp.zeros(12)}
-    expected = layers.group_norm(x.astype(jnp.float32), params["scale"], params["bias"], 3, 1e-6)
-    found = layers.GroupNorm(3, jnp.bfloat16).apply({"params": params}, x)
-    np.testing.assert_array_equal(found, expected.astype(jnp.bfloat16))
+def test_attention_on_a_gpu_has_derivatives_of_both_modes_to_the_second_order(x64):
+    inputs = tuple(jax.random.normal(jax.random.key(n), (1, 3, 2, 2)) for n in range(3))
+    check_grads(jax.jit(lambda *given: layers._attend_on_gpu(*given)), inputs, order=2, modes=("fwd", "rev"))
 
 
-def test_a_group_norm_leaves_mean_zero_and_variance_one_in_each_group():
-    x = 100 + jnp.exp(jax.random.normal(jax.random.key(0), (2, 8, 4, 12)))
-    y = layers.group_norm(x, jnp.ones(12), jnp.zeros(12), 3, 1e-6).reshape(2, 8, 4, 3, 4)
-    np.testing.assert_allclose(y.mean(axis=(1, 2, 4)), 0, atol=1e-5)
-    np.testing.assert_allclose(y.var(axis=(1, 2, 4)), 1, atol=1e-5)
+@pytest.mark.parametrize("scale_shift", [False, True])
+def test_a_residual_block_and_its_gradient_are_the_same_on_a_gpu(scale_shift, monkeypatch):
+    block = ResBlock(12, groups=2, dropout=0.3, dtype=jnp.float32, epsilon=1e-6, scale_shift=scale_shift)
+    x, emb = (jax.random.normal(jax.random.key(n), shape) for n, shape in enumerate([(3, 4, 6, 8), (3, 16)]))
+    params = jax.jit(block.init, static_argnums=3)(jax.random.key(1), x, emb, False)["params"]
+    params = jax.tree.map(lambda a: a + 0.3 * jax.random.normal(jax.random.key(a.size), a.shape), params)
+
+    def loss(params, x, emb):
+        return jnp.square(block.apply({"params": params}, x, emb, True, rngs={"dropout": jax.random.key(2)})).sum()
+
+    def gradients():
+        return jax.value_and_grad(lambda *given: loss(*given), (0, 1, 2))(params, x, emb)
+
+    elsewhere = gradients()
+    monkeypatch.setattr(jax.lax, "platform_dependent", on_gpu)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3), gradients(), elsewhere)
 
 
-GROUPS, EPSILON = 2, 1e-6
+def test_dropout_is_that_of_flax(device):
+    """The same choice by the same key, also with a number of channels that does not fill bytes."""
+    x, rngs = jax.random.normal(jax.random.key(0), (2, 3, 4, 13)), {"dropout": jax.random.key(1)}
+    theirs = nn.Dropout(0.4, deterministic=False).apply({}, x, rngs=rngs)
+    np.testing.assert_array_equal(layers.Dropout(0.4).apply({}, x, rngs=rngs), theirs)
+    assert 0.2 < (theirs == 0).mean() < 0.6
 
 
-def normalized(x, scale, bias):
-    return layers.group_norm(x, scale, bias, GROUPS, EPSILON)
-
-
-def exactly(x, scale, bias):
-    """In two passes: first the mean, then the squares of the distances to it."""
-    grouped = x.reshape(*x.shape[:3], GROUPS, -1)
-    centred = grouped - grouped.mean(axis=(1, 2, 4), keepdims=True)
-    deviation = jnp.sqrt(jnp.square(centred).mean(axis=(1, 2, 4), keepdims=True) + EPSILON)
-    return (centred / deviation).reshape(x.shape) * scale.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)
-
-
-def with_gradients(function, arguments, weight):
-    """The values, and the gradients of a weighted sum of their squares."""
-    values = jax.jit(function)(*arguments)
-    loss = lambda *given: (jnp.square(function(*given)) * weight).sum()  # noqa: E731
-    return [np.asarray(each, np.float64) for each in (values, *jax.jit(jax.grad(loss, (0, 1, 2)))(*arguments))]
-
-
-def far_from_zero(offset):
-    return offset + np.random.default_rng(0).normal(size=(2, 8, 12, 8))
-
-
-def bright_pixel():
-    """In the middle row, on which the pivot depends: it is far from the mean."""
-    x = 1e-3 * np.random.default_rng(0).normal(size=(2, 32, 32, 8))
-    x[:, 16, 16] += 1000
-    return x
-
-
-def blocks_far_apart():
-    """The middle row is at the one value, three quarters of the image at another."""
-    x = np.random.default_rng(0).normal(size=(2, 32, 32, 8))
-    x[:, 16:24] += 1000
-    return x
-
-
-IMAGES = {
-    "mean 0": far_from_zero(0.0),
-    "mean 30": far_from_zero(30.0),
-    "mean 1000": far_from_zero(1000.0),
-    "mean -1000": far_from_zero(-1000.0),
-    "bright pixel": bright_pixel(),
-    "blocks": blocks_far_apart(),
-}
-
-
-@pytest.mark.parametrize("kind", IMAGES)
-def test_the_group_norm_is_precise_however_far_the_mean_is_from_zero(kind):
-    """Values, and gradients by x, scale and bias, in float32 against float64, for means of up to 1000 deviations."""
-    x = IMAGES[kind].astype(np.float32)
-    weight = (1 + np.random.default_rng(1).normal(size=x.shape)).astype(np.float32)
-    arguments = (x, np.linspace(0.5, 2, 8, dtype=np.float32), np.linspace(-1, 1, 8, dtype=np.float32))
-    found = with_gradients(normalized, [jnp.asarray(each) for each in arguments], weight)
-    with jax.enable_x64(True):
-        expected = with_gradients(exactly, [jnp.asarray(each, jnp.float64) for each in arguments], weight)
-    limits = (1e-5, 1e-4, 1e-3, 1e-5)  # relative to the largest, or to 1; the scale has a sum over products with x
-    for limit, mine, exact in zip(limits, found, expected, strict=True):
-        assert np.abs(mine - exact).max() < limit * max(1, np.abs(exact).max())
-
-
-@pytest.mark.parametrize("accelerator", [False, True])
-def test_the_pixelwise_convolution_has_the_derivatives_of_a_product(accelerator, x64, monkeypatch):
+def test_the_pixelwise_convolution_has_the_derivatives_of_a_product(device, x64):
     """Those of both modes to the second order, on a CPU, where one is a matrix product, and elsewhere."""
-    if accelerator:
-        monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arguments, cpu, default: default(*arguments))
     x, kernel = (jax.random.normal(jax.random.key(n), shape) for n, shape in enumerate([(2, 3, 2, 4), (4, 5)]))
     np.testing.assert_allclose(layers._pixelwise(x, kernel), jnp.einsum("bhwi,io->bhwo", x, kernel), rtol=1e-12)
     product = jax.jit(lambda x, kernel: layers._pixelwise(x, kernel))  # a new function, which no test has traced yet
     check_grads(product, (x, kernel), order=2, modes=("fwd", "rev"))
-
-
-def test_a_constant_group_is_normalized_to_its_bias():
-    """At any constant, such as 1000 / 3: no digit of it remains."""
-    x = jnp.full((1, 4, 4, 8), 1000 / 3)
-    np.testing.assert_allclose(normalized(x, jnp.ones(8), jnp.full(8, 0.5)), jnp.full_like(x, 0.5), atol=1e-6)
-
-
-def test_the_group_norm_has_derivatives_of_both_modes_to_the_second_order(x64):
-    """Those that are given, against differences."""
-    x = 3 + jax.random.normal(jax.random.key(0), (2, 3, 2, 4))
-    check_grads(
-        jax.jit(normalized), (x, jnp.linspace(0.5, 2, 4), jnp.linspace(-1, 1, 4)), order=2, modes=("fwd", "rev")
-    )
 
 
 def test_a_stored_gradient_is_the_gradient_of_both_modes_to_the_second_order(x64):
