@@ -146,15 +146,17 @@ def _pixelwise_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) 
 
 def add_bias_and_time(h: Array, bias: Array, time: Array) -> Array:
     """``h + bias + time``, where the bias is [1, 1, 1, channels] and the time embedding [batch, 1, 1, channels]."""
-    elsewhere = lambda h, bias, time: with_stored_gradient(h + bias) + time  # noqa: E731
-    return jax.lax.platform_dependent(h, bias, time, cuda=_add_at_once, default=elsewhere)
+    return jax.lax.platform_dependent(h, bias, time, cuda=_add_at_once, default=_add_in_turn)
+
+
+def _add_in_turn(h: Array, bias: Array, time: Array) -> Array:
+    return with_stored_gradient(h + bias) + time
 
 
 def _add_at_once(h: Array, bias: Array, time: Array) -> Array:
-    """The barrier prevents two things.
+    """The barrier keeps the time embedding out of the convolution, which would add it as a whole image.
 
-    The convolution before does not take the time embedding as an image to be added. The gradients of the bias and of
-    the time embedding share their sums over pixels.
+    The gradients of the bias and of the time embedding then share their sums over pixels.
     """
     h, shift = jax.lax.optimization_barrier((h, bias + time))
     return h + shift
@@ -163,7 +165,7 @@ def _add_at_once(h: Array, bias: Array, time: Array) -> Array:
 class Dropout(nn.Module):
     """Sets each value to zero with probability `rate` and divides the others by 1 - rate, as `nn.Dropout` does.
 
-    On a GPU, whose steps memory bounds, one bit for each value keeps for the gradient which are zero; XLA has a byte.
+    On a GPU, whose steps memory bounds, the gradient keeps one bit for each value in place of XLA's byte.
     """
 
     rate: float
