@@ -117,7 +117,11 @@ def _results(folder: Path, step: int, weights: str | float) -> Iterator[dict[str
 def _without_curves(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    return {name: each for name, each in value.items() if not (isinstance(each, list) and len(each) > 2)}
+    return {name: each for name, each in value.items() if not _is_curve(each)}
+
+
+def _is_curve(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 2 and not isinstance(value[0], str)  # names of metrics are kept
 
 
 def _command(name: str, knobs: dict[str, Any], record: dict[str, Any]) -> str:

@@ -150,6 +150,22 @@ def test_the_numbers_of_the_card_are_those_of_evaluate(packed, here):
     assert f"`ddpm-jax train {SMALL} --timesteps 10 --no-train-betas --seed 3`, 0 steps" in card
 
 
+def test_the_card_has_several_metrics_of_one_measurement(small, tmp_path):
+    """Curves are left out."""
+    run = shutil.copytree(small, tmp_path / "run")
+    protocol = {"metrics": ["fid", "kid", "pr"], "samples": 9, "sampler": "ddim"}
+    measured = {"fid": {"fid": [1.5, 0.1]}, "kid": {"kid": [0.01, 0.001]}, "pr": {"precision": [0.8, 0.1], "k": 3}}
+    bound = {"bpd": {"total": [2.5, 0.1], "rate": [0.1, 0.2, 0.3]}, "protocol": {"metrics": ["bpd"]}}
+    records = [each | {"step": 0, "weights": "ema"} for each in (measured | {"protocol": protocol}, bound)]
+    (run / "evaluation.json").write_text(json.dumps(records))
+    pack.pack(PackRequest(run, tmp_path / "mine", num=2, times=3))
+    card = (tmp_path / "mine" / "README.md").read_text()
+    for row in ("fid fid | 1.5000 +- 0.1000", "kid kid | 0.0100 +- 0.0010", "pr precision | 0.8000 +- 0.1000"):
+        assert f"| {row} | samples 9, sampler ddim |" in card
+    assert "| bpd total | 2.5000 +- 0.1000 |" in card
+    assert '"rate"' not in (tmp_path / "mine" / "experiment.json").read_text()
+
+
 def test_what_commands_write_about_a_model_goes_into_the_current_folder(packed, here):
     """Pictures, locks, and the statistics of the analytic variance."""
     before = contents(packed)
