@@ -171,7 +171,7 @@ def card(name: str, record: dict[str, Any]) -> str:
 def _rows(record: dict[str, Any]) -> Iterator[str]:
     """A row of the card for each metric of a record of ``evaluation.json``."""
     for metric in record["protocol"]["metrics"]:
-        unused = {"metrics", "clip", "num"} | (set() if metric in OF_SAMPLES else {"samples"})
+        unused = UNSTATED | (set() if metric in OF_SAMPLES else {"samples"})
         options = [f"{k} {v}" for k, v in record["protocol"].items() if k not in unused and v is not None]
         block = record["bpd" if metric in BOUNDS else metric]
         names = [BOUNDS[metric]] if metric in BOUNDS else [key for key, value in block.items() if _is_estimate(value)]
@@ -180,6 +180,8 @@ def _rows(record: dict[str, Any]) -> Iterator[str]:
             yield f"| {metric} {name} | {_figure(block[name])} | {', '.join([*examples, *options])} |"
 
 
+UNSTATED = {"metrics", "clip", "num", "classifier", "classifier_step", "classifier_digest"}
+"""The parts of a protocol that are in ``experiment.json`` only."""
 BOUNDS = {"bpd": "total", "K": "K"}
 """The figure of a metric that is computed from the terms of the bound, under "bpd" in a record."""
 
