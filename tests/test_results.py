@@ -44,6 +44,20 @@ def test_the_readme_has_the_bounds_of_the_records(results, name, label):
     assert total.split("|")[2].strip() in row
 
 
+@pytest.mark.parametrize(
+    ("table", "name", "label"),
+    [
+        ("paper_2015", "dead_leaves_one_scale", "[dead leaves]"),
+        *(("parzen", f"mnist_{n}", "[MNIST]") for n in ("both", "unet")),
+    ],
+)
+def test_the_readme_has_the_figures_of_2015_of_the_records(results, table, name, label):
+    """The last row of each table has the figure: of Parzen windows that of most samples."""
+    row = next(line for line in (CI.parent / "README.md").read_text().splitlines() if label in line)
+    cells = [cell.strip() for cell in results.tables.TABLES[table](name).splitlines()[-1].split("|")]
+    assert next(cell for cell in cells if " +- " in cell) in row
+
+
 def test_a_figure_has_two_digits_of_its_error(results):
     assert results.tables.figure((2.92746, 0.02731)) == "2.927 +- 0.027"
     assert results.tables.figure((-2.38531, 0.00112)) == "-2.3853 +- 0.0011"
