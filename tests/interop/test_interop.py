@@ -73,7 +73,7 @@ def test_averages_that_diffusers_trained_are_known_as_such(tmp_path):
     assert json.loads((tmp_path / "run" / "experiment.json").read_text())["weights"] == "ema"
 
 
-@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("dtype", [pytest.param(np.float16, marks=pytest.mark.slow), ml_dtypes.bfloat16])
 def test_old_names_and_half_precision_are_read(dtype, tmp_path):
     folder = write(tmp_path / "theirs")
     old = {new: name for name, new in tensors.OLD.items()}

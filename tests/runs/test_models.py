@@ -128,7 +128,7 @@ def test_a_refused_evaluation_leaves_no_folder(here, capsys):
     assert not list(here.iterdir())
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float16", marks=pytest.mark.slow), "bfloat16"])
 def test_samples_are_those_of_the_rounded_parameters(dtype, small, tmp_path):
     pack.pack(PackRequest(small, tmp_path / "mine", dtype=dtype, num=2, times=3))
     run, model = ddpm_jax.load(small), ddpm_jax.load(tmp_path / "mine")
