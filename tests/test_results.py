@@ -47,6 +47,7 @@ def test_the_readme_has_the_bounds_of_the_records(results, name, label):
 @pytest.mark.parametrize(
     ("table", "name", "label"),
     [
+        ("paper_2015", "swiss_roll_512", "[swiss roll]"),
         ("paper_2015", "dead_leaves_one_scale", "[dead leaves]"),
         *(("parzen", f"mnist_{n}", "[MNIST]") for n in ("both", "unet")),
     ],
