@@ -100,6 +100,7 @@ def test_a_run_becomes_a_record_without_its_curves_and_a_table(results, tmp_path
 
 
 def test_a_study_that_has_no_record_is_not_measured(results, tmp_path, monkeypatch):
+    assert "not measured" not in results.tables.descendants("digits")
     monkeypatch.setattr(results.tables, "RECORDS", tmp_path)
     rows = results.tables.descendants("digits").splitlines()[2:]
     assert rows and all(row.endswith("| not measured |  |") for row in rows)

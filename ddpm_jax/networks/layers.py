@@ -221,8 +221,7 @@ class ResBlock(nn.Module):
 
 def attend(query: Array, key: Array, value: Array) -> Array:
     """Attention, [batch, pixels, heads, channels], with the softmax in float32 or more precision."""
-    ours, jaxs = _attend_on_gpu, jax.nn.dot_product_attention
-    return jax.lax.platform_dependent(query, key, value, cuda=ours, default=jaxs)
+    return jax.lax.platform_dependent(query, key, value, cuda=_attend_on_gpu, default=jax.nn.dot_product_attention)
 
 
 def _attend_on_gpu(query: Array, key: Array, value: Array) -> Array:

@@ -42,6 +42,9 @@ class Features(NamedTuple):
     """Whether the features for sFID are computed too."""
 
 
+PIXELS = Features(Partial(pixels), {"features": "pixels"})
+
+
 def weights_of(request: EvaluateRequest, image_shape: Sequence[int]) -> Path | None:
     """The file of weights that the features of the request need, after a check of its digest; None if they need none.
 
@@ -66,7 +69,7 @@ def features_of(request: EvaluateRequest, image_shape: Sequence[int]) -> Feature
         return of_path(request.features, image_shape)
     file = weights_of(request, image_shape)
     if file is None:
-        return Features(Partial(pixels), {"features": request.features})
+        return PIXELS
     resizing = RESIZINGS[request.features]
     protocol = {"features": request.features, "resizing": resizing, "weights_sha256": inception.SHA_256}
     return Features(_extractor(file, resizing), protocol, spatial="sfid" in (request.metrics or ()))

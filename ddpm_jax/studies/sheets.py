@@ -10,7 +10,7 @@ import numpy as np
 from ddpm_jax import figures
 from ddpm_jax.data import load
 from ddpm_jax.runs import models, workdir
-from ddpm_jax.runs.features import of_path
+from ddpm_jax.runs.features import PIXELS, of_path
 from ddpm_jax.runs.statistics import statistics
 from ddpm_jax.sampling import Run
 from ddpm_jax.studies import bounds, ho_2020, reconstruct, sohl_dickstein_2015, sweep
@@ -144,7 +144,7 @@ def _inpaint(run: Run, request: StudyRequest) -> Sheet:
 
 
 def _sweep(run: Run, request: StudyRequest) -> Sheet:
-    features = sweep.PIXELS if request.features is None else of_path(request.features, run.experiment.data.image_shape)
+    features = PIXELS if request.features is None else of_path(request.features, run.experiment.data.image_shape)
     given = (request.spacing, request.num or 1024, request.seed, request.etas, features)
     points = sweep.sweep(run, request.samplers, request.steps, *given)
     test, name = sweep.between_splits(run, features), features.protocol["features"]

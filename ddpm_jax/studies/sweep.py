@@ -8,18 +8,16 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 
 from ddpm_jax.data import load
 from ddpm_jax.data.encodings import as_picture
 from ddpm_jax.diffusion.samplers import SAMPLERS
 from ddpm_jax.experiment import labels
-from ddpm_jax.metrics import frechet_distance, pixels
-from ddpm_jax.runs.features import Features, vectors
+from ddpm_jax.metrics import frechet_distance
+from ddpm_jax.runs.features import PIXELS, Features, vectors
 from ddpm_jax.sampling import Run
 from ddpm_jax.training.keys import keys
 
-PIXELS = Features(Partial(pixels), {"features": "pixels"})
 AT_ONCE = 64
 """The number of images that are drawn at a time."""
 MOST_REFERENCES = 10_000

@@ -104,7 +104,7 @@ def experiment(
         data=data,
         process=process,
         parameterization=parameterizations.clipped(process, parameterizations.eps(process)),
-        network=UNet(width=width, multipliers=(1, 1, 2, 2, 4, 4), dropout=dropout, remat=remat, dtype=dtype),
+        network=UNet(width, (1, 1, 2, 2, 4, 4), dropout=dropout, groups=min(32, width // 2), remat=remat, dtype=dtype),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
         gradient=training.clip_in_parts(replicas) if replicas > 1 else jax.value_and_grad,
         encoding=truncated() if truncate else evenly(),

@@ -112,6 +112,7 @@ def experiment(
         parameterization=parameterizations.clipped(process, parameterization),
         network=UNet(
             width=width,
+            groups=min(32, width // 2),
             num_blocks=3,
             attention=(16, 8),
             heads=4,

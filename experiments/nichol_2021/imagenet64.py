@@ -150,12 +150,14 @@ def experiment(
     if loss != "simple":
         parameterization = parameterizations.learned_range(process, parameterization)
     hybrid = partial(losses.hybrid, weight=1 / timesteps) if labels else losses.hybrid
+    width = (192 if labels else 128) if width is None else width
     return Experiment(
         data=choose_data(labels, folder_of_images, test_percent),
         process=process,
         parameterization=parameterizations.clipped(process, parameterization),
         network=UNet(
-            width=(192 if labels else 128) if width is None else width,
+            width=width,
+            groups=min(32, width // 2),
             multipliers=(1, 2, 3, 4),
             num_blocks=3,
             attention=(16, 8),

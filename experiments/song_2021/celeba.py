@@ -104,7 +104,7 @@ def experiment(
         data=data,
         process=process,
         parameterization=parameterizations.eps(process, parameterizations.fixed_large),
-        network=UNet(width=width, multipliers=(1, 2, 2, 2, 4), dropout=dropout, dtype=dtype, remat=remat),
+        network=UNet(width, (1, 2, 2, 2, 4), dropout=dropout, groups=min(32, width // 2), dtype=dtype, remat=remat),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate)),
         loss=partial(losses.simple, draw=losses.antithetic),
         augment=flip if flips else None,

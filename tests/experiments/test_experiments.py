@@ -34,6 +34,9 @@ def test_it_builds_at_full_size_and_describes_itself(name):
     assert "ddpm-jax train" in experiment_files.read(experiment_files.find(name)).__globals__["__doc__"]
 
 
+PAPERS = [name for name in experiment_files.shipped() if name.startswith(("ho_2020", "nichol_2021", "song_2021"))]
+
+
 @pytest.mark.parametrize(
     ("name", "width", "knobs"),
     [
@@ -41,6 +44,7 @@ def test_it_builds_at_full_size_and_describes_itself(name):
         ("classifier", 8, {}),
         ("fashion_mnist", 16, {}),
         ("pictures", 32, {}),
+        *((paper, 32, {}) for paper in PAPERS),
         ("sohl_dickstein_2015/images", 8, {"network": "unet"}),
     ],
 )
