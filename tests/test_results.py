@@ -47,7 +47,8 @@ def test_the_readme_has_the_bounds_of_the_records(results, name, label):
 @pytest.mark.parametrize(
     ("table", "name", "label"),
     [
-        ("paper_2015", "swiss_roll_512", "[swiss roll]"),
+        ("paper_2015", "heartbeat", "[binary heartbeat]"),
+        *(("paper_2015", name, "[swiss roll]") for name in ("swiss_roll", "swiss_roll_512")),
         ("paper_2015", "dead_leaves_one_scale", "[dead leaves]"),
         *(("parzen", f"mnist_{n}", "[MNIST]") for n in ("both", "unet")),
     ],
@@ -93,6 +94,11 @@ def test_a_run_becomes_a_record_without_its_curves_and_a_table(results, tmp_path
     assert "somewhere" not in (tmp_path / "records" / "mine.json").read_text()
     assert "rate" not in results.tables.record("mine")["evaluation"][0]["bpd"]
     assert "| total | 2.90 +- 0.10 | 9 | 999 terms of the chain each |" in results.tables.likelihood("mine")
+    made = json.loads((tmp_path / "records" / "mine.json").read_text())
+    made["evaluation"].insert(0, {"bpd": bpd | {"times": 50, "total": [3.1, 0.05]}, "protocol": {}})
+    (tmp_path / "records" / "mine.json").write_text(json.dumps(made))
+    first, *_, last = (row for row in results.tables.likelihood("mine").splitlines() if row.startswith("| total |"))
+    assert "| 3.100 +- 0.050 | 9 | 50 terms" in first and "| 2.90 +- 0.10 | 9 | 999 terms" in last
     row = "| 100 by `ddim` in 50 steps, guidance 2.0 | 9 test images | classifier | 1.50 +- 0.10 | 0.0100 +- 0.0010 |"
     assert f"{row} 0.800 +- 0.010 | 0.700 +- 0.010 |" in results.tables.quality("mine")
     source = "`ddpm-jax train mine`, 5 min on 1 CPU core, trained with ddpm_jax 0.2.0, JAX 0.12, commit 0123456."
