@@ -12,7 +12,7 @@ class Recorder(Reporter):
     def line(self, text):
         self.lines.append(text)
 
-    def track(self, items, unit, size=1):
+    def track(self, items, unit, total=None):
         for item in items:
             if len(self.items) == self.last:
                 raise KeyboardInterrupt

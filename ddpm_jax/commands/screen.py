@@ -21,9 +21,13 @@ class Screen(Reporter):
         else:
             self._bar.write(text)
 
-    def track(self, items: Sequence[T], unit: str, size: int = 1) -> Iterator[T]:
-        """Yields the items and shows a bar."""
-        yield from tqdm(items, unit=unit, unit_scale=size if size > 1 else False, disable=None, leave=False)
+    def track(self, items: Sequence[T], unit: str, total: int | None = None) -> Iterator[T]:
+        """Yields the items and shows a bar, which counts `total` units."""
+        total = len(items) if total is None else total
+        with tqdm(total=total, unit=unit, disable=None, leave=False) as bar:
+            for done, item in enumerate(items, start=1):
+                yield item
+                bar.update(total * done // len(items) - bar.n)
 
     def start_training(self, first: int, num_steps: int) -> None:
         """Starts the bar of training."""

@@ -23,7 +23,7 @@ random, and a folder of pictures may have a broken one."""
 
 
 Track = Callable[[Sequence, str, int], Iterator]
-"""``track(items, unit, size)`` -> the items, one by one; it may show the progress, in which each counts as `size`."""
+"""``track(items, unit, total)`` -> the items, one by one; it may show the progress, from 0 to `total` units."""
 
 
 class Listing(NamedTuple):
@@ -71,7 +71,7 @@ def load(source: Source, rows: Sequence[int] | None = None) -> dict[str, np.ndar
     return {feature: np.stack([example[feature] for example in examples]) for feature in examples[0]}
 
 
-def untracked(items: Sequence, unit: str, size: int = 1) -> Iterator:
+def untracked(items: Sequence, unit: str, total: int | None = None) -> Iterator:
     """Yields the items: a `Track` that shows nothing."""
     yield from items
 
@@ -86,7 +86,7 @@ def in_blocks(read: Callable[[range], Any], size: int, workers: int, track: Trac
     pool = ThreadPoolExecutor(workers)
     try:
         blocks = pool.map(lambda start: read(range(start, min(start + BLOCK, size))), starts)
-        for _ in track(starts, "image", BLOCK):
+        for _ in track(starts, "image", size):
             yield next(blocks)
     finally:
         pool.shutdown(cancel_futures=True)  # after an error, or Ctrl-C, no further block is read

@@ -85,7 +85,8 @@ def share(
     with distributed.all_or_none("another process failed", mistakes=False):
         missing = [first for first in work.firsts[jax.process_index() :: jax.process_count()] if not has(first)]
         rounds = [missing[n : n + work.together] for n in range(0, len(missing), work.together)]
-        for firsts in (reporter or Reporter()).track(rounds, work.unit, work.items_a_round):
+        items = sum(min(work.size, work.num - first) for first in missing) * jax.process_count()
+        for firsts in (reporter or Reporter()).track(rounds, work.unit, items):
             for first, result in zip(firsts, work.compute(firsts), strict=True):
                 put(first, result)
 

@@ -12,8 +12,8 @@ class Reporter:
     def line(self, text: str) -> None:
         """Receives a line of text."""
 
-    def track(self, items: Sequence[T], unit: str, size: int = 1) -> Iterator[T]:
-        """Yields the items; the progress of each counts as `size` units, such as images."""
+    def track(self, items: Sequence[T], unit: str, total: int | None = None) -> Iterator[T]:
+        """Yields the items; together they are `total` units, such as images. Default: an item is a unit."""
         yield from items
 
     def start_training(self, first: int, num_steps: int) -> None:

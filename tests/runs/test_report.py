@@ -102,14 +102,14 @@ def test_an_interrupted_measurement_goes_on_where_it_stood(tmp_path):
     class Interrupted(Reporter):
         """Ctrl-C at the third round."""
 
-        def track(self, items, unit, size=1):
+        def track(self, items, unit, total=None):
             for number, first in enumerate(items):
                 if number == 2:
                     raise KeyboardInterrupt
                 yield first
 
     class Seen(Reporter):
-        def track(self, items, unit, size=1):
+        def track(self, items, unit, total=None):
             seen.extend(items)
             return iter(items)
 
