@@ -37,6 +37,7 @@ def experiment(
     test_percent: int = 5,
     flips: bool = True,
     timesteps: int = 1000,
+    prediction: Literal["eps", "v"] = "eps",
     width: int = 128,
     dropout: float = 0.1,
     dtype: Literal["float32", "bfloat16"] = "float32",
@@ -70,6 +71,8 @@ def experiment(
         test_percent: Percentage of the pictures, chosen by their names, that is held out for `ddpm-jax evaluate`.
         flips: Mirror each training picture with probability one half. Not for pictures of text.
         timesteps: Number of diffusion steps T, at least 21. The betas are those for T = 1000 times 1000 / T.
+        prediction: Target of the network: the noise (eps), or v (Salimans & Ho 2022), with which short runs have truer
+            colours (docs/own_pictures.md).
         width: Channels of the U-Net at full resolution, a multiple of 32.
         dropout: Dropout rate in the residual blocks.
         dtype: Type in which the network computes. Parameters, loss and sampling are always float32.
@@ -83,8 +86,8 @@ def experiment(
             and rises to this value.
         power_ema: Keep two more averages, from which --weights computes averages of other lengths after training. Takes
             twice the memory of the parameters, and up to 64 times as much on disk.
-        snr_gamma: Weight the loss by min(snr, snr_gamma) / snr at a signal-to-noise ratio of snr (Hang et al. 2023, who
-            use 5). Default: no weight, as in Ho et al. 2020.
+        snr_gamma: Weight the squared error of the noise by min(snr, snr_gamma) / snr at a signal-to-noise ratio of snr
+            (Hang et al. 2023, who use 5). Default: L_simple, as in Ho et al. 2020.
         seed: Seed of the parameters, the order of the data and the noise.
         log_every: Number of steps between rows of metrics.jsonl.
         sample_every: Number of steps between grids of samples.
@@ -96,7 +99,7 @@ def experiment(
     if snr_gamma is not None and snr_gamma <= 0:
         raise ValueError(f"--snr-gamma must be above 0, got {snr_gamma}: leave it out for no weight")
     process = gaussian.process(schedules.linear_scaled(timesteps))
-    eps = parameterizations.eps(process, parameterizations.fixed_large)
+    target = {"eps": parameterizations.eps, "v": parameterizations.v}[prediction]
     multipliers, attention = levels(size)
     shape = (size, size, 1 if grey else 3)
     data = Data("none", shape, open=_no_data, num_classes=num_classes if labels else None)
@@ -107,7 +110,7 @@ def experiment(
     return Experiment(
         data=data,
         process=process,
-        parameterization=parameterizations.clipped(process, eps),
+        parameterization=parameterizations.clipped(process, target(process, parameterizations.fixed_large)),
         network=UNet(
             width=width,
             multipliers=multipliers,

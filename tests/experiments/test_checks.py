@@ -39,6 +39,7 @@ ACCEPTED = [  # besides those with their own knobs, which test_experiments.py bu
     ("fashion_mnist", {"width": 16}),
     ("fashion_mnist", {"schedule": "cosine"}),
     ("fashion_mnist", {"learned_range": True}),
+    ("pictures", {"prediction": "v"}),
     ("ho_2020/celeba_hq", {"folder_of_images": "folder", "truncate": True}),
     ("ho_2020/lsun", {"category": "cat"}),
     ("sohl_dickstein_2015/heartbeat", {"timesteps": 10, "rate": 0.5}),
