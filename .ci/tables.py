@@ -145,6 +145,17 @@ def tried(*names: str) -> str:
     return table(("options", "time", *GAIN), rows)
 
 
+def compared(*names: str) -> str:
+    """Bits/dim and the Frechet distance of samples of several runs, a row for each."""
+    rows = []
+    for name in names:
+        made = record(name)
+        latest = {metric: measured for each in made["evaluation"] for metric, measured in each.items()}
+        figures = [figure(latest["bpd"]["total"]), figure(latest["fid"]["fid"])]
+        rows += [[f"[{name}](records/{name}.json)", f"{latest['step']:,}", _time(made), *figures]]
+    return table(("run", "steps", "time", "bits/dim", "Frechet distance"), rows)
+
+
 GAIN = ("examples, terms each", "K", "K - L_null")
 
 
@@ -281,7 +292,5 @@ def _found(relation: relations.Relation, model: str) -> relations.Found:
         return "not measured", ""
 
 
-TABLES: dict[str, Callable[..., str]] = {
-    each.__name__: each
-    for each in (likelihood, quality, tried, sweep, bounds, reconstruct, verified, descendants, paper_2015, parzen)
-}
+MADE = (likelihood, quality, compared, tried, sweep, bounds, reconstruct, verified, descendants, paper_2015, parzen)
+TABLES: dict[str, Callable[..., str]] = {each.__name__: each for each in MADE}
