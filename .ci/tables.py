@@ -145,17 +145,6 @@ def tried(*names: str) -> str:
     return table(("options", "time", *GAIN), rows)
 
 
-def compared(*names: str) -> str:
-    """Bits/dim and the Frechet distance of samples of several runs, a row for each."""
-    rows = []
-    for name in names:
-        made = record(name)
-        latest = {metric: measured for each in made["evaluation"] for metric, measured in each.items()}
-        figures = [figure(latest["bpd"]["total"]), figure(latest["fid"]["fid"])]
-        rows += [[f"[{name}](records/{name}.json)", f"{latest['step']:,}", _time(made), *figures]]
-    return table(("run", "steps", "time", "bits/dim", "Frechet distance"), rows)
-
-
 GAIN = ("examples, terms each", "K", "K - L_null")
 
 
@@ -165,6 +154,17 @@ def _gain(made: Record) -> list[str]:
     bound = max(found, key=lambda bpd: (bpd["times"], bpd["num_examples"]))
     where = f"{bound['num_examples']:,}, {bound['times']}"
     return [where, figure(bound["K"]), f"{bound['K_over_null'][0]:.3f}"]
+
+
+def compared(*names: str) -> str:
+    """Bits/dim and the Frechet distance of samples of several runs, a row for each."""
+    rows = []
+    for name in names:
+        made = record(name)
+        latest = {metric: measured for each in made["evaluation"] for metric, measured in each.items()}
+        figures = [figure(latest["bpd"]["total"]), figure(latest["fid"]["fid"])]
+        rows += [[f"[{name}](records/{name}.json)", f"{latest['step']:,}", _time(made), *figures]]
+    return table(("run", "steps", "time", "bits/dim", "Frechet distance"), rows)
 
 
 def paper_2015(*names: str) -> str:
@@ -292,5 +292,5 @@ def _found(relation: relations.Relation, model: str) -> relations.Found:
         return "not measured", ""
 
 
-MADE = (likelihood, quality, compared, tried, sweep, bounds, reconstruct, verified, descendants, paper_2015, parzen)
-TABLES: dict[str, Callable[..., str]] = {each.__name__: each for each in MADE}
+ALL = (likelihood, quality, tried, compared, sweep, bounds, reconstruct, verified, descendants, paper_2015, parzen)
+TABLES: dict[str, Callable[..., str]] = {each.__name__: each for each in ALL}

@@ -101,6 +101,10 @@ def test_a_run_becomes_a_record_without_its_curves_and_a_table(results, tmp_path
     assert "| 3.100 +- 0.050 | 9 | 50 terms" in first and "| 2.90 +- 0.10 | 9 | 999 terms" in last
     row = "| 100 by `ddim` in 50 steps, guidance 2.0 | 9 test images | classifier | 1.50 +- 0.10 | 0.0100 +- 0.0010 |"
     assert f"{row} 0.800 +- 0.010 | 0.700 +- 0.010 |" in results.tables.quality("mine")
+    made["evaluation"] = [each | {"step": 70} for each in made["evaluation"]]
+    (tmp_path / "records" / "mine.json").write_text(json.dumps(made))
+    last = "| [mine](records/mine.json) | 70 | 5 min on 1 CPU core | 2.90 +- 0.10 | 1.50 +- 0.10 |"
+    assert results.tables.compared("mine").splitlines()[-1] == last
     source = "`ddpm-jax train mine`, 5 min on 1 CPU core, trained with ddpm_jax 0.2.0, JAX 0.12, commit 0123456."
     assert results.tables.quality("mine").endswith(source)
 

@@ -43,6 +43,7 @@ class Features(NamedTuple):
 
 
 PIXELS = Features(Partial(pixels), {"features": "pixels"})
+"""The pixels themselves."""
 
 
 def weights_of(request: EvaluateRequest, image_shape: Sequence[int]) -> Path | None:

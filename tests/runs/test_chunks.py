@@ -34,6 +34,20 @@ def test_more_items_of_the_same_work_are_added_to_those_that_are_kept(tmp_path):
     assert calls == [[0, 3], [6, 9]]
 
 
+def test_the_progress_counts_the_missing_items_only(tmp_path):
+    """Of 11 items in chunks of three, six are kept already, and the last chunk has two."""
+
+    class Counts(Reporter):
+        def track(self, items, unit, total=None):
+            totals.append((unit, total))
+            yield from items
+
+    totals = []
+    list(kept(squares(6, []), tmp_path))
+    list(kept(squares(11, [])._replace(unit="image"), tmp_path, Counts()))
+    assert totals == [("image", 5)]
+
+
 @pytest.mark.parametrize(
     ("seconds", "compilation", "items"),
     [(10.0, 4, 6 * 6), (10.0, 12, 6), (10.0, 8.5, 2 * 6), (1e4, 4, 100), (2.0, 0, 2 * 6)],
